@@ -1,0 +1,1 @@
+"""Synchronous Engine API client; imports nothing of the engine."""

@@ -1,0 +1,1 @@
+"""The daemon: the one place where objects are built and wired."""

@@ -1,0 +1,61 @@
+"""Failure kinds. Each tells the caller what to do next and carries Docker's wording.
+
+    Failure
+    ├── InvalidArgument   400  the request can never succeed as it is
+    ├── Unauthenticated   401
+    ├── Forbidden         403
+    ├── NotFound          404
+    ├── Conflict          409  the state of a resource forbids it now
+    ├── NotImplemented    501  valid in Docker, not offered here
+    ├── Unavailable       503  try again later
+    └── Internal          500  a bug or a broken host; logged
+
+Foreign exceptions become one of these at one seam per dependency. "Already started" and its like are
+return values, never failures.
+"""
+
+from __future__ import annotations
+
+
+class Failure(Exception):
+    """Base of all failures; ``str()`` is the one-line message that a user reads."""
+
+
+class InvalidArgument(Failure):
+    """The request is malformed or asks for something impossible."""
+
+
+class Unauthenticated(Failure):
+    """Credentials are missing or wrong."""
+
+
+class Forbidden(Failure):
+    """The caller may not do this."""
+
+
+class NotFound(Failure):
+    """The named resource does not exist."""
+
+
+class Conflict(Failure):
+    """The resource exists and its state forbids the request."""
+
+
+class NotImplemented(Failure):  # noqa: A001 - the field's word for status 501
+    """Docker knows this; this engine does not offer it."""
+
+
+class Unavailable(Failure):
+    """The engine cannot serve this now; the same request may succeed later."""
+
+
+class Internal(Failure):
+    """The host or the engine is broken."""
+
+
+class StartFailed(Failure):
+    """The container's first process could not be started (``exit_code`` 125, 126, 127 or 128)."""
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

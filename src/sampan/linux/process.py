@@ -1,0 +1,121 @@
+"""Processes and namespaces: clone3(2), setns(2), unshare(2), prctl(2), signalfd(2), openat2(2), keyctl(2)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from sampan.linux import libc
+from sampan.linux.libc import check, syscall, syscall_holding_lock
+
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWTIME = 0x10000000, 0x20000000, 0x40000000, 0x80
+CLONE_PIDFD, CLONE_INTO_CGROUP = 0x1000, 0x200000000
+SIGCHLD = 17
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME = 1, 4, 15
+_PR_SET_KEEPCAPS, _PR_SET_CHILD_SUBREAPER = 8, 36
+_SFD_NONBLOCK, _SFD_CLOEXEC = 0o4000, 0o2000000
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    )
+
+
+def clone3(flags: int = 0, *, cgroup_fd: int | None = None) -> tuple[int, int]:
+    """Fork into new namespaces: (pid, pidfd) in the parent, (0, -1) in the child.
+
+    Skips Python's and the C library's fork handlers: sound only in a process with one thread.
+    """
+    pidfd = ctypes.c_int(-1)
+    arguments = _CloneArgs(
+        flags=flags | CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd is not None else 0),
+        pidfd=ctypes.addressof(pidfd),
+        exit_signal=SIGCHLD,
+        cgroup=cgroup_fd or 0,
+    )
+    pid = syscall_holding_lock(
+        "clone3", libc.SYS_CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments)
+    )
+    return pid, (pidfd.value if pid else -1)
+
+
+def setns(fd: int, kinds: int) -> None:
+    """Join namespaces: ``fd`` of one namespace, or a pidfd with the kinds wanted of its process."""
+    check(libc.libc.setns(fd, kinds), "setns")
+
+
+def unshare(kinds: int) -> None:
+    check(libc.libc.unshare(kinds), "unshare")
+
+
+def _prctl(what: str, option: int, value: int | bytes) -> None:
+    argument = ctypes.c_ulong(value) if isinstance(value, int) else value
+    zero = ctypes.c_ulong(0)
+    check(libc.libc.prctl(option, argument, zero, zero, zero), what)
+
+
+def set_child_subreaper() -> None:
+    _prctl("PR_SET_CHILD_SUBREAPER", _PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_dumpable(*, dumpable: bool) -> None:
+    _prctl("PR_SET_DUMPABLE", _PR_SET_DUMPABLE, int(dumpable))
+
+
+def set_parent_death_signal(number: int) -> None:
+    _prctl("PR_SET_PDEATHSIG", _PR_SET_PDEATHSIG, number)
+
+
+def set_name(name: str) -> None:
+    """Name the calling thread (15 bytes), as ps shows it."""
+    _prctl("PR_SET_NAME", _PR_SET_NAME, name.encode()[:15])
+
+
+def set_keep_capabilities(*, keep: bool) -> None:
+    _prctl("PR_SET_KEEPCAPS", _PR_SET_KEEPCAPS, int(keep))
+
+
+def signalfd(signals: frozenset[int]) -> int:
+    """A non-blocking descriptor that reads the given (blocked) signals, 128 bytes each."""
+    mask = ctypes.c_uint64(sum(1 << (number - 1) for number in signals))
+    # The kernel's signal set is 8 bytes; the C library's is longer, and only its first word is looked at.
+    padded = (ctypes.c_uint64 * 16)(mask.value)
+    return check(libc.libc.signalfd(-1, ctypes.byref(padded), _SFD_NONBLOCK | _SFD_CLOEXEC), "signalfd")
+
+
+def join_new_session_keyring() -> None:
+    """Leave the caller's session keyring behind for an empty one."""
+    syscall("keyctl", libc.SYS_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None, 0, 0, 0)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS = 0x1, 0x2, 0x4
+RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x8, 0x10
+
+
+def openat2(dir_fd: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
+    """Open ``path`` under ``dir_fd`` with the kernel's own confinement (openat2(2))."""
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    return syscall(
+        f"open {path}", libc.SYS_OPENAT2, dir_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)
+    )

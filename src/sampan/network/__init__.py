@@ -1,0 +1,1 @@
+"""Bridges, addresses, firewall. Describes endpoints; the sandbox package plugs them in."""

@@ -1,0 +1,137 @@
+"""What crosses the sockets between daemon, zygote and keeper: frozen values with a JSON form.
+
+Law: a message names everything that its receiver needs; a keeper looks nothing up elsewhere. Every message
+carries ``PROTOCOL`` so that a keeper left by another version is recognised before it is spoken to.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sampan.spec.runtime import Spec
+
+PROTOCOL = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootFilesystem:
+    """An overlay root as directories; described by the snapshot store, mounted by the keeper.
+
+    All paths are relative to ``base`` (absolute), which keeps them short: the kernel takes one page of
+    mount options. ``lowers`` is topmost first.
+    """
+
+    base: str
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One interface of a container: a veth pair whose host end is a port of ``bridge``.
+
+    ``addresses`` are in CIDR notation; ``mtu`` is in bytes, 0 for the kernel's default.
+    """
+
+    bridge: str
+    host_name: str
+    name: str = "eth0"
+    mac: str = ""
+    addresses: tuple[str, ...] = ()
+    gateway: str | None = None
+    gateway6: str | None = None
+    mtu: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogFile:
+    """A json-file log: rotated to ``path.1`` … when it would pass ``max_size`` bytes (0: never)."""
+
+    path: str
+    max_size: int = 20 << 20
+    max_files: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachOptions:
+    """How a client socket is joined to a process's streams.
+
+    ``multiplex`` frames output as in Docker's stdcopy; without it bytes are raw (a terminal has one stream).
+    ``logs`` replays the log first, ``stream`` goes on live.
+    """
+
+    stdin: bool = False
+    stdout: bool = False
+    stderr: bool = False
+    stream: bool = True
+    logs: bool = False
+    detach_keys: str | None = None
+    multiplex: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One start of a container.
+
+    ``bundle`` is the run-time directory (keeper socket, root mount point), ``state`` the durable one, where
+    ``exit.json`` is written. ``user`` is Docker's USER string, resolved inside the container's root; when it
+    is None, ``spec["process"]["user"]`` holds numbers. ``seccomp_filter`` is the path of a compiled BPF
+    program. ``console_size`` is (height, width) in characters.
+    """
+
+    id: str
+    bundle: str
+    state: str
+    spec: Spec
+    root: RootFilesystem
+    user: str | None = None
+    group_add: tuple[str, ...] = ()
+    seccomp_filter: str | None = None
+    endpoint: Endpoint | None = None
+    open_stdin: bool = False
+    stdin_once: bool = False
+    log: LogFile | None = None
+    init: bool = False
+    console_size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a container's first process ended. ``finished_at`` is in seconds since the epoch."""
+
+    code: int
+    oom_killed: bool = False
+    finished_at: float = 0.0
+    error: str = ""
+
+
+def encode(message: Any) -> bytes:
+    """A message, or a plain document, as JSON bytes."""
+    document = asdict(message) if hasattr(message, "__dataclass_fields__") else message
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def decode_launch(data: bytes) -> Launch:
+    document = json.loads(data)
+    root, endpoint, log = document["root"], document["endpoint"], document["log"]
+    document["root"] = RootFilesystem(**{**root, "lowers": tuple(root["lowers"])})
+    if endpoint is not None:
+        document["endpoint"] = Endpoint(**{**endpoint, "addresses": tuple(endpoint["addresses"])})
+    if log is not None:
+        document["log"] = LogFile(**log)
+    document["group_add"] = tuple(document["group_add"])
+    size = document["console_size"]
+    document["console_size"] = (size[0], size[1]) if size else None
+    return Launch(**document)
+
+
+def decode_attach(document: dict[str, Any]) -> AttachOptions:
+    return AttachOptions(**document)
+
+
+def decode_exit(data: bytes) -> Exit:
+    return Exit(**json.loads(data))

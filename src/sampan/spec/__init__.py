@@ -1,0 +1,1 @@
+"""OCI documents (image and runtime) with their raw bytes, and the defaults that Docker gives them."""

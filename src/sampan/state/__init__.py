@@ -1,0 +1,1 @@
+"""Names, relations and desired state in SQLite: one writer thread, numbered migrations."""

@@ -1,0 +1,1 @@
+"""Protocol parsers and writers that take bytes and return values; none of them does I/O."""
