@@ -1,0 +1,125 @@
+"""A container as a value. Every change makes a new value, which replaces the old one in the store.
+
+Times are nanoseconds since the epoch, 0 for "never"; the api renders them as Docker does.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from sampan.engine.model.container_config import ContainerConfig
+from sampan.engine.model.host_config import HostConfig
+from sampan.engine.model.networking import NetworkSettings
+
+
+class Status(enum.StrEnum):
+    """Docker's words for a container's state."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    REMOVING = "removing"
+    EXITED = "exited"
+    DEAD = "dead"
+
+
+class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a container is in its life. ``pid`` is 0 unless it runs (or is paused)."""
+
+    status: Status = Status.CREATED
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    started_at: int = 0
+    finished_at: int = 0
+
+    @property
+    def running(self) -> bool:
+        """A paused container counts as running, as in Docker."""
+        return self.status is Status.RUNNING or self.status is Status.PAUSED
+
+    @property
+    def paused(self) -> bool:
+        return self.status is Status.PAUSED
+
+
+class MountPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One mount of a container, settled at create.
+
+    ``type`` is bind, volume or tmpfs; ``name`` and ``driver`` are a volume's; ``mode`` are the options as
+    the user gave them; ``propagation`` a bind's. ``origin`` says which flag asked for it: ``bind``
+    (``-v``), ``mount`` (``--mount``), ``tmpfs`` (``--tmpfs``) or ``image`` (a VOLUME of the image; also
+    ``-v /path``). tmpfs mounts asked for by ``--tmpfs`` are not listed by inspect, as in Docker.
+    """
+
+    type: str
+    destination: str
+    source: str = ""
+    name: str = ""
+    driver: str = ""
+    mode: str = ""
+    rw: bool = True
+    propagation: str = ""
+    origin: str = "bind"
+    no_copy: bool = False
+    subpath: str = ""
+    non_recursive: bool = False
+    read_only_non_recursive: bool = False
+    anonymous: bool = False
+    options: str = ""  # a tmpfs's mount options, comma-separated
+
+
+class Container(msgspec.Struct, frozen=True, kw_only=True):
+    """A container. ``name`` has no leading slash; ``image_id`` is "sha256:…", ``config.image`` as asked."""
+
+    id: str
+    name: str
+    created: int
+    path: str
+    args: tuple[str, ...]
+    image_id: str
+    config: ContainerConfig
+    host: HostConfig
+    state: ContainerState = ContainerState()
+    network: NetworkSettings = NetworkSettings()
+    mounts: tuple[MountPoint, ...] = ()
+    restart_count: int = 0
+    has_been_manually_stopped: bool = False
+    hostname_path: str = ""
+    hosts_path: str = ""
+    resolv_conf_path: str = ""
+    log_path: str = ""
+    exec_ids: tuple[str, ...] = ()
+    platform: str = "linux"
+    driver: str = "overlay2"
+
+
+class Created(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to create."""
+
+    id: str
+    warnings: tuple[str, ...] = ()
+
+
+class ExitStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to wait; ``error`` is empty unless waiting itself failed."""
+
+    code: int
+    error: str = ""
+
+
+class WaitCondition(enum.StrEnum):
+    NOT_RUNNING = "not-running"
+    NEXT_EXIT = "next-exit"
+    REMOVED = "removed"
+
+
+class Pruned(msgspec.Struct, frozen=True, kw_only=True):
+    """What a prune removed, and the bytes it freed."""
+
+    ids: tuple[str, ...] = ()
+    space_reclaimed: int = 0
