@@ -1,1 +1,6 @@
-"""Names, relations and desired state in SQLite: one writer thread, numbered migrations."""
+"""Persistent state: one SQLite file with one writer."""
+
+from sampan.state.database import Database
+from sampan.state.migrations import MIGRATIONS, Migration
+
+__all__ = ["MIGRATIONS", "Database", "Migration"]

@@ -1,0 +1,122 @@
+"""The container use cases, gathered for the api. Each concern lives in a module of its own.
+
+References are a name (with or without its slash), an id, or a prefix that only one id has; one that names
+nothing is NotFound("No such container: …").
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from sampan.engine.model import (
+    Container,
+    ContainerConfig,
+    Created,
+    ExitStatus,
+    Filters,
+    HostConfig,
+    ListQuery,
+    LogQuery,
+    LogRecord,
+    NetworkingConfig,
+    Pruned,
+)
+from sampan.engine.ports import TakeStream
+
+if TYPE_CHECKING:
+    from sampan.engine.creation import Creation
+    from sampan.engine.lookups import Lookups
+    from sampan.engine.removal import Removal
+    from sampan.engine.running import Running
+    from sampan.engine.streams import Streams
+    from sampan.engine.waits import Waits
+    from sampan.sandbox.messages import AttachOptions
+
+
+class Containers:
+    """Delegates; holds nothing of its own."""
+
+    def __init__(
+        self,
+        *,
+        creation: Creation,
+        running: Running,
+        removal: Removal,
+        lookups: Lookups,
+        waits: Waits,
+        streams: Streams,
+    ) -> None:
+        self._creation = creation
+        self._running = running
+        self._removal = removal
+        self._lookups = lookups
+        self._waits = waits
+        self._streams = streams
+
+    async def create(
+        self, name: str | None, config: ContainerConfig, host: HostConfig, networking: NetworkingConfig
+    ) -> Created:
+        """Record a container; nothing runs yet. Kept on disk when it returns, unless ``auto_remove``.
+
+        Raises InvalidArgument, NotFound (image), Conflict (name) or NotImplemented, and then has changed
+        nothing.
+        """
+        return await self._creation.create(name, config, host, networking)
+
+    async def start(self, ref: str) -> bool:
+        """Run it; False when it runs already. A program that cannot be run is InvalidArgument."""
+        return await self._running.start(ref)
+
+    async def stop(self, ref: str, *, signal: str | None = None, timeout: int | None = None) -> bool:
+        """Ask it to end, then kill it after ``timeout`` seconds (-1: never); False when not running."""
+        return await self._running.stop(ref, signal=signal, timeout=timeout)
+
+    async def restart(self, ref: str, *, signal: str | None = None, timeout: int | None = None) -> None:
+        """Stop it if it runs, then start it. A ``--rm`` container is not removed in between."""
+        await self._running.restart(ref, signal=signal, timeout=timeout)
+
+    async def kill(self, ref: str, signal: str | None = None) -> None:
+        """Send a signal (SIGKILL by default); for SIGKILL, return when the container has ended."""
+        await self._running.kill(ref, signal)
+
+    async def pause(self, ref: str) -> None:
+        await self._running.pause(ref)
+
+    async def unpause(self, ref: str) -> None:
+        await self._running.unpause(ref)
+
+    async def resize(self, ref: str, height: int, width: int) -> None:
+        """Set the size of a running container's terminal, in characters."""
+        await self._running.resize(ref, height, width)
+
+    async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove it; ``force`` kills it first; ``volumes`` removes its anonymous volumes as well."""
+        await self._removal.remove(ref, force=force, volumes=volumes)
+
+    async def prune(self, filters: Filters) -> Pruned:
+        """Remove every container that does not run and passes ``filters`` (until, label, label!)."""
+        return await self._removal.prune(filters)
+
+    async def rename(self, ref: str, name: str) -> None:
+        await self._creation.rename(ref, name)
+
+    def get(self, ref: str) -> Container:
+        return self._lookups.get(ref)
+
+    async def list(self, query: ListQuery) -> list[Container]:
+        """Newest first."""
+        return self._lookups.list(query)
+
+    def wait(self, ref: str, condition: str = "not-running") -> asyncio.Future[ExitStatus]:
+        """A future that is registered when this returns. ``condition``: not-running, next-exit, removed."""
+        return self._waits.wait(ref, condition)
+
+    def logs(self, ref: str, query: LogQuery) -> AsyncIterator[LogRecord]:
+        """The log, oldest entry first; refuses before it returns. With ``follow``, ends with the container."""
+        return self._streams.logs(ref, query)
+
+    async def attach(self, ref: str, options: AttachOptions, take: TakeStream) -> None:
+        """Join the caller's connection to the container's streams, now or at its next start."""
+        await self._streams.attach(ref, options, take)

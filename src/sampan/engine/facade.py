@@ -1,0 +1,28 @@
+"""The engine as one frozen value: what the api is given, built by ``daemon.main``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sampan.engine.containers import Containers
+    from sampan.engine.events import Events
+    from sampan.engine.execs import Execs
+    from sampan.engine.images import Images
+    from sampan.engine.networks import Networks
+    from sampan.engine.system import System
+    from sampan.engine.volumes import Volumes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """The use cases, one object per resource."""
+
+    containers: Containers
+    execs: Execs
+    images: Images
+    networks: Networks
+    volumes: Volumes
+    events: Events
+    system: System

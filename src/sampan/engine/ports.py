@@ -1,0 +1,121 @@
+"""What the use cases need from below, as protocols: one suite of tests runs against fakes and the real ones.
+
+Implemented by ``runtime`` (Runtime, Task, ExecTask), ``images`` (Catalog, Snapshots), ``network`` (Bridges)
+and the api (ClientStream). Every method may raise a ``Failure``; nothing else is expected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from sampan.images.catalog import Image
+    from sampan.sandbox.messages import AttachOptions, Endpoint, Exit, Launch, RootFilesystem
+    from sampan.spec.runtime import Process
+
+
+class ClientStream(Protocol):
+    """A hijacked connection."""
+
+    def detach(self) -> tuple[socket.socket, bytes]:
+        """Give up the raw socket and the bytes already received; the caller owns both from now on."""
+
+
+TakeStream = Callable[[], ClientStream]
+"""Hijack the request's connection: from then on its errors can no longer be told by a status."""
+
+
+class ExecTask(Protocol):
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def exited(self) -> asyncio.Future[int]: ...
+
+    async def resize(self, height: int, width: int) -> None: ...
+
+
+class Task(Protocol):
+    """A running container. ``exited`` is also resolved when its keeper dies."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def started_at(self) -> float: ...
+
+    @property
+    def exited(self) -> asyncio.Future[Exit]: ...
+
+    async def signal(self, number: int) -> None:
+        """No-op when the process is gone; thaws a frozen one for SIGKILL."""
+
+    async def pause(self) -> None: ...
+
+    async def resume(self) -> None: ...
+
+    async def resize(self, height: int, width: int) -> None: ...
+
+    async def attach(self, stream: ClientStream, options: AttachOptions) -> None: ...
+
+    async def exec(
+        self,
+        exec_id: str,
+        process: Process,
+        *,
+        stdin: bool,
+        stream: ClientStream | None,
+        detach_keys: str | None,
+        console_size: tuple[int, int] | None,
+    ) -> ExecTask:
+        """Raises StartFailed (126, 127) when the program cannot be run."""
+
+
+class Runtime(Protocol):
+    async def launch(self, launch: Launch, attachments: Sequence[tuple[ClientStream, AttachOptions]]) -> Task:
+        """Return once the program was exec'd; raises StartFailed in Docker's words."""
+
+    async def adopt(self, container_id: str) -> Task | None:
+        """The task of a container whose keeper lives on from an earlier daemon; None without one."""
+
+
+class Catalog(Protocol):
+    async def resolve(self, reference: str) -> Image:
+        """By name[:tag], name@digest, id or unique id prefix; NotFound in Docker's words."""
+
+
+class Snapshots(Protocol):
+    async def prepare(self, key: str, image: Image) -> RootFilesystem: ...
+
+    def mounts(self, key: str, image: Image) -> RootFilesystem: ...
+
+    async def remove(self, key: str) -> None: ...
+
+    def keys(self) -> Iterable[str]: ...
+
+
+class Bridges(Protocol):
+    async def connect(self, container_id: str, *, mac: str | None = None) -> Endpoint: ...
+
+    async def release(self, container_id: str) -> None: ...
+
+    async def reconcile(self, live_ids: Iterable[str]) -> None: ...
+
+
+class VolumeStore(Protocol):
+    """The part of the volumes use case that containers need."""
+
+    async def ensure(self, name: str | None, *, labels: Mapping[str, str] | None = None) -> str:
+        """The name of an existing or new local volume; an anonymous one when ``name`` is None."""
+
+    def mount_source(self, name: str) -> str:
+        """The directory to mount."""
+
+    async def remove(self, name: str, *, force: bool = False) -> None: ...
+
+
+FilterPaths = Callable[["str | None"], Awaitable["str | None"]]
+"""From a seccomp profile (None: the default one) to the path of its compiled filter (None: unconfined)."""
