@@ -1,7 +1,7 @@
 """Seccomp filters: a compiled program is handed to the kernel as the bytes it consists of.
 
-Law: a filter can be installed by a thread that has either ``CAP_SYS_ADMIN`` in its user namespace or
-no_new_privs; a sandbox that keeps set-uid programs working therefore installs it before it drops capabilities.
+Law: a filter is accepted from a thread that has ``CAP_SYS_ADMIN`` in its user namespace or runs with
+no_new_privs; a sandbox that keeps set-uid programs working installs it before it drops capabilities.
 
 Sources: seccomp(2), prctl(2), include/uapi/linux/seccomp.h.
 """
