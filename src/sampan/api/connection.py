@@ -1,0 +1,571 @@
+"""One client connection: requests in, answers out, in order, until it is closed or handed over.
+
+    IDLE ── complete head ──► BUSY ── answer sent ──► IDLE
+                                │                 ├─► SKIPPING   rest of an unread small body, then IDLE
+                                │                 └─► LINGERING  rest of an unread large body, then closed
+                                └── hijack ──► HANDED OVER
+
+Laws:
+- One request at a time: while one is answered, later bytes wait in `_buffer`, and reading pauses when that
+  holds `BUFFER` bytes. A message's bytes are taken from the buffer exactly, so what follows a hijacked
+  request is never parsed and never lost.
+- Unsent bytes exist only while `_unsent` is set (the transport's high-water mark is 0): nothing new is
+  produced, and no new request begun, before the client has taken what it was given.
+- A handler runs to its end though its client is gone: what was begun is finished. Only the sources of
+  streams end with their client.
+- Handing over duplicates the descriptor and lets the transport close its own: a shutdown never happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import select
+import socket
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from sampan.api.errors import BodyAborted, error_response, message_response
+from sampan.api.head import RequestHead, ResponseHeads
+from sampan.api.request import Request
+from sampan.api.responses import Answer, Hijacked, Response, Stream
+from sampan.api.routing import Router, split_version
+from sampan.wire.http import LAST_CHUNK, MAX_HEAD, ChunkedDecoder, ProtocolError, chunk
+
+log = logging.getLogger("sampan.api")
+
+BUFFER = 256 * 1024
+"""Received bytes kept for a request that is not asked for them yet."""
+
+FLUSH = 64 * 1024
+"""Pieces of a stream are gathered to chunks of about this size as long as the source is never waited for."""
+
+SKIP = 256 * 1024
+"""Longest unread rest of a body that is read and dropped to keep the connection."""
+
+HEAD_SECONDS = 60.0
+"""Time for a head to arrive once its first byte has."""
+
+LINGER_SECONDS = 1.0
+"""How long a client that still sends a refused body has to read the answer."""
+
+TURN = 64
+"""Pipelined requests answered before other connections get their turn."""
+
+_IDLE, _BUSY, _SKIPPING, _LINGERING, _HANDED_OVER = range(5)
+
+
+@dataclass(slots=True, kw_only=True)
+class Service:
+    """What all connections of a server share."""
+
+    engine: Any
+    router: Router
+    heads: ResponseHeads
+    connections: set[Connection] = field(default_factory=set)
+    requests: int = 0
+    closing: bool = False
+
+    async def drain(self, grace: float) -> None:
+        """End every connection: idle ones and streams at once, the others within ``grace`` seconds."""
+        self.closing = True
+        for connection in tuple(self.connections):
+            connection.end()
+        tasks = [task for connection in self.connections if (task := connection.task) is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
+        for connection in tuple(self.connections):
+            connection.cut()
+
+
+class HijackedStream:
+    """A connection that has left HTTP; see `request.ClientStream`."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection: Connection | None = connection
+
+    def detach(self) -> tuple[socket.socket, bytes]:
+        """The raw blocking socket and the bytes received after the request. Only once."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            raise RuntimeError("the connection was detached before")
+        return connection.hand_over()
+
+
+class Connection(asyncio.Protocol):
+    """See the module."""
+
+    __slots__ = (
+        "_arrival",
+        "_buffer",
+        "_continue",
+        "_decoder",
+        "_drained",
+        "_eof",
+        "_gone",
+        "_head",
+        "_left",
+        "_paused",
+        "_pending",
+        "_pending_size",
+        "_scanned",
+        "_service",
+        "_state",
+        "_streaming",
+        "_timer",
+        "_transport",
+        "_unsent",
+        "task",
+    )
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._state = _IDLE
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._paused = False  # reading is paused
+        self._eof = False  # the client will send no more
+        self._gone = False  # the client will receive no more
+        self._unsent = False
+        self._arrival: asyncio.Future[None] | None = None  # a reader of the body waits for bytes
+        self._drained: asyncio.Future[None] | None = None  # a writer waits for the client to take bytes
+        self._timer: asyncio.TimerHandle | None = None
+        self._head: RequestHead | None = None
+        self._left = 0  # bytes of a body of known length still to come
+        self._decoder: ChunkedDecoder | None = None
+        self._continue = False  # the client waits for "100 Continue" before it sends its body
+        self._streaming = False
+        self._pending: list[bytes] = []
+        self._pending_size = 0
+        self.task: asyncio.Task[None] | None = None
+
+    # The transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=0)
+        self._service.connections.add(self)
+        if self._service.closing:
+            self._transport.close()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._service.connections.discard(self)
+        self._eof = self._gone = True
+        self._stop_timer()
+        self._wake()
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        if self._streaming and self.task is not None:
+            self.task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self._state == _LINGERING:
+            return
+        self._buffer += data
+        if self._state == _IDLE:
+            self._advance()
+        elif self._state == _SKIPPING:
+            self._skip()
+        else:
+            self._wake()
+            if len(self._buffer) >= BUFFER and not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        if self._state in (_IDLE, _SKIPPING, _LINGERING):
+            return False
+        self._gone = self._gone or self._peer_closed()
+        self._wake()
+        if self._streaming and self._gone and self.task is not None:
+            self.task.cancel()
+        return True
+
+    def pause_writing(self) -> None:
+        self._unsent = True
+
+    def resume_writing(self) -> None:
+        self._unsent = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        if self._state == _IDLE and self._buffer:
+            self._advance()
+
+    def _peer_closed(self) -> bool:
+        """Has the client closed, or only finished sending? TCP cannot tell; there it counts as closed."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or sock.family != socket.AF_UNIX:
+            return True
+        poll = select.poll()
+        poll.register(sock.fileno(), 0)
+        return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
+
+    def _wake(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # Ending
+
+    def end(self) -> None:
+        """The server closes: end now if idle or streaming, else after the current answer."""
+        if self._state in (_IDLE, _SKIPPING):
+            self._transport.close()
+        elif self._streaming and self.task is not None:
+            self.task.cancel()
+
+    def cut(self) -> None:
+        """End without regard for what is going on."""
+        if self.task is not None:
+            self.task.cancel()
+        if self._state != _HANDED_OVER:
+            self._transport.abort()
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self._state == _IDLE:
+            self._refuse(408, "the request's head did not arrive in time")
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer something that is no request, and close."""
+        self._head = None
+        self._buffer.clear()
+        self._send(message_response(status, message), keep=False)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close, but let a client that is still sending read its answer first."""
+        self._state = _LINGERING
+        self._buffer.clear()
+        if self._eof:
+            self._transport.close()
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.abort)
+        self._resume_reading()
+
+    # Requests
+
+    def _advance(self) -> None:
+        """Begin the requests that have arrived, as far as they can be answered at once."""
+        for _ in range(TURN):
+            if self._unsent or self._state != _IDLE or not self._buffer:
+                break
+            if not self._take_head():
+                break
+        else:
+            asyncio.get_running_loop().call_soon(self._resume_turn)
+        if self._state == _IDLE and self._eof and not self._unsent:
+            self._transport.close()
+
+    def _resume_turn(self) -> None:
+        if self._state == _IDLE and not self._transport.is_closing():
+            self._advance()
+
+    def _take_head(self) -> bool:
+        """Begin one request; False when its head is not complete."""
+        buffer = self._buffer
+        if buffer[0] in b"\r\n":  # empty lines before a request are allowed
+            del buffer[: len(buffer) - len(buffer.lstrip(b"\r\n"))]
+            self._scanned = 0
+            return bool(buffer)
+        end = buffer.find(b"\r\n\r\n", self._scanned)
+        if end < 0:
+            self._scanned = max(0, len(buffer) - 3)
+            if len(buffer) > MAX_HEAD:
+                self._refuse(431, "request header fields are too large")
+            elif self._timer is None:
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(HEAD_SECONDS, self._too_slow)
+            return False
+        self._scanned = 0
+        self._stop_timer()
+        data = bytes(buffer[: end + 4])
+        del buffer[: end + 4]
+        try:
+            head = RequestHead(data)
+            length = head.body_length()
+        except ProtocolError as error:
+            self._refuse(400, f"malformed HTTP request: {error}")
+            return False
+        self._begin(head, length)
+        return True
+
+    def _begin(self, head: RequestHead, length: int) -> None:
+        self._state = _BUSY
+        self._head = head
+        self._left = max(0, length)
+        self._decoder = ChunkedDecoder() if length < 0 else None
+        self._continue = bool(length) and head.fields.get(b"expect", b"").lower() == b"100-continue"
+        service = self._service
+        service.requests = number = service.requests + 1
+        answer: Answer | Awaitable[Answer]
+        try:
+            target, query = head.target()
+            version, path = split_version(target)
+            handler, name = service.router.find(head.method, path)
+            request = Request(
+                self,
+                number=number,
+                method=head.method,
+                path=path,
+                raw_query=query,
+                headers=head.fields,
+                version=version,
+                name=name,
+                body_length=length,
+            )
+            answer = handler(request, service.engine)
+        except Exception as error:
+            answer = error_response(error, number)
+        if isinstance(answer, Response):
+            self._send(answer, keep=self._settle_body())
+            self._answered()
+        else:
+            self.task = asyncio.get_running_loop().create_task(self._serve(answer, number))
+
+    async def _serve(self, answer: Answer | Awaitable[Answer], number: int) -> None:
+        """Answer the current request, then go on with the next."""
+        try:
+            if not isinstance(answer, (Response, Stream, Hijacked)):
+                answer = await self._outcome(answer, number)
+            if isinstance(answer, Stream):
+                await self._stream(answer, number)
+            elif isinstance(answer, Response) and self._state == _BUSY and not self._gone:
+                self._send(answer, keep=self._settle_body())
+        finally:
+            self.task = None
+        if self._state != _BUSY:
+            return
+        if isinstance(answer, Hijacked) or self._transport.is_closing():
+            self._transport.abort()  # a hijacker that was never called, or never detached
+            return
+        self._answered()
+        self._advance()
+
+    async def _outcome(self, answer: Awaitable[Answer], number: int) -> Answer:
+        """What the handler returns, its failure turned into an answer."""
+        try:
+            return await answer
+        except BodyAborted as error:
+            log.debug("request %d: %s", number, error)
+            self._transport.abort()
+            return Hijacked()
+        except Exception as error:
+            return error_response(error, number)
+
+    def _answered(self) -> None:
+        """The answer is on its way: keep the connection if its framing is intact."""
+        head = self._head
+        self._head = None
+        if head is None or self._transport.is_closing():
+            return
+        if not head.keep_alive or self._service.closing:
+            if self._body_complete():
+                self._state = _IDLE
+                self._transport.close()
+            else:
+                self._linger()
+            return
+        if self._body_complete():
+            self._state = _IDLE
+        else:
+            self._state = _SKIPPING
+            self._skip()
+        self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    # Bodies
+
+    def _body_complete(self) -> bool:
+        return self._left == 0 and (self._decoder is None or self._decoder.done)
+
+    def _take_body(self) -> bytes:
+        """What has arrived of the current body. Raises ProtocolError."""
+        buffer = self._buffer
+        if self._decoder is not None:
+            return self._decoder.take(buffer)
+        size = min(self._left, len(buffer))
+        piece = bytes(buffer) if size == len(buffer) else bytes(memoryview(buffer)[:size])
+        del buffer[:size]
+        self._left -= size
+        return piece
+
+    async def read_body(self) -> bytes:
+        """Next piece of the body; see `request.Exchange`."""
+        if self._continue:
+            self._continue = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while not self._body_complete():
+            if self._buffer:
+                try:
+                    piece = self._take_body()
+                except ProtocolError as error:
+                    raise BodyAborted(str(error)) from None
+                if len(self._buffer) < BUFFER // 2:
+                    self._resume_reading()
+                if piece:
+                    return piece
+                if self._body_complete():
+                    break
+            if self._eof:
+                raise BodyAborted("the client went away before its request was complete")
+            self._arrival = asyncio.get_running_loop().create_future()
+            try:
+                await self._arrival
+            finally:
+                self._arrival = None
+        return b""
+
+    def _settle_body(self) -> bool:
+        """Before an answer: drop what the handler left of the body. False: the connection cannot be kept."""
+        if self._body_complete():
+            return True
+        if self._continue:  # the client was never asked for it and may or may not send it
+            return self._forsake()
+        try:
+            self._take_body()
+        except ProtocolError:
+            return self._forsake()
+        if self._body_complete() or 0 < self._left <= SKIP:
+            return True
+        return self._forsake()
+
+    def _forsake(self) -> bool:
+        if self._head is not None:
+            self._head.keep_alive = False
+        return False
+
+    def _skip(self) -> None:
+        self._take_body()
+        if self._body_complete():
+            self._state = _IDLE
+            self._advance()
+
+    # Answers
+
+    def _send(self, answer: Response, *, keep: bool) -> None:
+        body = answer.body
+        framing = b"Content-Length: %d\r\n" % len(body) if answer.status not in (204, 304) else b""
+        head = self._head
+        framing += self._connection_field(keep)
+        data = self._service.heads.head(answer.status, answer.content_type, answer.headers, framing)
+        if head is None or head.method != "HEAD":
+            data += body
+        self._transport.write(data)
+
+    def _connection_field(self, keep: bool) -> bytes:
+        head = self._head
+        if head is None or not keep or not head.keep_alive or self._service.closing:
+            return b"Connection: close\r\n"
+        return b"Connection: keep-alive\r\n" if head.legacy else b""
+
+    async def _stream(self, answer: Stream, number: int) -> None:
+        """Send the head at once, then what the source yields, as fast as the client takes it."""
+        source = answer.source
+        try:
+            if self._gone:
+                return
+            self._streaming = True
+            await self._produce(answer)
+        except asyncio.CancelledError:
+            # Our own cancellation: the client is gone, or the server closes.
+            self._transport.abort()
+        except Exception as error:
+            error_response(error, number)  # for the log; the head is out, so the client sees a cut stream
+            self._transport.abort()
+        finally:
+            self._streaming = False
+            close = getattr(source, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _produce(self, answer: Stream) -> None:
+        head = self._head
+        assert head is not None
+        if head.legacy:
+            head.keep_alive = False
+        keep = self._settle_body()
+        framing = b"" if head.legacy else b"Transfer-Encoding: chunked\r\n"
+        framing += self._connection_field(keep)
+        self._transport.write(
+            self._service.heads.head(answer.status, answer.content_type, answer.headers, framing)
+        )
+        loop = asyncio.get_running_loop()
+        async for piece in answer.source:
+            if not piece:
+                continue
+            if not self._pending:
+                loop.call_soon(self._flush)
+            self._pending.append(piece)
+            self._pending_size += len(piece)
+            if self._pending_size >= FLUSH:
+                self._flush()
+                await asyncio.sleep(0)
+            while self._unsent and not self._gone:
+                await self._until_drained()
+        last = self._take_pending()
+        if not head.legacy:
+            last += LAST_CHUNK
+        if last:
+            self._transport.write(last)
+
+    def _take_pending(self) -> bytes:
+        data = b"".join(self._pending)
+        self._pending.clear()
+        self._pending_size = 0
+        if not data or self._head is None or self._head.legacy:
+            return data
+        return chunk(data)
+
+    def _flush(self) -> None:
+        """Write what a stream has gathered (called again by the loop: there may be nothing left)."""
+        if self._pending and not self._gone:
+            self._transport.write(self._take_pending())
+
+    async def _until_drained(self) -> None:
+        self._drained = asyncio.get_running_loop().create_future()
+        try:
+            await self._drained
+        finally:
+            self._drained = None
+
+    # Hijacking
+
+    def hijack(self, head: bytes) -> HijackedStream:
+        """Send the answer's head; see `request.Exchange`. Raises ConnectionError when the client is gone."""
+        if self._state != _BUSY or self._gone or self._transport.is_closing():
+            raise BodyAborted("the client went away before it could be attached")
+        self._transport.write(head + b"\r\n")
+        return HijackedStream(self)
+
+    def hand_over(self) -> tuple[socket.socket, bytes]:
+        """Leave the event loop with the connection open."""
+        transport = self._transport
+        if self._state != _BUSY or transport.is_closing():
+            raise BodyAborted("the client went away before it could be attached")
+        if self._unsent:
+            transport.abort()
+            raise BodyAborted("the client does not read")
+        transport.pause_reading()
+        sock: socket.socket = transport.get_extra_info("socket").dup()
+        self._state = _HANDED_OVER
+        early = bytes(self._buffer)
+        self._buffer.clear()
+        transport.abort()  # closes the transport's own descriptor and nothing else
+        sock.setblocking(True)
+        return sock, early

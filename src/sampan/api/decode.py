@@ -1,0 +1,180 @@
+"""From a JSON body to a typed value, as leniently as Go's decoder reads it.
+
+Clients of Docker rely on three habits of Go: ``null`` leaves a field at its zero value, fields that nobody
+knows are ignored, and field names match whatever their case. msgspec knows only the second, so a document is
+first put into shape along the type it is meant for: every struct, mapping and sequence type has its
+`Shaper`, made once. A ``null`` value in a mapping stays a key with a zero value (`{"80/tcp": null}` exposes
+the port).
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from sampan.errors import InvalidArgument
+
+T = TypeVar("T")
+
+Shaper: TypeAlias = Callable[[Any], Any]
+
+_decode = msgspec.json.Decoder().decode
+
+
+def decode_json(body: bytes, kind: type[T], *, optional: bool = False) -> T:
+    """Decode ``body`` into ``kind``. InvalidArgument in Docker's words for anything that is not one.
+
+    An empty body is an error, or the type's defaults when ``optional``.
+    """
+    if not body.strip():
+        if optional:
+            return kind()
+        raise InvalidArgument("invalid JSON: got EOF while reading request body")
+    try:
+        document = _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"invalid JSON: {_syntax_error(body, str(error))}") from None
+    except RecursionError:
+        raise InvalidArgument("invalid JSON: exceeded max depth") from None
+    if document is None:
+        return kind()
+    return convert(document, kind)
+
+
+def convert(document: Any, kind: type[T]) -> T:
+    """A decoded document as a value of ``kind``; see `decode_json`."""
+    shape = _shaper(kind)
+    try:
+        return msgspec.convert(shape(document) if shape else document, kind)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"invalid JSON: {_type_error(kind, str(error))}") from None
+
+
+_SHAPERS: dict[Any, Shaper | None] = {}
+
+
+def _shaper(kind: Any) -> Shaper | None:
+    """How a document for ``kind`` is put into shape; None when it needs nothing."""
+    try:
+        return _SHAPERS[kind]
+    except KeyError:
+        shaper = _SHAPERS[kind] = _make_shaper(kind)
+        return shaper
+
+
+def _make_shaper(kind: Any) -> Shaper | None:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return _struct_shaper(kind)
+    kind, nullable = _without_none(kind)
+    origin = get_origin(kind)
+    if nullable or origin is None:
+        return _shaper(kind) if nullable else None
+    if origin is dict:
+        return _mapping_shaper(get_args(kind)[1])
+    if origin in (tuple, list):
+        return _sequence_shaper(get_args(kind)[0])
+    return None
+
+
+def _without_none(kind: Any) -> tuple[Any, bool]:
+    """``X | None`` as (X, True), anything else as (itself, False)."""
+    if get_origin(kind) in (types.UnionType, Union):
+        members = [member for member in get_args(kind) if member is not type(None)]
+        if len(members) == 1 and len(get_args(kind)) == 2:
+            return members[0], True
+    return kind, False
+
+
+def _struct_shaper(kind: type[msgspec.Struct]) -> Shaper:
+    hints = get_type_hints(kind)
+    names = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
+    shapers = {wire: _shaper(hints[name]) for wire, name in names.items()}
+    by_case = {wire.lower(): wire for wire in names}
+
+    def shape(document: Any) -> Any:
+        if not isinstance(document, dict):
+            return document
+        shaped = {}
+        for key, value in document.items():
+            if value is None:
+                continue
+            if key not in shapers:
+                key = by_case.get(key.lower(), "")
+                if not key or document.get(key) is not None:
+                    continue
+            inner = shapers[key]
+            shaped[key] = inner(value) if inner else value
+        return shaped
+
+    return shape
+
+
+def _mapping_shaper(kind: Any) -> Shaper:
+    inner = _shaper(kind)
+    zero = _zero(kind)
+
+    def shape(document: Any) -> Any:
+        if not isinstance(document, dict):
+            return document
+        return {
+            key: zero if value is None else inner(value) if inner else value
+            for key, value in document.items()
+        }
+
+    return shape
+
+
+def _sequence_shaper(kind: Any) -> Shaper:
+    inner = _shaper(kind)
+    zero = _zero(kind)
+
+    def shape(document: Any) -> Any:
+        if not isinstance(document, list):
+            return document
+        return [zero if value is None else inner(value) if inner else value for value in document]
+
+    return shape
+
+
+def _zero(kind: Any) -> Any:
+    """The document that stands for Go's zero value of a type."""
+    kind, nullable = _without_none(kind)
+    if nullable:
+        return None
+    if kind in (str, int, bool, float):
+        return kind()
+    return [] if get_origin(kind) in (tuple, list) else {}
+
+
+def _syntax_error(body: bytes, message: str) -> str:
+    """msgspec's complaint in Go's words."""
+    if "truncated" in message:
+        return "unexpected EOF"
+    position = message.rpartition("(byte ")[2].rstrip(")")
+    if "trailing characters" in message:
+        return "unexpected content after JSON"
+    if position.isdigit() and int(position) < len(body):
+        return f"invalid character '{chr(body[int(position)])}' looking for beginning of value"
+    return message
+
+
+_GO_TYPES = {"int": "int64", "str": "string", "bool": "bool", "float": "float64", "array": "[]string"}
+_JSON_TYPES = {"str": "string", "int": "number", "float": "number", "bool": "bool", "array": "array"}
+
+
+def _type_error(kind: type, message: str) -> str:
+    """``Expected `int`, got `str` - at `$.HostConfig.Memory` `` in Go's words."""
+    expected, _, rest = message.partition(", got ")
+    given, _, path = rest.partition(" - at ")
+    wanted = expected.removeprefix("Expected ").strip("`").split(" | ")[0]
+    given = given.strip("`")
+    if not rest or not wanted:
+        return message
+    target = _GO_TYPES.get(wanted, "struct")
+    where = kind.__name__ + path.strip("`").removeprefix("$")
+    field = f" field {where}" if "." in where else f" value of type {where}"
+    of_type = f" of type {target}" if "." in where else ""
+    return f"json: cannot unmarshal {_JSON_TYPES.get(given, given)} into Go struct{field}{of_type}"
