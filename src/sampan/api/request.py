@@ -113,8 +113,8 @@ class Request:
     async def json(self, kind: type[T], *, optional: bool = False) -> T:
         """The body decoded into ``kind`` (a msgspec struct).
 
-        Nulls count as absent, unknown fields are ignored, field names match without regard to case, as in Go. An
-        empty body is an error unless ``optional``, which gives the struct's defaults.
+        Nulls count as absent, unknown fields are ignored, field names match without regard to case, as in
+        Go. An empty body is an error unless ``optional``, which gives the struct's defaults.
         """
         self.check_json()
         return decode_json(await self.read(), kind, optional=optional)

@@ -19,10 +19,10 @@ and name its ``ROUTES`` in ``api/routes/__init__.py``. A handler
   ``await request.json(Struct)``, a stream with ``async for piece in request.body()``;
 - is not cancelled when its client goes away (what was begun is finished); a `Stream`'s source is closed.
 
-Patterns are literal but for at most one ``{name}``, whose value (``request.name``, percent-decoded) may contain
-slashes as image names do: ``/images/{name}/json``. Literal paths win over patterns, longer endings over
-shorter ones. The version prefix ``/v1.41`` is taken off before. As in Docker, a known path with another method
-is "page not found" like an unknown one.
+Patterns are literal but for at most one ``{name}``, whose value (``request.name``, percent-decoded) may
+contain slashes as image names do: ``/images/{name}/json``. Literal paths win over patterns, longer endings
+over shorter ones. The version prefix ``/v1.41`` is taken off before. As in Docker, a known path with another
+method is "page not found" like an unknown one.
 """
 
 from __future__ import annotations

@@ -42,7 +42,11 @@ def split(buffer: bytes | bytearray | memoryview) -> tuple[list[tuple[int, bytes
     position, end = 0, len(view)
     while end - position >= HEADER_SIZE:
         stream, length = HEADER.unpack_from(view, position)
-        if stream > SYSTEM_ERROR or length > MAX_FRAME or view[position + 1 : position + 4] != b"\0\0\0":
+        if (
+            stream > SYSTEM_ERROR
+            or length > MAX_FRAME
+            or bytes(view[position + 1 : position + 4]) != b"\0\0\0"
+        ):
             raise MalformedFrame("not a multiplexed stream")
         start = position + HEADER_SIZE
         if end - start < length:
