@@ -114,7 +114,7 @@ class Containers:
         return self._waits.wait(ref, condition)
 
     def logs(self, ref: str, query: LogQuery) -> AsyncIterator[LogRecord]:
-        """The log, oldest entry first; refuses before it returns. With ``follow``, ends with the container."""
+        """The log, oldest first; refuses before it returns. With ``follow``, ends with the container."""
         return self._streams.logs(ref, query)
 
     async def attach(self, ref: str, options: AttachOptions, take: TakeStream) -> None:

@@ -99,7 +99,7 @@ class Database:
 
     async def drain(self) -> None:
         """Return when every write accepted so far is in the log."""
-        await self.write(lambda connection: None, durable=False)
+        await self.write(lambda _: None, durable=False)
 
     def close(self) -> None:
         """Finish the accepted writes and close. Blocks for as long as they take; idempotent."""

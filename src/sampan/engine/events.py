@@ -1,0 +1,196 @@
+"""Events as they happen, and the recent ones again.
+
+Laws: an event is published after the fact it tells; subscribers see events in the order of publishing, each
+once; ``publish`` never blocks. A subscriber that falls ``_BACKLOG`` events behind loses the oldest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from sampan.engine.model import Container, Event, EventType, Filters
+
+_REMEMBERED = 1024
+_BACKLOG = 16384
+_FILTER_WORDS = (
+    "config container daemon event image label network node plugin scope secret service type volume"
+)
+_KNOWN_FILTERS = frozenset(_FILTER_WORDS.split())
+
+
+class Subscription:
+    """An asynchronous iterator of events. Registered from the moment it exists; ``close`` ends it."""
+
+    def __init__(self, events: Events, replay: list[Event], *, until: int, filters: Filters) -> None:
+        self._events = events
+        self._queue: deque[Event] = deque(replay, maxlen=_BACKLOG)
+        self._until = until
+        self._filters = filters
+        self._wake: asyncio.Future[None] | None = None
+        self._open = True
+
+    def offer(self, event: Event) -> None:
+        if (self._until and event.time_ns > self._until) or not matches(event, self._filters):
+            return
+        self._queue.append(event)
+        self._rouse()
+
+    def close(self) -> None:
+        """End the iteration once the events already here are read. Idempotent."""
+        self._open = False
+        self._events.unsubscribe(self)
+        self._rouse()
+
+    async def aclose(self) -> None:
+        self._queue.clear()
+        self.close()
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._queue:
+            left = (self._until - self._events.now()) / 1e9 if self._until else None
+            if not self._open or (left is not None and left <= 0):
+                self.close()
+                raise StopAsyncIteration
+            self._wake = asyncio.get_running_loop().create_future()
+            try:
+                await asyncio.wait_for(self._wake, left)
+            except TimeoutError:
+                continue
+            finally:
+                self._wake = None
+        return self._queue.popleft()
+
+    def _rouse(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+
+class Events:
+    """The one place where events are published."""
+
+    def __init__(self, now: Callable[[], int] = time.time_ns) -> None:
+        self.now = now
+        self._recent: deque[Event] = deque(maxlen=_REMEMBERED)
+        self._subscriptions: list[Subscription] = []
+
+    @property
+    def subscribers(self) -> int:
+        return len(self._subscriptions)
+
+    def publish(self, event: Event) -> None:
+        """Tell every subscriber, now. Times never go backwards, so that replays keep the order."""
+        stamp = event.time_ns or self.now()
+        if self._recent and stamp <= self._recent[-1].time_ns:
+            stamp = self._recent[-1].time_ns + 1
+        event = msgspec.structs.replace(event, time_ns=stamp)
+        self._recent.append(event)
+        for subscription in list(self._subscriptions):
+            subscription.offer(event)
+
+    def container(self, container: Container, action: str, /, **attributes: str) -> None:
+        """Publish an event of a container: its labels, image and name, then ``attributes``."""
+        self.publish(
+            Event(
+                type=EventType.CONTAINER,
+                action=action,
+                actor_id=container.id,
+                attributes={
+                    **(container.config.labels or {}),
+                    "image": container.config.image,
+                    "name": container.name,
+                    **attributes,
+                },
+            )
+        )
+
+    def subscribe(self, since: int = 0, until: int = 0, filters: Filters | None = None) -> Subscription:
+        """Events from ``since`` to ``until`` (nanoseconds since the epoch; 0: from now, without end).
+
+        Registered when this returns. InvalidArgument for a filter that Docker does not have.
+        """
+        wanted = filters or Filters()
+        wanted.accept(_KNOWN_FILTERS)
+        replay = [
+            event
+            for event in self._recent
+            if since
+            and event.time_ns >= since
+            and (not until or event.time_ns <= until)
+            and matches(event, wanted)
+        ]
+        subscription = Subscription(self, replay, until=until, filters=wanted)
+        if not until or until > self.now():
+            self._subscriptions.append(subscription)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+
+    def close(self) -> None:
+        """End every subscription; the daemon is going down."""
+        for subscription in list(self._subscriptions):
+            subscription.close()
+
+
+def matches(event: Event, filters: Filters) -> bool:
+    """Whether an event passes: an OR within each key, an AND between keys, labels all of them."""
+    if not filters:
+        return True
+    return (
+        _accepts(filters, "type", event.type)
+        and _accepts(filters, "scope", event.scope)
+        and _accepts_action(filters, event.action)
+        and filters.matches_labels(event.attributes)
+        and all(_about(filters, key, event) for key in ("container", "network", "volume", "daemon"))
+        and _about_image(filters, event)
+        and not any(key in filters for key in ("plugin", "service", "node", "secret", "config"))
+    )
+
+
+def _accepts(filters: Filters, key: str, value: str) -> bool:
+    return key not in filters or value in filters.get(key)
+
+
+def _accepts_action(filters: Filters, action: str) -> bool:
+    # "exec_start: sh -c true" is also found by its first word, as Docker does.
+    return "event" not in filters or any(
+        action == wanted or action.startswith(wanted + ":") for wanted in filters.get("event")
+    )
+
+
+def _about(filters: Filters, key: str, event: Event) -> bool:
+    if key not in filters:
+        return True
+    wanted = filters.get(key)
+    if event.type == key:
+        name = event.attributes.get("name", "")
+        return any(event.actor_id.startswith(word) or name == word for word in wanted)
+    # Network and volume events name the container in an attribute.
+    if key == "container" and (holder := event.attributes.get("container")):
+        return any(holder.startswith(word) for word in wanted)
+    return False
+
+
+def _about_image(filters: Filters, event: Event) -> bool:
+    if "image" not in filters:
+        return True
+    if event.type is EventType.IMAGE:
+        names = {event.actor_id, event.attributes.get("name", "")}
+    else:
+        names = {event.attributes.get("image", "")}
+    names |= {_without_tag(name) for name in names}
+    return any(wanted in names or _without_tag(wanted) in names for wanted in filters.get("image"))
+
+
+def _without_tag(name: str) -> str:
+    head, slash, tail = name.rpartition("/")
+    return head + slash + tail.partition(":")[0]

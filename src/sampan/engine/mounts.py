@@ -1,0 +1,283 @@
+"""What ``-v``, ``--mount``, ``--tmpfs`` and the image's volumes ask for, read in Docker's grammar.
+
+Pure but for one question to the host: whether a bind's source exists (``--mount`` requires it; ``-v`` has it
+created). The result is a list of ``MountPoint``; volumes get their names from the volume store afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterable
+
+from sampan import errors
+from sampan.engine.model import HostConfig, Mount, MountPoint
+
+_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_PROPAGATION = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
+_LABELS = frozenset(("z", "Z"))
+_CONSISTENCY = frozenset(("consistent", "cached", "delegated", "default"))
+_TMPFS_FLAG_WORDS = (
+    "async atime defaults dev diratime dirsync exec iversion lazytime loud mand noatime nodev nodiratime "
+    "noexec noiversion nolazytime nomand norelatime nostrictatime nosuid rbind relatime remount ro rw silent "
+    "strictatime suid sync bind"
+)
+_TMPFS_FLAGS = frozenset(_TMPFS_FLAG_WORDS.split())
+_TMPFS_VALUES = frozenset(("mode", "uid", "gid", "size", "nr_inodes", "nr_blocks", "mpol"))
+_TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")
+
+
+def settle(host: HostConfig, image_volumes: Iterable[str], own_volumes: Iterable[str]) -> list[MountPoint]:
+    """Every mount of a container, one for each destination; InvalidArgument in Docker's words.
+
+    ``own_volumes`` are the destinations of ``-v /path`` (config.Volumes), ``image_volumes`` the image's: each
+    becomes an anonymous volume unless something else is mounted there.
+    """
+    points: dict[str, MountPoint] = {}
+    for text in host.binds or ():
+        _add(points, parse_bind(text))
+    for mount in host.mounts or ():
+        _add(points, parse_mount(mount))
+    for target, options in (host.tmpfs or {}).items():
+        points_at = _destination(target, wrong=f"invalid mount path: '{target}' mount path must be absolute")
+        check_tmpfs_options(options)
+        _add(
+            points,
+            MountPoint(
+                type="tmpfs",
+                destination=points_at,
+                origin="tmpfs",
+                options=options,
+                rw="ro" not in options.split(","),
+            ),
+        )
+    for path in (*own_volumes, *image_volumes):
+        target = _destination(path, wrong=f"invalid volume specification: '{path}'")
+        if target not in points:
+            points[target] = MountPoint(
+                type="volume", destination=target, driver="local", anonymous=True, origin="image"
+            )
+    return list(points.values())
+
+
+def _add(points: dict[str, MountPoint], point: MountPoint) -> None:
+    if point.destination in points:
+        raise errors.InvalidArgument(f"Duplicate mount point: {point.destination}")
+    points[point.destination] = point
+
+
+def parse_bind(text: str) -> MountPoint:
+    """One ``-v``: [source:]destination[:options]."""
+    invalid = f"invalid volume specification: '{text}'"
+    parts = text.split(":")
+    if len(parts) > 3 or not all(parts):
+        raise errors.InvalidArgument(invalid)
+    if len(parts) == 1:
+        return MountPoint(
+            type="volume", destination=_destination(text, wrong=invalid), driver="local", anonymous=True
+        )
+    source, target = parts[0], parts[1]
+    mode = parts[2] if len(parts) == 3 else ""
+    if not target.startswith("/"):
+        raise errors.InvalidArgument(
+            f'{invalid}: invalid mount config for type "{"bind" if source.startswith("/") else "volume"}": '
+            f"invalid mount path: '{target}' mount path must be absolute"
+        )
+    destination = _destination(target, wrong=invalid)
+    options = _mode(mode)
+    propagation = next(iter(options & _PROPAGATION), "")
+    if source.startswith("/"):
+        if "nocopy" in options:
+            raise errors.InvalidArgument(f"invalid mode: {mode}")
+        return MountPoint(
+            type="bind",
+            source=posixpath.normpath(source),
+            destination=destination,
+            mode=mode,
+            rw="ro" not in options,
+            propagation=propagation or "rprivate",
+        )
+    if propagation:
+        raise errors.InvalidArgument(f"invalid mode: {mode}")
+    _check_volume_name(source)
+    return MountPoint(
+        type="volume",
+        name=source,
+        driver="local",
+        destination=destination,
+        mode=mode or "z",
+        rw="ro" not in options,
+        no_copy="nocopy" in options,
+    )
+
+
+def _mode(mode: str) -> set[str]:
+    options = mode.split(",") if mode else []
+    known = _PROPAGATION | _LABELS | _CONSISTENCY | {"ro", "rw", "nocopy", "copy"}
+    groups = (
+        {"ro", "rw"},
+        _LABELS,
+        _PROPAGATION,
+        {"nocopy", "copy"},
+        _CONSISTENCY,
+    )
+    for group in groups:
+        if sum(option in group for option in options) > 1:
+            raise errors.InvalidArgument(f"invalid mode: {mode}")
+    if set(options) - known:
+        raise errors.InvalidArgument(f"invalid mode: {mode}")
+    return set(options)
+
+
+def parse_mount(mount: Mount) -> MountPoint:
+    """One ``--mount``."""
+    reader = _MOUNT_TYPES.get(mount.type)
+    if reader is None:
+        if mount.type in ("image", "cluster"):
+            raise errors.NotImplemented(f"--mount type={mount.type} is not offered by this engine")
+        raise errors.InvalidArgument(
+            f'mount type unknown: "{mount.type}"' if mount.type else "mount type is missing"
+        )
+    if not mount.target:
+        raise _invalid(mount, "field Target must not be empty")
+    if not mount.target.startswith("/"):
+        raise _invalid(mount, f"invalid mount path: '{mount.target}' mount path must be absolute")
+    if posixpath.normpath(mount.target) == "/":
+        raise _invalid(mount, "invalid specification: destination can't be '/'")
+    return reader(mount)
+
+
+def _invalid(mount: Mount, reason: str) -> errors.InvalidArgument:
+    return errors.InvalidArgument(f'invalid mount config for type "{mount.type}": {reason}')
+
+
+def _bind_mount(mount: Mount) -> MountPoint:
+    if not mount.source:
+        raise _invalid(mount, "field Source must not be empty")
+    for present, field in (
+        (mount.volume_options, "VolumeOptions"),
+        (mount.tmpfs_options, "TmpfsOptions"),
+        (mount.image_options, "ImageOptions"),
+    ):
+        if present is not None:
+            raise _invalid(mount, f"field {field} must not be specified")
+    if not mount.source.startswith("/"):
+        raise _invalid(mount, f"invalid mount path: '{mount.source}' mount path must be absolute")
+    options = mount.bind_options
+    propagation = options.propagation if options else ""
+    if propagation and propagation not in _PROPAGATION:
+        raise _invalid(mount, f"invalid propagation mode: {propagation}")
+    if not (options and options.create_mountpoint) and not os.path.lexists(mount.source):
+        raise _invalid(mount, f"bind source path does not exist: {mount.source}")
+    return MountPoint(
+        type="bind",
+        source=posixpath.normpath(mount.source),
+        destination=posixpath.normpath(mount.target),
+        rw=not mount.read_only,
+        propagation=propagation or "rprivate",
+        origin="mount",
+        non_recursive=bool(options and options.non_recursive),
+        read_only_non_recursive=bool(options and options.read_only_non_recursive),
+    )
+
+
+def _volume_mount(mount: Mount) -> MountPoint:
+    for present, field in (
+        (mount.bind_options, "BindOptions"),
+        (mount.tmpfs_options, "TmpfsOptions"),
+        (mount.image_options, "ImageOptions"),
+    ):
+        if present is not None:
+            raise _invalid(mount, f"field {field} must not be specified")
+    options = mount.volume_options
+    if options is not None and options.driver_config is not None:
+        driver = options.driver_config.name
+        if driver not in ("", "local") or options.driver_config.options:
+            raise errors.NotImplemented(
+                "--mount volume-driver and volume-opt are not offered by this engine yet"
+            )
+    subpath = options.subpath if options else ""
+    if subpath and not mount.source:
+        raise _invalid(mount, "must not set Subpath when using anonymous volumes")
+    if subpath and (subpath.startswith("/") or ".." in subpath.split("/")):
+        raise _invalid(mount, "subpath must be a relative path within the volume")
+    if mount.source:
+        _check_volume_name(mount.source)
+    return MountPoint(
+        type="volume",
+        name=mount.source,
+        driver="local",
+        destination=posixpath.normpath(mount.target),
+        mode="z",
+        rw=not mount.read_only,
+        no_copy=bool(options and options.no_copy),
+        subpath=subpath,
+        origin="mount",
+        anonymous=not mount.source,
+    )
+
+
+def _tmpfs_mount(mount: Mount) -> MountPoint:
+    if mount.source:
+        raise _invalid(mount, "field Source must not be specified")
+    if mount.bind_options is not None:
+        raise _invalid(mount, "field BindOptions must not be specified")
+    if mount.volume_options is not None:
+        raise _invalid(mount, "field VolumeOptions must not be specified")
+    options = mount.tmpfs_options
+    words = []
+    if mount.read_only:
+        words.append("ro")
+    if options is not None and options.mode:
+        words.append(f"mode={options.mode:o}")
+    if options is not None and options.size_bytes:
+        words.append(f"size={options.size_bytes}")
+    for pair in (options.options or ()) if options is not None else ():
+        words.append("=".join(pair))
+    text = ",".join(words)
+    check_tmpfs_options(text)
+    return MountPoint(
+        type="tmpfs",
+        destination=posixpath.normpath(mount.target),
+        rw=not mount.read_only,
+        origin="mount",
+        options=text,
+    )
+
+
+_MOUNT_TYPES = {"bind": _bind_mount, "volume": _volume_mount, "tmpfs": _tmpfs_mount}
+
+
+def check_tmpfs_options(text: str) -> None:
+    """Raise InvalidArgument for an option that tmpfs does not have."""
+    for option in text.split(",") if text else ():
+        key, equals, _ = option.partition("=")
+        if option not in _TMPFS_FLAGS and not (equals and key in _TMPFS_VALUES):
+            raise errors.InvalidArgument(f'invalid tmpfs option "{option}"')
+
+
+def tmpfs_options(text: str) -> list[str]:
+    """Docker's defaults, overridden by the user's options: "exec" takes "noexec" back."""
+    given = text.split(",") if text else []
+    kept = [word for word in _TMPFS_DEFAULTS if word not in given and word.removeprefix("no") not in given]
+    return kept + [word for word in given if word != "defaults"]
+
+
+def _destination(path: str, *, wrong: str) -> str:
+    if not path.startswith("/"):
+        raise errors.InvalidArgument(wrong)
+    normal = posixpath.normpath(path)
+    normal = normal[1:] if normal.startswith("//") else normal
+    if normal == "/":
+        raise errors.InvalidArgument(f"{wrong}: invalid specification: destination can't be '/'")
+    return normal
+
+
+def _check_volume_name(name: str) -> None:
+    if not _VOLUME_NAME.fullmatch(name):
+        raise errors.InvalidArgument(
+            f'create {name}: "{name}" includes invalid characters for a local volume name, '
+            'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. '
+            "If you intended to pass a host directory, use absolute path"
+        )

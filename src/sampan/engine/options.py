@@ -1,0 +1,38 @@
+"""What the daemon's options settle for every container; built by ``daemon.main``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """Defaults of this engine.
+
+    ``userns`` is the mode of containers that do not choose one; id ranges are taken from
+    ``first_host_id`` on, ``id_range`` ids each. ``cgroup_parent`` is absolute. ``log_options`` are the
+    json-file driver's. Times are seconds, sizes bytes.
+    """
+
+    userns: Literal["private", "host"] = "host"
+    first_host_id: int = 1 << 24
+    id_range: int = 65536
+    cgroup_parent: str = "/sampan"
+    stop_timeout: int = 10
+    init: bool = False
+    shm_size: int = 64 << 20
+    ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # name → (soft, hard)
+    log_driver: str = "json-file"
+    log_options: Mapping[str, str] = field(default_factory=dict)
+    no_new_privileges: bool = False
+    dns: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    debug: bool = False
+
+
+DEFAULT_LOG_SIZE = "20m"
+DEFAULT_LOG_FILES = 5

@@ -1,0 +1,226 @@
+"""The containers of this engine, in memory, written through to the database.
+
+Laws:
+- Names and ids are unique; a name is taken before its container is written, and free as soon as the
+  container is withdrawn.
+- A ``Container`` is a value; its ``Instance`` is the one place that says which value is current, and holds
+  what lives only while the daemon does (lock, task, waiters).
+- Acknowledged creations, renames and removals are awaited; states are posted, because a restart learns them
+  again from keepers and exit records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import sqlite3
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sampan.engine.model import Container, ContainerState, ExitStatus, WaitCondition
+from sampan.errors import Conflict, InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from sampan.engine.model import Exec
+    from sampan.engine.ports import ClientStream, ExecTask, Task
+    from sampan.sandbox.messages import AttachOptions
+    from sampan.state import Database
+
+
+class RunningExec:
+    """An exec and, while it runs, its task."""
+
+    __slots__ = ("starting", "task", "value")
+
+    def __init__(self, value: Exec) -> None:
+        self.value = value
+        self.task: ExecTask | None = None
+        self.starting = False
+
+
+class Instance:
+    """One container as this daemon holds it. ``lock`` orders start, pause, rename and removal."""
+
+    __slots__ = (
+        "container",
+        "execs",
+        "keep",
+        "lock",
+        "pending",
+        "removed",
+        "stopped",
+        "task",
+        "teardown",
+        "waiters",
+    )
+
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self.lock = asyncio.Lock()
+        self.task: Task | None = None
+        self.stopped: asyncio.Future[None] | None = None  # resolved when the exit has been recorded
+        self.teardown: asyncio.Task[None] | None = None  # what the last exit left to be released
+        self.pending: list[tuple[ClientStream, AttachOptions]] = []  # attached before the start
+        self.waiters: list[tuple[WaitCondition, asyncio.Future[ExitStatus]]] = []
+        self.execs: dict[str, RunningExec] = {}
+        self.keep = False  # a restart is under way: --rm must wait
+        self.removed = False
+
+    @property
+    def id(self) -> str:
+        return self.container.id
+
+    @property
+    def state(self) -> ContainerState:
+        return self.container.state
+
+    def release(self, *conditions: WaitCondition, status: ExitStatus) -> None:
+        """Answer those who wait for one of ``conditions``."""
+        left = []
+        for condition, future in self.waiters:
+            if condition not in conditions:
+                left.append((condition, future))
+            elif not future.done():
+                future.set_result(status)
+        self.waiters = [entry for entry in left if not entry[1].done()]
+
+
+_decoder = msgspec.msgpack.Decoder(Container)
+_encoder = msgspec.msgpack.Encoder()
+
+
+class ContainerStore:
+    """Lookup by id, name or unique prefix; every change is written through."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._by_id: dict[str, Instance] = {}
+        self._by_name: dict[str, Instance | str] = {}  # a string: the id of one being created
+        self._ids: list[str] = []  # sorted, for prefixes
+
+    def load(self) -> list[Instance]:
+        """Read every container from the database; called once, when the daemon starts."""
+        rows = self._database.read(lambda db: db.execute("SELECT document FROM containers").fetchall())
+        for (document,) in rows:
+            self._insert(Instance(_decoder.decode(document)))
+        return list(self)
+
+    def __iter__(self) -> Iterator[Instance]:
+        return iter(list(self._by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __contains__(self, container_id: str) -> bool:
+        return container_id in self._by_id
+
+    def find(self, ref: str) -> Instance:
+        """Full id, then name, then unique id prefix. NotFound, or InvalidArgument for an ambiguous prefix."""
+        found = self._by_id.get(ref)
+        if found is not None:
+            return found
+        named = self._by_name.get(ref.removeprefix("/"))
+        if isinstance(named, Instance):
+            return named
+        matches = self._with_prefix(ref) if ref else []
+        if not matches:
+            raise NotFound(f"No such container: {ref}")
+        if len(matches) > 1:
+            raise InvalidArgument(f"multiple IDs found with provided prefix: {ref}")
+        return self._by_id[matches[0]]
+
+    def reserve(self, name: str, container_id: str) -> None:
+        """Take ``name`` for a container that is about to be added; Conflict in Docker's words when taken."""
+        holder = self._by_name.get(name)
+        if holder is not None:
+            holder_id = holder if isinstance(holder, str) else holder.id
+            raise Conflict(
+                f'Conflict. The container name "/{name}" is already in use by container "{holder_id}". '
+                "You have to remove (or rename) that container to be able to reuse that name."
+            )
+        self._by_name[name] = container_id
+
+    def taken(self, name: str) -> bool:
+        return name in self._by_name
+
+    def unreserve(self, name: str) -> None:
+        """Give a reserved name back, when the container did not come to be."""
+        if isinstance(self._by_name.get(name), str):
+            del self._by_name[name]
+
+    async def add(self, container: Container, *, durable: bool) -> Instance:
+        """Write a container whose name was reserved, then let others find it."""
+        await self._database.write(_Put(container), durable=durable)
+        instance = Instance(container)
+        self._insert(instance)
+        return instance
+
+    def update(self, instance: Instance, container: Container) -> None:
+        """Make ``container`` the current value; recorded soon."""
+        instance.container = container
+        if not instance.removed:
+            self._database.post(_Put(container))
+
+    async def rename(self, instance: Instance, container: Container) -> None:
+        """Change the name, which was reserved; the old one is free when this returns."""
+        await self._database.write(_Put(container))
+        self._by_name.pop(instance.container.name, None)
+        instance.container = container
+        self._by_name[container.name] = instance
+
+    def withdraw(self, instance: Instance) -> None:
+        """Let nobody find it any more, and free its name. The record stays until ``forget``."""
+        if instance.removed:
+            return
+        instance.removed = True
+        self._by_id.pop(instance.id, None)
+        if self._by_name.get(instance.container.name) is instance:
+            del self._by_name[instance.container.name]
+        place = bisect.bisect_left(self._ids, instance.id)
+        if place < len(self._ids) and self._ids[place] == instance.id:
+            del self._ids[place]
+
+    async def forget(self, container_id: str, *, durable: bool) -> None:
+        """Delete the record."""
+        await self._database.write(_Delete(container_id), durable=durable)
+
+    def forget_soon(self, container_id: str) -> None:
+        """Delete the record without waiting; a name written after this may be the same."""
+        self._database.post(_Delete(container_id))
+
+    def _insert(self, instance: Instance) -> None:
+        self._by_id[instance.id] = instance
+        self._by_name[instance.container.name] = instance
+        bisect.insort(self._ids, instance.id)
+
+    def _with_prefix(self, prefix: str) -> list[str]:
+        start = bisect.bisect_left(self._ids, prefix)
+        return [found for found in self._ids[start : start + 2] if found.startswith(prefix)]
+
+
+class _Put:
+    """Write one container as a row; encoded on the caller's thread, where the value is current."""
+
+    __slots__ = ("_row",)
+
+    def __init__(self, container: Container) -> None:
+        self._row = (container.id, container.name, container.image_id, _encoder.encode(container))
+
+    def __call__(self, connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "INSERT INTO containers (id, name, image_id, document) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET name=excluded.name, document=excluded.document",
+            self._row,
+        )
+
+
+class _Delete:
+    __slots__ = ("_id",)
+
+    def __init__(self, container_id: str) -> None:
+        self._id = container_id
+
+    def __call__(self, connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM containers WHERE id=?", (self._id,))
