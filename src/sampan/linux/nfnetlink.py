@@ -76,7 +76,7 @@ Expression = bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
-    """A chain as listed. ``hook`` is None for a chain that is only jumped to; ``policy`` is ACCEPT or DROP."""
+    """A chain. ``hook`` is None for one that is only jumped to; ``policy`` is ACCEPT or DROP."""
 
     family: int
     table: str
@@ -378,7 +378,7 @@ def parse_rule(body: bytes) -> Rule:
 
 
 def _comment(userdata: bytes) -> str:
-    """The comment in a rule's user data: a list of (type, length, value) with one byte each for the first two."""
+    """The comment in a rule's user data, a list of (type, length, value): a byte, a byte, the bytes."""
     position = 0
     while position + 2 <= len(userdata):
         kind, size = userdata[position], userdata[position + 1]

@@ -31,7 +31,7 @@ _NEWADDR, _GETADDR = 20, 22
 _NEWROUTE, _GETROUTE = 24, 26
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
-_IFLA_LINKINFO, _IFLA_NET_NS_PID, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP = 18, 19, 20, 26, 27
+_IFLA_LINKINFO, _IFLA_NET_NS_PID, _IFLA_IFALIAS, _IFLA_AF_SPEC = 18, 19, 20, 26
 _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
@@ -63,7 +63,6 @@ class Link:
     up: bool
     mac: str
     mtu: int
-    group: int
     alias: str
 
 
@@ -98,7 +97,7 @@ def _ifinfo(*, index: int = 0, up: bool = False) -> bytes:
     return _ifinfomsg.pack(socket.AF_UNSPEC, 0, index, state, state)
 
 
-def bridge_request(name: str, *, mac: str, mtu: int = 0, group: int = 0) -> Request:
+def bridge_request(name: str, *, mac: str, mtu: int = 0) -> Request:
     """Create a bridge, down. A fixed address keeps it from changing with its ports (Docker does the same)."""
     return _link(
         _NEWLINK,
@@ -107,7 +106,6 @@ def bridge_request(name: str, *, mac: str, mtu: int = 0, group: int = 0) -> Requ
         text(_IFLA_IFNAME, name),
         attribute(_IFLA_ADDRESS, mac_bytes(mac)),
         u32(_IFLA_MTU, mtu) if mtu else b"",
-        u32(_IFLA_GROUP, group),
         nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "bridge")),
     )
 
@@ -213,7 +211,6 @@ def parse_link(body: bytes) -> Link:
         up=bool(flags & IFF_UP),
         mac=found.get(_IFLA_ADDRESS, b"").hex(":"),
         mtu=_number(found.get(_IFLA_MTU)),
-        group=_number(found.get(_IFLA_GROUP)),
         alias=string(found.get(_IFLA_IFALIAS, b"")),
     )
 

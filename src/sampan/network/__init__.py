@@ -1,1 +1,5 @@
-"""Bridges, addresses, firewall. Describes endpoints; the sandbox package plugs them in."""
+"""Networks of containers on this host: bridges, addresses, firewall, name resolution files."""
+
+from sampan.network.bridges import Bridges
+
+__all__ = ["Bridges"]

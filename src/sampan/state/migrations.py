@@ -28,4 +28,22 @@ CONTAINERS = Migration(
     ),
 )
 
-MIGRATIONS: tuple[Migration, ...] = (CONTAINERS,)
+NETWORKS_AND_VOLUMES = Migration(
+    name="networks and volumes",
+    statements=(
+        "CREATE TABLE bridges (name TEXT PRIMARY KEY, subnet TEXT NOT NULL) STRICT, WITHOUT ROWID",
+        """CREATE TABLE networks (
+            name TEXT PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            created_ns INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE volumes (
+            name TEXT PRIMARY KEY,
+            created_ns INTEGER NOT NULL,
+            anonymous INTEGER NOT NULL,
+            labels TEXT
+        ) STRICT, WITHOUT ROWID""",
+    ),
+)
+
+MIGRATIONS: tuple[Migration, ...] = (CONTAINERS, NETWORKS_AND_VOLUMES)
