@@ -20,7 +20,7 @@ import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
 _TYPE_MASK = 0x3FFF
@@ -119,12 +119,15 @@ def failure(flags: int, body: bytes) -> OSError | None:
 class Netlink:
     """A netlink socket of one protocol in the network namespace of the calling thread."""
 
-    def __init__(self, protocol: int, *, groups: Iterable[int] = ()) -> None:
+    def __init__(self, protocol: int, *, groups: Sequence[int] = ()) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._sequence = 1
         try:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+            if groups:
+                # Without an address nothing is ever delivered; sending would give it one.
+                self._socket.bind((0, 0))
             for group in groups:
                 self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         except OSError:

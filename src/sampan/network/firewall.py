@@ -158,8 +158,9 @@ def _conntrack_origin(address: bytes, mask: bytes) -> bytes:
     """struct xt_conntrack_mtinfo3 for ``--ctorigsrc``: eight 16-byte addresses, then ranges, then flags."""
     pair = address.ljust(16, b"\0") + mask.ljust(16, b"\0")
     flags = struct.pack("=H", _XT_CONNTRACK_ORIGSRC)
-    # 128 bytes of addresses and masks, 8 of expiry times, 8 of ports, then what to look at.
-    return (pair + bytes(96 + 8 + 8) + flags).ljust(164, b"\0")
+    # 128 bytes of addresses and masks, 8 of expiry times, 2 of protocol, 8 of ports, then what to look at;
+    # the whole padded to eight.
+    return (pair + bytes(96 + 8 + 2 + 8) + flags).ljust(168, b"\0")
 
 
 class BridgeFirewall:

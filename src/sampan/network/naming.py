@@ -16,7 +16,7 @@ _NAME_SIZE = 15  # IFNAMSIZ without the final zero
 
 
 def bridge_name(data_root: str) -> str:
-    """``sampan0`` for the default data root, else ``sampan-`` and six hex digits; the nft table's name too."""
+    """``sampan0`` for the default data root, else ``sampan-`` and six hex digits; also the table's name."""
     if data_root == DEFAULT_DATA_ROOT:
         return "sampan0"
     return "sampan-" + hashlib.sha256(data_root.encode()).hexdigest()[:6]
