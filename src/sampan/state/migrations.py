@@ -40,10 +40,41 @@ NETWORKS_AND_VOLUMES = Migration(
         """CREATE TABLE volumes (
             name TEXT PRIMARY KEY,
             created_ns INTEGER NOT NULL,
-            anonymous INTEGER NOT NULL,
             labels TEXT
         ) STRICT, WITHOUT ROWID""",
     ),
 )
 
-MIGRATIONS: tuple[Migration, ...] = (CONTAINERS, NETWORKS_AND_VOLUMES)
+IMAGES = Migration(
+    name="images",
+    statements=(
+        # id: digest of the configuration blob. manifest: digest of the manifest it came with, if any.
+        """CREATE TABLE images (
+            id TEXT PRIMARY KEY,
+            manifest TEXT,
+            loaded_ns INTEGER NOT NULL,
+            tagged_ns INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        # reference: canonical, with a tag or a digest.
+        """CREATE TABLE image_references (
+            reference TEXT PRIMARY KEY,
+            image_id TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE
+        ) STRICT, WITHOUT ROWID""",
+        # id names the directory. boot: the boot during which it was unpacked without waiting for the disk.
+        """CREATE TABLE layers (
+            id INTEGER PRIMARY KEY,
+            chain_id TEXT NOT NULL UNIQUE,
+            diff_id TEXT NOT NULL,
+            parent TEXT,
+            blob TEXT NOT NULL,
+            media_type TEXT NOT NULL,
+            blob_size INTEGER NOT NULL,
+            size INTEGER NOT NULL,
+            max_uid INTEGER NOT NULL,
+            max_gid INTEGER NOT NULL,
+            boot TEXT
+        ) STRICT""",
+    ),
+)
+
+MIGRATIONS: tuple[Migration, ...] = (CONTAINERS, NETWORKS_AND_VOLUMES, IMAGES)

@@ -1,1 +1,5 @@
-"""Named volumes of the local driver."""
+"""Volumes: directories of users' data that outlive containers."""
+
+from sampan.volumes.local import LocalVolumes, VolumeRecord
+
+__all__ = ["LocalVolumes", "VolumeRecord"]

@@ -1,0 +1,154 @@
+"""First use of a volume: an empty one takes over what the image has at that place, as in Docker.
+
+Laws:
+- All or nothing, over kill -9 too: the copy is made beside the volume under ``.populating-NAME``, renamed to
+  ``.populated-NAME`` when it is complete, and only then moved in. ``finish`` completes what a crash left.
+- The image cannot lead outside itself: its layers are merged in a mount namespace of one short-lived thread,
+  where the path is opened with the kernel's RESOLVE_IN_ROOT, and everything below by descriptor.
+- A volume that holds anything is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+from typing import TYPE_CHECKING
+
+from sampan.linux import mount, process
+from sampan.volumes.copy import copy_attributes, copy_tree
+from sampan.volumes.tree import remove_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sampan.sandbox.messages import RootFilesystem
+
+COPYING, COPIED = ".populating-", ".populated-"
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_CLONE_NEWNS = 0x00020000
+_LOWER_ONLY = "redirect_dir=nofollow,metacopy=off"
+
+
+def populate(root: RootFilesystem, path: str, volumes: str, name: str) -> None:
+    """Fill the empty volume ``name`` (data in ``volumes/name/_data``) with the image's ``path``.
+
+    Does nothing if the volume holds anything or the image has no directory there. Blocks; raises OSError,
+    and the volume is then as it was.
+    """
+    data = os.path.join(volumes, name, "_data")
+    if not _is_empty(data):
+        return
+    failures: list[OSError] = []
+
+    def work() -> None:
+        try:
+            with _merged(root) as root_fd:
+                _populate_from(root_fd, path, volumes, name)
+        except OSError as error:
+            failures.append(error)
+
+    # A thread of its own: it keeps its private mount namespace until it ends, and the mounts end with it.
+    thread = threading.Thread(target=work, name="populate")
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+def populate_from(root_fd: int, path: str, volumes: str, name: str) -> None:
+    """As ``populate``, from an image's root that is open already."""
+    if _is_empty(os.path.join(volumes, name, "_data")):
+        _populate_from(root_fd, path, volumes, name)
+
+
+def finish(volumes: str) -> None:
+    """Complete or undo what a crash left half done."""
+    for entry in os.listdir(volumes):
+        if entry.startswith(COPYING):
+            remove_tree(os.path.join(volumes, entry))
+        elif entry.startswith(COPIED):
+            _move_in(volumes, entry.removeprefix(COPIED))
+
+
+@contextlib.contextmanager
+def _merged(root: RootFilesystem) -> Iterator[int]:
+    """The layers as one read-only tree, seen by the calling thread alone until it ends."""
+    if len(root.lowers) == 1:
+        directory = os.path.join(root.base, root.lowers[0])
+    else:
+        process.unshare(_CLONE_NEWNS)  # and with it, this thread's working directory
+        mount.mount("none", "/", "", mount.MS_REC | mount.MS_PRIVATE)
+        os.chdir(root.base)
+        options = f"lowerdir={':'.join(root.lowers)},{_LOWER_ONLY}"
+        mount.mount("overlay", root.base, "overlay", mount.MS_RDONLY, options)
+        directory = root.base
+    root_fd = os.open(directory, _DIRECTORY)
+    try:
+        yield root_fd
+    finally:
+        os.close(root_fd)
+
+
+def _populate_from(root_fd: int, path: str, volumes: str, name: str) -> None:
+    flags = _DIRECTORY
+    try:
+        source = process.openat2(
+            root_fd, path, flags, resolve=process.RESOLVE_IN_ROOT | process.RESOLVE_NO_MAGICLINKS
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    copying = os.path.join(volumes, COPYING + name)
+    try:
+        remove_tree(copying)
+        os.mkdir(copying, 0o700)
+        destination = os.open(copying, _DIRECTORY)
+        try:
+            copy_tree(source, destination)
+        finally:
+            os.close(destination)
+    except OSError:
+        with contextlib.suppress(OSError):
+            remove_tree(copying)
+        raise
+    finally:
+        os.close(source)
+    os.rename(copying, os.path.join(volumes, COPIED + name))
+    _move_in(volumes, name)
+
+
+def _move_in(volumes: str, name: str) -> None:
+    """Move a complete copy into the volume. Idempotent; what the volume has by now is kept."""
+    copied, data = os.path.join(volumes, COPIED + name), os.path.join(volumes, name, "_data")
+    if not os.path.isdir(data):
+        remove_tree(copied)  # the volume was removed meanwhile
+        return
+    source, destination = os.open(copied, _DIRECTORY), os.open(data, _DIRECTORY)
+    try:
+        times = os.fstat(source)
+        for entry in os.listdir(source):
+            with contextlib.suppress(FileExistsError):
+                _rename_new(entry, source, destination)
+        copy_attributes(source, destination)
+        os.utime(destination, ns=(times.st_atime_ns, times.st_mtime_ns))
+    finally:
+        os.close(source)
+        os.close(destination)
+    remove_tree(copied)
+
+
+def _rename_new(entry: str, source: int, destination: int) -> None:
+    """Move one entry unless the destination has one of that name."""
+    try:
+        found = os.stat(entry, dir_fd=destination, follow_symlinks=False)
+    except FileNotFoundError:
+        os.rename(entry, entry, src_dir_fd=source, dst_dir_fd=destination)
+        return
+    raise FileExistsError(stat.filemode(found.st_mode), entry)
+
+
+def _is_empty(directory: str) -> bool:
+    with os.scandir(directory) as entries:
+        return next(entries, None) is None
