@@ -1,0 +1,294 @@
+"""Launch containers and look after them: the asynchronous side of zygote and keepers.
+
+Laws:
+- ``launch`` returns when the program was executed, and raises when it was not; nothing in between.
+- A task's ``exited`` is always resolved: by the keeper's report, by the record the keeper left, or, when the
+  keeper was killed, by ending the container (137) and saying so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sampan.errors import Conflict, StartFailed
+from sampan.runtime.link import KeeperGone, Link
+from sampan.runtime.zygote import Zygote
+from sampan.sandbox import cgroups, channel
+from sampan.sandbox.keeper import SOCKET
+from sampan.sandbox.messages import AttachOptions, Exit, Launch, decode_exit, encode
+from sampan.sandbox.stdio import EXIT_FILE, write_exit
+
+if TYPE_CHECKING:
+    from sampan.spec.runtime import Process
+
+log = logging.getLogger(__name__)
+
+_KILLED = 137
+_RUN_PREFIX = (
+    "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+    "unable to start container process: "
+)
+_EXEC_PREFIX = "OCI runtime exec failed: exec failed: unable to start container process: "
+
+
+class ClientStream(Protocol):
+    """A hijacked connection; see ``engine.ports``."""
+
+    def detach(self) -> tuple[socket.socket, bytes]: ...
+
+
+class ExecTask:
+    """A running exec."""
+
+    def __init__(self, task: Task, exec_id: str, pid: int, exited: asyncio.Future[int]) -> None:
+        self._task = task
+        self._id = exec_id
+        self.pid = pid
+        self.exited = exited
+
+    async def resize(self, height: int, width: int) -> None:
+        with suppress(KeeperGone):
+            await self._task.link.ask("resize", exec=self._id, height=height, width=width)
+
+
+class Task:
+    """A running container."""
+
+    def __init__(self, link: Link, state: dict[str, Any]) -> None:
+        self.link = link
+        self.pid: int = state["pid"]
+        self.started_at: float = state["started_at"]
+        self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self.released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.on_detach: Callable[[], None] = lambda: None
+        self._cgroup: str = state["cgroup"]
+        self._state: str = state["state"]
+        self._execs: dict[str, asyncio.Future[int]] = {}
+        self._burial: asyncio.Task[None] | None = None
+        link.on_event = self._happened
+        link.on_end = self._keeper_ended
+
+    async def signal(self, number: int) -> None:
+        with suppress(KeeperGone):
+            await self.link.ask("signal", number=int(number))
+
+    async def pause(self) -> None:
+        await self._ask("pause")
+
+    async def resume(self) -> None:
+        await self._ask("resume")
+
+    async def resize(self, height: int, width: int) -> None:
+        with suppress(KeeperGone):
+            await self.link.ask("resize", height=height, width=width)
+
+    async def attach(self, stream: ClientStream, options: AttachOptions) -> None:
+        sock, early = stream.detach()
+        with sock:
+            await self._ask(
+                "attach", (sock.fileno(),), options=asdict(options), early=early.decode("latin-1")
+            )
+
+    async def exec(
+        self,
+        exec_id: str,
+        process: Process,
+        *,
+        stdin: bool,
+        stream: ClientStream | None,
+        detach_keys: str | None,
+        console_size: tuple[int, int] | None,
+    ) -> ExecTask:
+        sock, early = stream.detach() if stream else (None, b"")
+        exited = self._execs[exec_id] = asyncio.get_running_loop().create_future()
+        try:
+            answer = await self.link.ask(
+                "exec",
+                (sock.fileno(),) if sock else (),
+                exec=exec_id,
+                process=process,
+                stdin=stdin,
+                detach_keys=detach_keys,
+                console_size=console_size,
+                early=early.decode("latin-1"),
+            )
+            if "failed" in answer:
+                raise StartFailed(_EXEC_PREFIX + answer["failed"], exit_code=answer["code"])
+        except BaseException:
+            self._execs.pop(exec_id, None)
+            raise
+        finally:
+            if sock:
+                sock.close()
+        return ExecTask(self, exec_id, answer["pid"], exited)
+
+    async def _ask(self, op: str, fds: Sequence[int] = (), **arguments: object) -> None:
+        answer = await self.link.ask(op, fds, **arguments)
+        if "failed" in answer:
+            raise Conflict(answer["failed"])
+
+    # -- from the keeper ------------------------------------------------------------------------------
+
+    def _happened(self, event: dict[str, Any]) -> None:
+        match event["event"]:
+            case "exit":
+                self._resolve(decode_exit(event["exit"].encode()))
+            case "exec-exit":
+                exited = self._execs.pop(event["exec"], None)
+                if exited is not None and not exited.done():
+                    exited.set_result(event["code"])
+            case "released":
+                self._release()
+            case "detached":
+                self.on_detach()
+
+    def _resolve(self, ended: Exit) -> None:
+        if not self.exited.done():
+            self.exited.set_result(ended)
+
+    def _release(self) -> None:
+        if not self.released.done():
+            self.released.set_result(None)
+
+    def _keeper_ended(self) -> None:
+        for exited in self._execs.values():
+            if not exited.done():
+                exited.set_result(_KILLED)
+        self._execs.clear()
+        if self.exited.done():
+            self._release()
+        else:
+            self._burial = asyncio.create_task(self._bury())
+
+    async def _bury(self) -> None:
+        """The keeper is gone without a word: take its record, or end the container and make one."""
+        ended = read_exit(self._state)
+        if ended is None:
+            log.warning("the keeper of pid %d was killed; ending its container", self.pid)
+            await asyncio.to_thread(end_group, self._cgroup)
+            ended = Exit(
+                code=_KILLED, finished_at=time.time(), error="the container's keeper process was killed"
+            )
+            write_exit(self._state, ended)
+        self._resolve(ended)
+        self._release()
+
+
+class Runtime:
+    """``bundles`` is the directory of run-time directories, one for each container."""
+
+    def __init__(self, zygote: Zygote, bundles: str) -> None:
+        self._zygote = zygote
+        self._bundles = bundles
+        self._tasks: dict[str, Task] = {}
+
+    async def launch(self, launch: Launch, attachments: Sequence[tuple[ClientStream, AttachOptions]]) -> Task:
+        """Start a container and join ``attachments`` to its streams. Raises StartFailed."""
+        if (earlier := self._tasks.get(launch.id)) is not None:
+            await earlier.released
+        with suppress(FileNotFoundError):
+            os.unlink(f"{launch.state}/{EXIT_FILE}")
+        document = channel.as_memfd(encode(launch))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        detached = [(stream.detach(), options) for stream, options in attachments]
+        clients = [
+            {"options": asdict(options), "early": early.decode("latin-1")} for (_, early), options in detached
+        ]
+        header = {
+            "cgroup": launch.spec["linux"]["cgroupsPath"],
+            "state": launch.state,
+            "clients": clients,
+        }
+        try:
+            fds = [document, theirs.fileno(), *(sock.fileno() for (sock, _), _ in detached)]
+            await self._zygote.request(header, fds)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            os.close(document)
+            theirs.close()
+            for (sock, _), _ in detached:
+                sock.close()
+        return self._known(launch.id, await _first_word(Link(ours)))
+
+    async def adopt(self, container_id: str) -> Task | None:
+        """The task of a container whose keeper outlived an earlier daemon; None when there is none."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock.connect(f"{self._bundles}/{container_id}/{SOCKET}")
+        except OSError:
+            sock.close()
+            return None
+        try:
+            return self._known(container_id, await _first_word(Link(sock)))
+        except StartFailed:
+            return None
+
+    def _known(self, container_id: str, task: Task) -> Task:
+        """Remember a task until it has let go of what a next start needs."""
+        self._tasks[container_id] = task
+
+        def forget(_released: asyncio.Future[None]) -> None:
+            if self._tasks.get(container_id) is task:
+                del self._tasks[container_id]
+
+        task.released.add_done_callback(forget)
+        return task
+
+
+async def _first_word(link: Link) -> Task:
+    """Wait for the keeper's first event: the container runs, or why it does not."""
+    first: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+
+    def heard(event: dict[str, Any]) -> None:
+        if first.done():
+            return
+        if event["event"] == "started":
+            # From here the task listens: an exit may be the very next message.
+            first.set_result({"task": Task(link, event)})
+        else:
+            first.set_result(event)
+
+    def ended() -> None:
+        if not first.done():
+            first.set_result({"message": "the container's keeper ended early", "code": 128})
+
+    link.on_event, link.on_end = heard, ended
+    link.begin()
+    try:
+        word = await first
+    except asyncio.CancelledError:
+        link.close()
+        raise
+    task = word.get("task")
+    if isinstance(task, Task):
+        return task
+    link.close()
+    raise StartFailed(_RUN_PREFIX + word["message"], exit_code=word["code"])
+
+
+def read_exit(directory: str) -> Exit | None:
+    """The recorded exit in a container's state directory; None without a (whole) record."""
+    try:
+        with open(f"{directory}/{EXIT_FILE}", "rb") as file:
+            return decode_exit(file.read())
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def end_group(path: str) -> None:
+    """Kill everything in a container's cgroup and remove it."""
+    group = cgroups.detect().group(path)
+    with suppress(OSError):
+        group.kill()
+    with suppress(OSError):
+        group.remove()

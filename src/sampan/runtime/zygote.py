@@ -1,0 +1,117 @@
+"""The daemon's end of the zygote: found alive or started anew, and replaced when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+
+from sampan import __version__
+from sampan.errors import Internal
+from sampan.sandbox import channel
+from sampan.sandbox.messages import PROTOCOL
+from sampan.sandbox.zygote import SOCKET
+
+log = logging.getLogger(__name__)
+
+_START_TIMEOUT = 10.0
+
+
+class Zygote:
+    """A connection to the zygote of ``exec_root``."""
+
+    def __init__(self, exec_root: str, log_path: str) -> None:
+        self._exec_root = exec_root
+        self._log_path = log_path
+        self._socket: socket.socket | None = None
+        self._starting = asyncio.Lock()
+        self.pid = 0
+
+    async def request(self, document: object, fds: Sequence[int]) -> None:
+        """Send a request, to a new zygote if the old one is gone. Raises Internal when none can be had."""
+        for attempt in range(2):
+            sock = await self._connected()
+            try:
+                channel.send(sock, document, fds)
+                return
+            except OSError as error:
+                log.warning("the zygote (pid %d) is gone: %s", self.pid, error)
+                self._drop()
+                if attempt:
+                    raise Internal(f"the container launcher cannot be reached: {error.strerror}") from error
+
+    async def start(self) -> None:
+        """Be connected, so that the first launch need not wait."""
+        await self._connected()
+
+    def close(self) -> None:
+        """Let the zygote go; it ends by itself once its last keeper has."""
+        self._drop()
+
+    async def _connected(self) -> socket.socket:
+        async with self._starting:
+            if self._socket is None:
+                sock = self._find_living() or await self._spawn()
+                asyncio.get_running_loop().add_reader(sock.fileno(), self._hung_up, sock)
+                self._socket = sock
+            return self._socket
+
+    def _find_living(self) -> socket.socket | None:
+        """A zygote of this version that an earlier daemon left; an older one is left to its keepers."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock.settimeout(_START_TIMEOUT)
+            sock.connect(f"{self._exec_root}/{SOCKET}")
+            hello = channel.receive(sock)
+            if hello and hello[0].get("version") == __version__ and hello[0].get("protocol") == PROTOCOL:
+                self.pid = hello[0]["pid"]
+                return sock
+        except (OSError, ValueError):
+            pass
+        sock.close()
+        return None
+
+    async def _spawn(self) -> socket.socket:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self._exec_root}/{SOCKET}")
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+        package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        code = f"import sys; sys.path.append({package!r}); import sampan.sandbox.__main__ as m; m.main(sys.argv[1])"
+        with open(self._log_path, "ab") as log_file:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-I",
+                "-S",
+                "-B",
+                "-c",
+                code,
+                self._exec_root,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                env=environment,
+                start_new_session=True,
+                cwd="/",
+            )
+        deadline = asyncio.get_running_loop().time() + _START_TIMEOUT
+        while asyncio.get_running_loop().time() < deadline and process.returncode is None:
+            if (sock := self._find_living()) is not None:
+                return sock
+            await asyncio.sleep(0.005)
+        raise Internal(f"the container launcher did not start; see {self._log_path}")
+
+    def _hung_up(self, sock: socket.socket) -> None:
+        """The zygote sends nothing after its greeting: readable means gone."""
+        if self._socket is sock:
+            log.warning("the zygote (pid %d) ended", self.pid)
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None

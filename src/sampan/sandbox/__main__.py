@@ -1,0 +1,27 @@
+"""``python -m sampan.sandbox EXEC_ROOT``: run the zygote; see ``zygote``."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from contextlib import suppress
+
+from sampan.linux import process
+from sampan.sandbox import zygote
+
+
+def main(exec_root: str) -> None:
+    path = f"{exec_root}/{zygote.SOCKET}"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    listener.bind(path)
+    os.chmod(path, 0o600)
+    listener.listen(8)
+    process.set_name("sampan-zygote")
+    zygote.Zygote(listener, path).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

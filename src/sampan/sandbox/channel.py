@@ -1,0 +1,65 @@
+"""Messages between daemon, zygote, keeper and child: JSON documents with descriptors over SEQPACKET sockets.
+
+Law: one send is one message, whole or not at all. A document larger than a packet travels in a memfd, as the
+first descriptor, announced by an empty packet body of one NUL byte.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+_INLINE = 32 << 10
+_IN_MEMFD = b"\0"
+_MAX_FDS = 250
+
+
+def send(sock: socket.socket, document: Any, fds: Sequence[int] = ()) -> None:
+    """Send a document (any JSON value, or bytes that are JSON already). Raises OSError."""
+    data = document if isinstance(document, bytes) else json.dumps(document, separators=(",", ":")).encode()
+    if len(data) <= _INLINE:
+        _send(sock, data, fds)
+        return
+    memfd = as_memfd(data)
+    try:
+        _send(sock, _IN_MEMFD, (memfd, *fds))
+    finally:
+        os.close(memfd)
+
+
+def _send(sock: socket.socket, data: bytes, fds: Sequence[int]) -> None:
+    if fds:
+        socket.send_fds(sock, [data], list(fds))
+    else:
+        sock.send(data)
+
+
+def as_memfd(data: bytes) -> int:
+    """A descriptor, owned by the caller, of an anonymous file with this content."""
+    fd = os.memfd_create("message", os.MFD_CLOEXEC)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    return fd
+
+
+def receive(sock: socket.socket) -> tuple[Any, list[int]] | None:
+    """The next message and its descriptors (close-on-exec, owned by the caller); None at the end.
+
+    Raises BlockingIOError on a non-blocking socket without a message.
+    """
+    data, fds, _, _ = socket.recv_fds(sock, _INLINE + 1, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        for fd in fds:
+            os.close(fd)
+        return None
+    if data == _IN_MEMFD:
+        memfd = fds.pop(0)
+        try:
+            data = os.pread(memfd, os.fstat(memfd).st_size, 0)
+        finally:
+            os.close(memfd)
+    return json.loads(data), fds

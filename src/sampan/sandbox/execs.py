@@ -1,0 +1,246 @@
+"""A further process in a running container (``exec``): joins the namespaces of the first one.
+
+The joiner is a child of the keeper and is cloned straight into the container's pid namespace. It is not
+dumpable before it enters: nothing inside may look into it or reach the interpreter through it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from sampan.errors import Failure
+from sampan.linux import process as p
+from sampan.sandbox import channel
+from sampan.sandbox.launch import LaunchError, keep_only, make_controlling_terminal
+from sampan.sandbox.loop import READ, Loop
+from sampan.sandbox.messages import AttachOptions, Launch
+from sampan.sandbox.program import Program, ProgramError, run
+from sampan.sandbox.stdio import exit_code, null_streams, read_file, standard_pipes, terminal_ends
+from sampan.sandbox.steps import open_terminal
+from sampan.sandbox.streams import Streams
+
+if TYPE_CHECKING:
+    from sampan.sandbox.cgroups import Cgroup
+    from sampan.spec.runtime import Process
+
+_JOINED = {
+    "user": p.CLONE_NEWUSER,
+    "mount": p.CLONE_NEWNS,
+    "ipc": p.CLONE_NEWIPC,
+    "uts": p.CLONE_NEWUTS,
+    "network": p.CLONE_NEWNET,
+    "cgroup": p.CLONE_NEWCGROUP,
+}
+_SETUP_FAILED = 126
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One exec. ``user`` is Docker's USER string, or None when the process names numbers; ``early`` is input
+    that the client sent ahead."""
+
+    id: str
+    process: Process
+    user: str | None
+    stdin: bool
+    detach_keys: str | None
+    console_size: tuple[int, int] | None
+    early: bytes
+
+    @property
+    def terminal(self) -> bool:
+        return bool(self.process.get("terminal"))
+
+
+def decode(document: dict[str, Any]) -> Request:
+    size = document["console_size"]
+    return Request(
+        id=document["exec"],
+        process=document["process"],
+        user=document["process"].get("user", {}).get("username"),
+        stdin=document["stdin"],
+        detach_keys=document["detach_keys"],
+        console_size=(size[0], size[1]) if size else None,
+        early=document["early"].encode("latin-1"),
+    )
+
+
+class Exec:
+    """A running exec: ``on_end`` is called with its exit code once its output is on the way."""
+
+    def __init__(
+        self, loop: Loop, request: Request, pid: int, pidfd: int, on_end: Callable[[Exec, int], None]
+    ) -> None:
+        self.id = request.id
+        self.pid = pid
+        self.console = -1
+        self.streams: Streams | None = None
+        self._loop = loop
+        self._pidfd = pidfd
+        self._on_end = on_end
+        loop.watch(pidfd, READ, self._ended)
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _ended(self, _events: int) -> None:
+        self._loop.forget(self._pidfd)
+        result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        assert result is not None
+        os.close(self._pidfd)
+        if self.streams is not None:
+            self.streams.end()
+        if self.console >= 0:
+            os.close(self.console)
+        self._on_end(self, exit_code(result))
+
+
+def start(
+    loop: Loop,
+    request: Request,
+    fds: Sequence[int],
+    init: int,
+    cgroup: Cgroup,
+    container: Launch,
+    on_end: Callable[[Exec, int], None],
+) -> Exec:
+    """Run ``request`` beside the process of pidfd ``init``; ``fds`` holds the client's socket, if any.
+
+    Raises LaunchError when the program cannot be run; the client's socket is closed then.
+    """
+    client = socket.socket(fileno=fds[0]) if fds else None
+    inside: list[int] = []
+    outside: dict[int, int] = {}
+    if not request.terminal:
+        inside, outside = standard_pipes(stdin=request.stdin) if client else (null_streams(), {})
+    try:
+        pid, pidfd, console = _clone(request, inside, init, cgroup, container)
+    except BaseException:
+        for fd in outside.values():
+            os.close(fd)
+        if client is not None:
+            client.close()
+        raise
+    finally:
+        for fd in inside:
+            os.close(fd)
+    running = Exec(loop, request, pid, pidfd, on_end)
+    if console >= 0:
+        running.console = console
+        outside = terminal_ends(console)
+    running.streams = _streams(loop, request, outside)
+    if client is not None:
+        options = AttachOptions(
+            stdin=request.stdin,
+            stdout=True,
+            stderr=True,
+            detach_keys=request.detach_keys,
+            multiplex=not request.terminal,
+        )
+        running.streams.attach(client, options, owner=True, early=request.early)
+    running.streams.begin()
+    return running
+
+
+def _streams(loop: Loop, request: Request, outside: dict[int, int]) -> Streams:
+    stdin = outside.pop(0, -1)
+    if stdin >= 0 and not request.stdin:
+        os.close(stdin)
+        stdin = -1
+    return Streams(
+        loop,
+        outputs=outside,
+        stdin=stdin,
+        stdin_once=True,
+        terminal=request.terminal,
+        on_quiet=lambda: None,
+        on_detach=lambda: None,
+    )
+
+
+def _clone(
+    request: Request, stdio: Sequence[int], init: int, cgroup: Cgroup, container: Launch
+) -> tuple[int, int, int]:
+    """(pid, pidfd, console master or -1) of the program, once it runs."""
+    filter_path = container.seccomp_filter
+    program = Program(
+        process=request.process,
+        user=request.user,
+        group_add=container.group_add,
+        filter=read_file(filter_path) if filter_path else None,
+    )
+    flags = 0
+    for namespace in container.spec["linux"]["namespaces"]:
+        flags |= _JOINED.get(namespace["type"], 0)
+    cgroup_fd = cgroup.clone_fd()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        p.setns(init, p.CLONE_NEWPID)  # for children only
+        pid, pidfd = p.clone3(cgroup_fd=cgroup_fd)
+        if pid == 0:
+            ours.close()
+            cgroup.join(cloned=cgroup_fd is not None)
+            _join_and_run(theirs, request, program, stdio, init, flags)
+    except OSError as error:
+        ours.close()
+        raise LaunchError(f"cannot join the container: {error.strerror}", _SETUP_FAILED) from error
+    finally:
+        theirs.close()
+        if cgroup_fd is not None:
+            os.close(cgroup_fd)
+    console = -1
+    with ours:
+        while (message := channel.receive(ours)) is not None:
+            document, fds = message
+            if "failed" in document:
+                os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+                for fd in (pidfd, *(() if console < 0 else (console,))):
+                    os.close(fd)
+                raise LaunchError(document["failed"], document["code"])
+            (console,) = fds
+    return pid, pidfd, console
+
+
+def _join_and_run(
+    parent: socket.socket,
+    request: Request,
+    program: Program,
+    stdio: Sequence[int],
+    init: int,
+    flags: int,
+) -> NoReturn:
+    try:
+        p.set_dumpable(dumpable=False)
+        p.setns(init, flags)
+        if flags & p.CLONE_NEWUSER:
+            os.setgroups(())
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+            p.set_dumpable(dumpable=False)  # a change of identity makes a process dumpable again
+        os.setsid()
+        if request.terminal:
+            master, slave = open_terminal(request.console_size)
+            channel.send(parent, {"console": True}, (master,))
+            stdio = (slave,) * 3
+            make_controlling_terminal(slave)
+        parent = keep_only(stdio, parent)
+        run(program)
+    except Failure as error:
+        channel.send(parent, {"failed": str(error), "code": _SETUP_FAILED})
+    except ProgramError as error:
+        channel.send(parent, {"failed": str(error), "code": error.code})
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        channel.send(parent, {"failed": f"{what}{error.strerror}", "code": _SETUP_FAILED})
+    except BaseException as error:  # the child must never return into the keeper's code
+        channel.send(parent, {"failed": f"{type(error).__name__}: {error}", "code": _SETUP_FAILED})
+    finally:
+        os._exit(_SETUP_FAILED)
+    raise AssertionError("unreachable")

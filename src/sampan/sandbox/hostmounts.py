@@ -1,0 +1,204 @@
+"""Mounts that are made outside the container and handed in as detached mount descriptors.
+
+The keeper makes them as root of the host: an overlay root, the device directory and binds. With a private
+user namespace each is idmapped, so that owners on disk stay what the image and the user wrote while processes
+inside see them through the container's id map. Laws:
+
+- A host mount is described by a value (``OverlayRoot``, ``DeviceDirectory``, ``Bind``) and made by ``open``,
+  which returns one descriptor that the caller owns.
+- No path of a container is followed here: sources are the engine's own directories or what the user named.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sampan.linux import capabilities
+from sampan.linux import mount as m
+from sampan.sandbox.messages import RootFilesystem
+from sampan.sandbox.mountopts import Options
+
+if TYPE_CHECKING:
+    from sampan.spec.runtime import Device
+
+# Never "volatile": it would skip the flush that a kept container is promised.
+_OVERLAY_OPTIONS = (("redirect_dir", "off"), ("metacopy", "off"), ("index", "off"))
+
+_DEVICE_LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "pts/ptmx"),
+)
+_DEVICE_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdMap:
+    """A private user namespace by descriptor, and the host ids that its root has."""
+
+    userns_fd: int
+    root_uid: int
+    root_gid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverlayRoot:
+    """The container's root: read-only layers below a writable directory of its own."""
+
+    root: RootFilesystem
+
+    def open(self, ids: IdMap | None) -> int:
+        base, cloned = self.root.base, -1
+        try:
+            if ids is not None:
+                # One clone serves layers and snapshot alike: overlayfs wants upper and work on one mount.
+                cloned = m.open_tree(base)
+                m.mount_setattr(cloned, userns_fd=ids.userns_fd)
+                base = f"/proc/self/fd/{cloned}"
+            return self._create(base, ids)
+        finally:
+            if cloned >= 0:
+                os.close(cloned)
+
+    def _create(self, base: str, ids: IdMap | None) -> int:
+        fs_fd = m.fsopen("overlay")
+        try:
+            m.fsconfig_set(fs_fd, "source", "overlay")
+            self._set_layers(fs_fd, base)
+            m.fsconfig_set(fs_fd, "upperdir", f"{base}/{self.root.upper}")
+            m.fsconfig_set(fs_fd, "workdir", f"{base}/{self.root.work}")
+            for key, value in _OVERLAY_OPTIONS:
+                m.fsconfig_set(fs_fd, key, value)
+            if ids is None:
+                m.fsconfig_create(fs_fd)
+            else:
+                _create_as(fs_fd, ids)
+            return m.fsmount(fs_fd)
+        finally:
+            os.close(fs_fd)
+
+    def _set_layers(self, fs_fd: int, base: str) -> None:
+        paths = [f"{base}/{lower}" for lower in self.root.lowers]
+        try:
+            for path in paths:
+                m.fsconfig_set(fs_fd, "lowerdir+", path)
+        except OSError as error:
+            # Before Linux 6.5 there is one string for all layers, of at most 255 bytes.
+            if error.errno != errno.EINVAL:
+                raise
+            m.fsconfig_set(fs_fd, "lowerdir", ":".join(paths))
+
+
+def _create_as(fs_fd: int, ids: IdMap) -> None:
+    """Create the overlay with its mounter's ids inside the map.
+
+    overlayfs works with the credentials of its mounter; an id without a place in the layers' map would make
+    it silently read-only. The capabilities are kept through the change of ids.
+    """
+    bits = capabilities.get_securebits()
+    capabilities.set_securebits(bits | capabilities.SECBIT_NO_SETUID_FIXUP)
+    try:
+        os.setresgid(-1, ids.root_gid, -1)
+        os.setresuid(-1, ids.root_uid, -1)
+        try:
+            m.fsconfig_create(fs_fd)
+        finally:
+            os.setresuid(-1, 0, -1)
+            os.setresgid(-1, 0, -1)
+    finally:
+        capabilities.set_securebits(bits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceDirectory:
+    """A fresh tmpfs for /dev with its nodes and links.
+
+    Made outside because a user namespace may not make nodes, and fresh for each container because instances
+    of one tmpfs share their contents.
+    """
+
+    options: Options
+    devices: tuple[Device, ...]
+
+    def open(self, ids: IdMap | None) -> int:
+        uid, gid = (ids.root_uid, ids.root_gid) if ids else (0, 0)
+        data = (*self.options.data, ("uid", str(uid)), ("gid", str(gid)))
+        fd = m.new_mount("tmpfs", data, self.options.attributes & ~m.MOUNT_ATTR_NODEV)
+        try:
+            for name, target in _DEVICE_LINKS:
+                os.symlink(target, name, dir_fd=fd)
+            for device in self.devices:
+                self._make(fd, device, uid, gid)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _make(self, fd: int, device: Device, root_uid: int, root_gid: int) -> None:
+        path = os.path.normpath(device["path"])
+        name = path.removeprefix("/dev/")
+        if name == path or name.startswith("../"):
+            raise OSError(errno.EINVAL, "device outside /dev", device["path"])
+        for parent in _parents(name):
+            with suppress(FileExistsError):
+                os.mkdir(parent, 0o755, dir_fd=fd)
+        kind = _DEVICE_KINDS[device["type"]]
+        number = os.makedev(device.get("major", 0), device.get("minor", 0))
+        with suppress(FileExistsError):
+            os.mknod(name, kind, number, dir_fd=fd)
+        os.chmod(name, device.get("fileMode", 0o666) & 0o7777, dir_fd=fd)
+        uid, gid = device.get("uid", 0), device.get("gid", 0)
+        if root_uid or root_gid or uid or gid:
+            os.chown(name, root_uid + uid, root_gid + gid, dir_fd=fd)
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split("/")[:-1]
+    return ["/".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bind:
+    """A copy of the mount at ``source``, a file or directory of the host."""
+
+    source: str
+    options: Options
+
+    def open(self, ids: IdMap | None) -> int:
+        fd = m.open_tree(self.source, recursive=self.options.recursive)
+        try:
+            if ids is not None:
+                self._map(fd, ids)
+            if self.options.attr_set or self.options.attr_clr:
+                m.mount_setattr(
+                    fd,
+                    attr_set=self.options.attr_set,
+                    attr_clr=self.options.attr_clr,
+                    recursive=self.options.recursive_readonly,
+                )
+            propagation = self.options.propagation or m.MS_PRIVATE
+            recursive = self.options.propagation_recursive or not self.options.propagation
+            m.mount_setattr(fd, propagation=propagation, recursive=recursive)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _map(self, fd: int, ids: IdMap) -> None:
+        """Idmap the mount; a file system that cannot be idmapped stays as it is, seen as owned by nobody."""
+        try:
+            m.mount_setattr(fd, userns_fd=ids.userns_fd, recursive=self.options.recursive)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EPERM):
+                raise
+
+
+HostMount = OverlayRoot | DeviceDirectory | Bind

@@ -1,0 +1,268 @@
+"""Start a container's first process: needs neither daemon nor keeper, only a caller with one thread.
+
+The caller (the parent) clones a child into new namespaces. While the child joins its cgroup, the parent makes
+what only the host's root can: id maps, the veth pair, the mounts of the root, the devices and the binds. It
+sends these mounts as descriptors; the child attaches them, lets go of the host and becomes the program. The
+socket between the two closes by itself when the program is executed, which is how success is known.
+
+Law: when ``start`` raises, the child is dead and reaped, and nothing was left but the cgroup, which the
+caller owns.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import termios
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from sampan.errors import Failure
+from sampan.linux import process as p
+from sampan.sandbox import channel, interfaces, pid1
+from sampan.sandbox.hostmounts import IdMap
+from sampan.sandbox.plan import Plan, compile_plan
+from sampan.sandbox.program import Program, ProgramError, run
+from sampan.sandbox.steps import Context, Step
+
+if TYPE_CHECKING:
+    from sampan.sandbox.cgroups import Cgroup
+    from sampan.sandbox.messages import Launch
+    from sampan.sandbox.plan import Hierarchies
+    from sampan.spec.runtime import IdMapping
+
+_SETUP_FAILED = 128
+
+
+class LaunchError(Exception):
+    """The container could not be started; ``code`` is the exit code that Docker gives the case."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A running first process. The descriptors are the caller's: ``console`` is the terminal's master, or -1.
+
+    ``mounts`` keeps the mount namespace: it is torn down when the last process and the last descriptor are
+    gone, which takes milliseconds that need not delay the report of the exit.
+    """
+
+    pid: int
+    pidfd: int
+    console: int
+    mounts: int
+
+
+def start(
+    launch: Launch, stdio: Sequence[int], cgroup: Cgroup, hierarchies: Hierarchies, seccomp: bytes | None
+) -> Started:
+    """Start ``launch`` in ``cgroup``, with descriptors for standard input, output and error.
+
+    ``stdio`` is empty when the specification asks for a terminal. Raises LaunchError.
+    """
+    plan = compile_plan(launch, hierarchies)
+    program = Program(
+        process=launch.spec["process"], user=launch.user, group_add=launch.group_add, filter=seccomp
+    )
+    cgroup_fd = cgroup.clone_fd()
+    namespaces = {flag: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path, flag in plan.joins}
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        if p.CLONE_NEWPID in namespaces:
+            p.setns(namespaces[p.CLONE_NEWPID], p.CLONE_NEWPID)
+        # A cgroup namespace is rooted where its creator is: the child makes it once it is in its cgroup.
+        pid, pidfd = p.clone3(plan.flags & ~p.CLONE_NEWCGROUP, cgroup_fd=cgroup_fd)
+        if pid == 0:
+            ours.close()
+            child = _Child(theirs, plan, program, stdio, namespaces)
+            child.run(cgroup, cloned=cgroup_fd is not None, init=launch.init)
+    except OSError as error:
+        ours.close()
+        raise LaunchError(f"cannot create namespaces: {error.strerror}", _SETUP_FAILED) from error
+    finally:
+        theirs.close()
+        for fd in (*namespaces.values(), *(() if cgroup_fd is None else (cgroup_fd,))):
+            os.close(fd)
+    return _see_through(ours, launch, plan, stdio, pid, pidfd)
+
+
+def _see_through(
+    ours: socket.socket, launch: Launch, plan: Plan, stdio: Sequence[int], pid: int, pidfd: int
+) -> Started:
+    """Hand the child what it needs and wait until its program runs."""
+    console = mounts = -1
+    try:
+        mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        with ours:
+            _hand_over(ours, launch, plan, stdio, pid)
+            while (message := channel.receive(ours)) is not None:
+                document, fds = message
+                if "failed" in document:
+                    raise LaunchError(document["failed"], document["code"])
+                (console,) = fds
+        return Started(pid=pid, pidfd=pidfd, console=console, mounts=mounts)
+    except BaseException as error:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        for fd in (pidfd, console, mounts):
+            if fd >= 0:
+                os.close(fd)
+        if isinstance(error, OSError):
+            what = error.filename or "set up the container"
+            raise LaunchError(f"{what}: {error.strerror}", _SETUP_FAILED) from error
+        raise
+
+
+def _hand_over(ours: socket.socket, launch: Launch, plan: Plan, stdio: Sequence[int], pid: int) -> None:
+    ids = _write_id_maps(launch, plan, stdio, pid)
+    fds: list[int] = []
+    try:
+        if launch.endpoint is not None and plan.flags & p.CLONE_NEWNET:
+            interfaces.plug(launch.endpoint, pid)
+        for host_mount in plan.host_mounts:
+            fds.append(host_mount.open(ids))
+        try:
+            channel.send(ours, "go", fds)
+        except BrokenPipeError:
+            return  # the child failed early: what it said is still to be received
+    finally:
+        for fd in fds:
+            os.close(fd)
+        if ids is not None:
+            os.close(ids.userns_fd)
+
+
+def _write_id_maps(launch: Launch, plan: Plan, stdio: Sequence[int], pid: int) -> IdMap | None:
+    if not plan.flags & p.CLONE_NEWUSER:
+        return None
+    linux = launch.spec["linux"]
+    uids, gids = linux["uidMappings"], linux["gidMappings"]
+    for name, mappings in (("uid_map", uids), ("gid_map", gids)):
+        lines = "".join(f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in mappings)
+        with open(f"/proc/{pid}/{name}", "w") as file:
+            file.write(lines)
+    root_uid, root_gid = _host_root(uids), _host_root(gids)
+    for fd in stdio:
+        # So that the container may open /dev/stdout again by name.
+        if not os.isatty(fd) and os.fstat(fd).st_uid == 0 and not _is_device(fd):
+            os.fchown(fd, root_uid, root_gid)
+    userns_fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    return IdMap(userns_fd=userns_fd, root_uid=root_uid, root_gid=root_gid)
+
+
+def _host_root(mappings: list[IdMapping]) -> int:
+    for mapping in mappings:
+        if mapping["containerID"] == 0:
+            return mapping["hostID"]
+    raise LaunchError("the id map has no root", _SETUP_FAILED)
+
+
+def _is_device(fd: int) -> bool:
+    return os.fstat(fd).st_rdev != 0
+
+
+class _Child:
+    """The cloned child, from its first instruction to the program."""
+
+    def __init__(
+        self,
+        parent: socket.socket,
+        plan: Plan,
+        program: Program,
+        stdio: Sequence[int],
+        namespaces: dict[int, int],
+    ) -> None:
+        self.parent = parent
+        self.plan = plan
+        self.program = program
+        self.stdio = stdio
+        self.namespaces = namespaces
+
+    def run(self, cgroup: Cgroup, *, cloned: bool, init: bool) -> NoReturn:
+        """Set up and become the program; report what fails and exit."""
+        try:
+            cgroup.join(cloned=cloned)
+            if self.plan.flags & p.CLONE_NEWCGROUP:
+                p.unshare(p.CLONE_NEWCGROUP)
+            self._set_up()
+            if init:
+                pid1.run_as_init(self.program, self.parent)
+            run(self.program)
+        except ProgramError as error:
+            self._report(str(error), error.code)
+        except Failure as error:
+            self._report(str(error), _SETUP_FAILED)
+        except OSError as error:
+            self._report(f"{error.filename}: {error.strerror}", _SETUP_FAILED)
+        except BaseException as error:  # the child must never return into the parent's code
+            self._report(f"{type(error).__name__}: {error}", _SETUP_FAILED)
+        finally:
+            os._exit(_SETUP_FAILED)
+        raise AssertionError("unreachable")
+
+    def _report(self, message: str, code: int) -> None:
+        channel.send(self.parent, {"failed": message, "code": code})
+
+    def _set_up(self) -> None:
+        for flag in (p.CLONE_NEWUSER, p.CLONE_NEWNET, p.CLONE_NEWIPC, p.CLONE_NEWUTS, p.CLONE_NEWCGROUP):
+            if flag in self.namespaces:
+                p.setns(self.namespaces[flag], flag)
+        context = Context(host_mounts=[])
+        for step in self.plan.early:
+            _execute(step, context)
+        message = channel.receive(self.parent)
+        if message is None:
+            os._exit(_SETUP_FAILED)
+        context.host_mounts.extend(message[1])
+        if self.plan.flags & p.CLONE_NEWUSER:
+            os.setgroups(())
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+        for step in self.plan.late:
+            _run(step, step.prepare, context)
+        for step in self.plan.late:
+            _execute(step, context)
+        os.setsid()
+        self._take_stdio(context)
+
+    def _take_stdio(self, context: Context) -> None:
+        if context.console_slave >= 0:
+            channel.send(self.parent, {"console": True}, (context.console_master,))
+            stdio: Sequence[int] = (context.console_slave,) * 3
+            make_controlling_terminal(context.console_slave)
+        else:
+            stdio = self.stdio
+        self.parent = keep_only(stdio, self.parent)
+
+
+def keep_only(stdio: Sequence[int], sock: socket.socket) -> socket.socket:
+    """Make ``stdio`` the standard descriptors and close all others but ``sock``, which is returned anew."""
+    for target, fd in enumerate(stdio):
+        os.dup2(fd, target)
+    kept = sock.detach()
+    if kept != 3:
+        os.dup2(kept, 3, inheritable=False)
+    os.closerange(4, 1 << 20)
+    return socket.socket(fileno=3)
+
+
+def make_controlling_terminal(fd: int) -> None:
+    fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
+
+
+def _execute(step: Step, context: Context) -> None:
+    _run(step, step.execute, context)
+
+
+def _run(step: Step, action: Callable[[Context], None], context: Context) -> None:
+    try:
+        action(context)
+    except OSError as error:
+        detail = f" ({error.filename})" if error.filename else ""
+        raise OSError(error.errno, error.strerror, step.describe() + detail) from error

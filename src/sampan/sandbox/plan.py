@@ -1,0 +1,113 @@
+"""From an OCI runtime specification to a plan: mounts to make outside, then steps to run inside.
+
+Pure: nothing is opened or changed here, so a plan can be printed, tested and compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sampan.linux import mount as m
+from sampan.linux import process as p
+from sampan.sandbox import mountopts, steps
+from sampan.sandbox.hostmounts import Bind, DeviceDirectory, HostMount, OverlayRoot
+
+if TYPE_CHECKING:
+    from sampan.sandbox.messages import Launch
+    from sampan.spec.runtime import Mount, Spec
+
+_NAMESPACE_FLAGS = {
+    "mount": p.CLONE_NEWNS,
+    "pid": p.CLONE_NEWPID,
+    "ipc": p.CLONE_NEWIPC,
+    "uts": p.CLONE_NEWUTS,
+    "network": p.CLONE_NEWNET,
+    "cgroup": p.CLONE_NEWCGROUP,
+    "user": p.CLONE_NEWUSER,
+    "time": p.CLONE_NEWTIME,
+}
+_PROPAGATION = {
+    "private": m.MS_PRIVATE,
+    "rprivate": m.MS_PRIVATE,
+    "shared": m.MS_SHARED,
+    "rshared": m.MS_SHARED,
+    "slave": m.MS_SLAVE,
+    "rslave": m.MS_SLAVE,
+    "unbindable": m.MS_UNBINDABLE,
+}
+
+# (directory name, file system type, options) of each mounted hierarchy; see steps.CgroupMounts.
+Hierarchies = tuple[tuple[str, str, tuple[tuple[str, str | None], ...]], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """``flags`` are the namespaces to create (CLONE_NEW*), ``joins`` those to enter: (path, flag).
+
+    ``early`` steps need nothing from outside; ``late`` ones follow once the host mounts are handed in.
+    """
+
+    flags: int
+    joins: tuple[tuple[str, int], ...]
+    host_mounts: tuple[HostMount, ...]
+    early: tuple[steps.Step, ...]
+    late: tuple[steps.Step, ...]
+
+
+def compile_plan(launch: Launch, hierarchies: Hierarchies) -> Plan:
+    spec = launch.spec
+    linux = spec.get("linux", {})
+    flags, joins = _namespaces(spec)
+    host_mounts: list[HostMount] = [OverlayRoot(root=launch.root)]
+    propagation = _PROPAGATION.get(linux.get("rootfsPropagation", ""), m.MS_SLAVE)
+    late: list[steps.Step] = [steps.EnterRoot(propagation=propagation)]
+    for mount in spec.get("mounts", ()):
+        late.extend(_mount_steps(spec, mount, hierarchies, host_mounts))
+    if spec["process"].get("terminal"):
+        late.append(steps.Console(size=launch.console_size))
+    if flags & p.CLONE_NEWNET:
+        late.append(steps.Network(endpoint=launch.endpoint))
+    if sysctls := linux.get("sysctl"):
+        late.append(steps.Sysctls(values=tuple(sorted(sysctls.items()))))
+    if paths := linux.get("readonlyPaths"):
+        late.append(steps.ReadonlyPaths(paths=tuple(paths)))
+    if paths := linux.get("maskedPaths"):
+        late.append(steps.MaskedPaths(paths=tuple(paths)))
+    if spec.get("root", {}).get("readonly"):
+        late.append(steps.ReadonlyRoot())
+    early: tuple[steps.Step, ...] = ()
+    if flags & p.CLONE_NEWUTS:
+        early = (steps.Hostname(name=spec.get("hostname", ""), domain=spec.get("domainname", "")),)
+    return Plan(flags=flags, joins=joins, host_mounts=tuple(host_mounts), early=early, late=tuple(late))
+
+
+def _namespaces(spec: Spec) -> tuple[int, tuple[tuple[str, int], ...]]:
+    flags, joins = 0, []
+    for namespace in spec.get("linux", {}).get("namespaces", ()):
+        flag = _NAMESPACE_FLAGS[namespace["type"]]
+        if path := namespace.get("path"):
+            joins.append((path, flag))
+        else:
+            flags |= flag
+    return flags, tuple(joins)
+
+
+def _mount_steps(
+    spec: Spec, mount: Mount, hierarchies: Hierarchies, host_mounts: list[HostMount]
+) -> list[steps.Step]:
+    destination, kind = mount["destination"], mount.get("type", "")
+    words = mount.get("options", [])
+    options = mountopts.parse(words)
+    made_outside: HostMount | None = None
+    if kind == "bind" or "bind" in words or "rbind" in words:
+        made_outside = Bind(source=mount["source"], options=options)
+    elif kind == "tmpfs" and destination == "/dev":
+        devices = spec.get("linux", {}).get("devices", ())
+        made_outside = DeviceDirectory(options=options, devices=tuple(devices))
+    if made_outside is not None:
+        host_mounts.append(made_outside)
+        return [steps.AttachHostMount(index=len(host_mounts) - 1, destination=destination)]
+    if kind in ("cgroup", "cgroup2"):
+        return [steps.CgroupMounts(destination=destination, options=options, hierarchies=hierarchies)]
+    return [steps.NewMount(fstype=kind, destination=destination, options=options)]

@@ -1,0 +1,229 @@
+"""From a set-up child to the user's program: limits, identity, privileges, exec.
+
+Order matters and is the law here: limits while they may still be raised; the keyring; the bounding set and
+ids while capabilities are held; the seccomp filter as late as it can be (a filter without no_new_privs needs
+CAP_SYS_ADMIN, so it precedes the final capability set then); exec last. Whatever fails is a ``ProgramError``
+with the exit code that Docker gives it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sampan.linux import capabilities, process
+from sampan.linux import seccomp as filters
+from sampan.sandbox import accounts
+from sampan.spec.runtime import ALL_CAPABILITIES
+
+if TYPE_CHECKING:
+    from sampan.spec.runtime import Process
+
+_NUMBERS = {name: number for number, name in enumerate(ALL_CAPABILITIES)}
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class ProgramError(Exception):
+    """The program cannot be run; ``code`` is the exit code that says so."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What to run and as whom. ``user`` and ``group_add`` as in ``messages.Launch``; ``filter`` is BPF."""
+
+    process: Process
+    user: str | None = None
+    group_add: tuple[str, ...] = ()
+    filter: bytes | None = None
+
+
+def run(program: Program) -> None:
+    """Become the program. Does not return; raises ProgramError, or OSError with the step as file name."""
+    spec = program.process
+    account = resolve(program)
+    environment = _environment(spec.get("env", []), account.home)
+    _set_limits(spec)
+    _set_oom_score(spec)
+    with suppress(OSError):  # a seccomp filter around the engine may forbid keyrings
+        process.join_new_session_keyring()
+    _enter_directory(spec.get("cwd") or "/")
+    path = find_program(spec["args"], environment)
+    _own_standard_streams(account)
+    _become(program, account)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        os.execve(path, spec["args"], environment)
+    except OSError as error:
+        raise _exec_error(spec["args"][0], error) from error
+
+
+def drop_privileges(program: Program) -> None:
+    """Take the program's identity without running it."""
+    _become(program, resolve(program))
+
+
+def _own_standard_streams(account: accounts.Account) -> None:
+    """Let the program open its streams again by name (/dev/stdout), as a user without privileges too."""
+    if account.uid == 0:
+        return
+    for fd in (0, 1, 2):
+        found = os.fstat(fd)
+        if not stat.S_ISCHR(found.st_mode) or os.isatty(fd):
+            with suppress(OSError):
+                os.fchown(fd, account.uid, -1)
+
+
+def resolve(program: Program) -> accounts.Account:
+    """The account that the program runs under; names are looked up in the current root."""
+    if program.user is not None:
+        return accounts.resolve(program.user, group_add=program.group_add)
+    user = program.process.get("user", {})
+    groups = tuple(user.get("additionalGids", ()))
+    return accounts.Account(uid=user.get("uid", 0), gid=user.get("gid", 0), groups=groups)
+
+
+def _environment(pairs: list[str], home: str) -> dict[bytes, bytes]:
+    environment: dict[bytes, bytes] = {}
+    for pair in pairs:
+        key, _, value = os.fsencode(pair).partition(b"=")
+        environment[key] = value
+    if not environment.get(b"HOME"):
+        environment[b"HOME"] = os.fsencode(home or "/")
+    return environment
+
+
+def _set_limits(spec: Process) -> None:
+    for limit in spec.get("rlimits", ()):
+        kind = getattr(resource, limit["type"])
+        wanted = (_limit(limit["soft"]), _limit(limit["hard"]))
+        try:
+            resource.setrlimit(kind, wanted)
+        except (ValueError, OSError):
+            # Without CAP_SYS_RESOURCE the hard limit cannot be raised: go as far as the host allows.
+            _, ceiling = resource.getrlimit(kind)
+            hard = ceiling if _above(wanted[1], ceiling) else wanted[1]
+            soft = hard if _above(wanted[0], hard) else wanted[0]
+            with suppress(ValueError, OSError):
+                resource.setrlimit(kind, (soft, hard))
+
+
+def _limit(value: int) -> int:
+    """A limit as setrlimit takes it: the specification's unsigned "infinity" is -1 there."""
+    return resource.RLIM_INFINITY if value >= 1 << 63 or value < 0 else value
+
+
+def _above(value: int, ceiling: int) -> bool:
+    if ceiling == resource.RLIM_INFINITY:
+        return False
+    return value == resource.RLIM_INFINITY or value > ceiling
+
+
+def _set_oom_score(spec: Process) -> None:
+    if (score := spec.get("oomScoreAdj")) is not None:
+        # Lowering it needs CAP_SYS_RESOURCE; a container must not fail to start for its lack.
+        with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+            file.write(str(score))
+
+
+def _enter_directory(path: str) -> None:
+    """Change to the working directory, making it if need be, and prove that it is inside the root.
+
+    A descriptor that leads out of the root must never become the working directory (CVE-2024-21626):
+    the kernel names such a place "(unreachable)", which getcwd reports as an error.
+    """
+    try:
+        with suppress(FileExistsError):
+            os.makedirs(path, 0o755)
+        os.chdir(path)
+        inside = os.getcwd().startswith("/")
+    except OSError as error:
+        raise ProgramError(
+            f'chdir to cwd ("{path}") set in config.json failed: {_reason(error)}', 126
+        ) from error
+    if not inside:
+        raise ProgramError(f'chdir to cwd ("{path}") set in config.json failed: outside the root', 126)
+
+
+def find_program(args: list[str], environment: dict[bytes, bytes]) -> bytes:
+    """The path of ``args[0]``, searched in the container's own PATH as execvp would."""
+    name = os.fsencode(args[0])
+    if not name:
+        raise ProgramError('exec: "": executable file not found in $PATH', NOT_FOUND)
+    if b"/" in name:
+        _check_program(name)
+        return name
+    denied: ProgramError | None = None
+    for directory in environment.get(b"PATH", os.fsencode(DEFAULT_PATH)).split(b":"):
+        path = (directory or b".") + b"/" + name
+        try:
+            _check_program(path)
+            return path
+        except ProgramError as error:
+            if error.code == NOT_EXECUTABLE:
+                denied = error
+    # As execvp: a file that may not be executed is remembered, a directory of that name is not.
+    if denied is not None and "permission denied" in str(denied):
+        raise ProgramError(f'exec: "{args[0]}": permission denied', NOT_EXECUTABLE) from denied
+    raise ProgramError(f'exec: "{args[0]}": executable file not found in $PATH', NOT_FOUND)
+
+
+def _check_program(path: bytes) -> None:
+    shown = os.fsdecode(path)
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        code = NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
+        raise ProgramError(f'exec: "{shown}": stat {shown}: {_reason(error)}', code) from error
+    if stat.S_ISDIR(mode):
+        raise ProgramError(f'exec: "{shown}": is a directory', NOT_EXECUTABLE)
+    if not mode & 0o111:
+        raise ProgramError(f'exec: "{shown}": permission denied', NOT_EXECUTABLE)
+
+
+def _exec_error(name: str, error: OSError) -> ProgramError:
+    code = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
+    return ProgramError(f"exec {name}: {_reason(error)}", code)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _become(program: Program, account: accounts.Account) -> None:
+    spec = program.process
+    sets = spec.get("capabilities", {})
+    wanted = {kind: [_NUMBERS[n] for n in names] for kind, names in sets.items()}  # type: ignore[attr-defined]
+    no_new_privileges = spec.get("noNewPrivileges", False)
+    capabilities.limit_bounding_set(wanted.get("bounding", ()))
+    if no_new_privileges:
+        filters.set_no_new_privs()
+    elif program.filter is not None:
+        filters.install(program.filter)
+    process.set_keep_capabilities(keep=True)
+    os.setgroups(account.groups)
+    os.setresgid(account.gid, account.gid, account.gid)
+    os.setresuid(account.uid, account.uid, account.uid)
+    process.set_keep_capabilities(keep=False)
+    os.umask(spec.get("user", {}).get("umask", 0o022))
+    capabilities.capset(
+        effective=wanted.get("effective", ()),
+        permitted=wanted.get("permitted", ()),
+        inheritable=wanted.get("inheritable", ()),
+    )
+    if ambient := wanted.get("ambient"):
+        capabilities.set_ambient(ambient)
+    if no_new_privileges and program.filter is not None:
+        filters.install(program.filter)

@@ -1,0 +1,136 @@
+"""The zygote: one small process without threads, from which every keeper is forked.
+
+It is started before anything heavy is loaded and has imported everything that a keeper will need. It reads no
+launch document itself: a request is a header and descriptors, and the forked keeper does the rest, so that a
+bad document ends one keeper and nothing else.
+
+Laws:
+- It outlives the daemon and serves the next one of its own version on ``zygote.sock``.
+- It is the subreaper of what dead keepers leave: when a keeper dies without having recorded its container's
+  exit, the container is killed by its cgroup. The daemon learns of it by the end of the keeper's socket.
+- It ends when no daemon is connected and its last keeper is gone.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from sampan import __version__
+from sampan.linux import process as p
+from sampan.sandbox import cgroups, channel, keeper
+from sampan.sandbox.loop import READ, Loop
+from sampan.sandbox.messages import PROTOCOL, decode_launch
+
+SOCKET = "zygote.sock"
+
+
+class Zygote:
+    """Serves launch requests on ``listener`` until nobody needs it."""
+
+    def __init__(self, listener: socket.socket, path: str) -> None:
+        self._listener = listener
+        self._path = path
+        self._loop = Loop()
+        self._daemons: list[socket.socket] = []
+        self._keepers: dict[int, tuple[str, str]] = {}
+        self._signals = -1
+        self._known = False
+
+    def run(self) -> None:
+        p.set_child_subreaper()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        self._signals = p.signalfd(frozenset({signal.SIGCHLD}))
+        self._loop.watch(self._signals, READ, self._reap)
+        self._loop.watch(self._listener.fileno(), READ, self._accept)
+        cgroups.detect()
+        # Nothing that exists now is ever collected: its pages stay shared with every keeper.
+        gc.collect()
+        gc.disable()
+        gc.freeze()
+        self._loop.run()
+        with suppress(OSError):
+            os.unlink(self._path)
+
+    def _accept(self, _events: int) -> None:
+        daemon, _ = self._listener.accept()
+        self._daemons.append(daemon)
+        self._loop.watch(daemon.fileno(), READ, lambda _events: self._serve(daemon))
+        with suppress(OSError):
+            channel.send(daemon, {"version": __version__, "protocol": PROTOCOL, "pid": os.getpid()})
+
+    def _serve(self, daemon: socket.socket) -> None:
+        try:
+            message = channel.receive(daemon)
+        except OSError:
+            message = None
+        if message is None:
+            self._loop.forget(daemon.fileno())
+            self._daemons.remove(daemon)
+            daemon.close()
+            self._stop_if_done()
+            return
+        request, fds = message
+        try:
+            self._fork(request, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _fork(self, request: dict[str, Any], fds: list[int]) -> None:
+        pid = os.fork()
+        if pid:
+            self._keepers[pid] = (request["cgroup"], request["state"])
+            return
+        self._become_keeper(request, fds)
+
+    def _become_keeper(self, request: dict[str, Any], fds: list[int]) -> NoReturn:
+        try:
+            self._loop.close()
+            self._listener.close()
+            os.close(self._signals)
+            for daemon in self._daemons:
+                daemon.close()
+            os.setsid()
+            p.set_child_subreaper()
+            p.set_name("sampan-keeper")
+            document, control, *clients = fds
+            size = os.fstat(document).st_size
+            launch = decode_launch(os.pread(document, size, 0))
+            os.close(document)
+            pairs = [
+                (socket.socket(fileno=fd), options)
+                for fd, options in zip(clients, request["clients"], strict=True)
+            ]
+            keeper.Keeper(launch, socket.socket(fileno=control), pairs).run()
+            os._exit(0)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+        raise AssertionError("unreachable")
+
+    def _reap(self, _events: int) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._signals, 4096)
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                self._buried(*ended)
+        self._stop_if_done()
+
+    def _buried(self, pid: int, status: int) -> None:
+        """A child ended. A keeper that did not end by itself leaves a container that nobody watches."""
+        cgroup, _ = self._keepers.pop(pid, ("", ""))
+        if cgroup and status != 0:
+            with suppress(OSError):
+                cgroups.detect().group(cgroup).kill()
+
+    def _stop_if_done(self) -> None:
+        if not self._daemons and not self._keepers:
+            self._loop.stop()
