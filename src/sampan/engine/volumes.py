@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan import errors
-from sampan.engine.model import Event, EventType, Filters
+from sampan.engine.model import Event, EventType, Filters, Pruned
 from sampan.errors import Conflict, Internal, InvalidArgument, NotFound
 from sampan.volumes.local import LocalVolumes, VolumeRecord, check_name
 from sampan.volumes.populate import populate
@@ -57,13 +57,6 @@ class VolumeUsage(msgspec.Struct, frozen=True, kw_only=True):
     volume: Volume
     size: int
     references: int
-
-
-class Pruned(msgspec.Struct, frozen=True, kw_only=True):
-    """``reclaimed`` is in bytes."""
-
-    names: tuple[str, ...]
-    reclaimed: int
 
 
 class Volumes:
@@ -190,7 +183,7 @@ class Volumes:
                 type=EventType.VOLUME, action="prune", actor_id="", attributes={"reclaimed": str(reclaimed)}
             )
         )
-        return Pruned(names=tuple(removed), reclaimed=reclaimed)
+        return Pruned(ids=tuple(removed), space_reclaimed=reclaimed)
 
     async def usage(self) -> Sequence[VolumeUsage]:
         """Every volume with its size, for disk usage."""

@@ -1,0 +1,82 @@
+"""Volumes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sampan.api.render.times import SECOND, rfc3339
+from sampan.api.request import Request
+from sampan.api.responses import EMPTY, Answer, json_response
+from sampan.api.routing import Route
+from sampan.engine.facade import Engine
+from sampan.engine.volumes import Volume
+
+_ALL_UNUSED_BEFORE = (1, 42)
+"""Clients of older versions mean all unused volumes when they prune."""
+
+
+class CreateVolume(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """Docker's VolumeCreateRequest."""
+
+    name: str = ""
+    driver: str = ""
+    driver_opts: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+
+
+def render(volume: Volume) -> dict[str, Any]:
+    return {
+        # Docker's local driver tells whole seconds.
+        "CreatedAt": rfc3339(volume.created_ns // SECOND * SECOND),
+        "Driver": volume.driver,
+        "Labels": volume.labels,
+        "Mountpoint": volume.mountpoint,
+        "Name": volume.name,
+        "Options": None,
+        "Scope": "local",
+    }
+
+
+def list_volumes(request: Request, engine: Engine) -> Answer:
+    """GET /volumes"""
+    found = engine.volumes.list(request.query.filters())
+    return json_response({"Volumes": [render(volume) for volume in found], "Warnings": None})
+
+
+async def create(request: Request, engine: Engine) -> Answer:
+    """POST /volumes/create"""
+    asked = await request.json(CreateVolume)
+    volume = await engine.volumes.create(
+        asked.name, driver=asked.driver, options=asked.driver_opts, labels=asked.labels
+    )
+    return json_response(render(volume), status=201)
+
+
+def inspect(request: Request, engine: Engine) -> Answer:
+    """GET /volumes/{name}"""
+    return json_response(render(engine.volumes.get(request.name)))
+
+
+async def remove(request: Request, engine: Engine) -> Answer:
+    """DELETE /volumes/{name}?force="""
+    await engine.volumes.remove(request.name, force=request.query.flag("force"))
+    return EMPTY
+
+
+async def prune(request: Request, engine: Engine) -> Answer:
+    """POST /volumes/prune"""
+    pruned = await engine.volumes.prune(
+        request.query.filters(), all_unused=request.version < _ALL_UNUSED_BEFORE
+    )
+    return json_response({"VolumesDeleted": pruned.ids or None, "SpaceReclaimed": pruned.space_reclaimed})
+
+
+ROUTES = (
+    Route("GET", "/volumes", list_volumes),
+    Route("POST", "/volumes/create", create),
+    Route("POST", "/volumes/prune", prune),
+    Route("GET", "/volumes/{name}", inspect),
+    Route("DELETE", "/volumes/{name}", remove),
+)
