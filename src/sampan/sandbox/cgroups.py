@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     class Cgroup(Protocol):
         path: str
-        version: int
 
         def create(self, resources: LinuxResources) -> None: ...
         def update(self, resources: LinuxResources) -> None: ...

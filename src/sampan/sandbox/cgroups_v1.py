@@ -229,8 +229,6 @@ class Hierarchy:
 class Group:
     """One group: a directory in every tree. See ``cgroups`` for what the methods promise."""
 
-    version = 1
-
     def __init__(self, hierarchy: Hierarchy, path: str) -> None:
         self.path = path
         self._hierarchy = hierarchy

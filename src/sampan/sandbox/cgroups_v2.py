@@ -224,8 +224,6 @@ class Hierarchy:
 class Group:
     """One group. See ``cgroups`` for what the methods promise."""
 
-    version = 2
-
     def __init__(self, hierarchy: Hierarchy, path: str) -> None:
         self.path = path
         self._hierarchy = hierarchy
