@@ -56,6 +56,12 @@ TURN = 64
 _IDLE, _BUSY, _SKIPPING, _LINGERING, _HANDED_OVER = range(5)
 
 
+async def turns(number: int) -> None:
+    """Let the event loop do what is due, ``number`` times."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
 @dataclass(slots=True, kw_only=True)
 class Service:
     """What all connections of a server share."""
@@ -77,6 +83,7 @@ class Service:
             await asyncio.wait(tasks, timeout=grace)
         for connection in tuple(self.connections):
             connection.cut()
+        await turns(2)  # ended transports close their descriptors
 
 
 class HijackedStream:
@@ -115,6 +122,7 @@ class Connection(asyncio.Protocol):
         "_service",
         "_state",
         "_streaming",
+        "_switched",
         "_timer",
         "_transport",
         "_unsent",
@@ -138,6 +146,7 @@ class Connection(asyncio.Protocol):
         self._decoder: ChunkedDecoder | None = None
         self._continue = False  # the client waits for "100 Continue" before it sends its body
         self._streaming = False
+        self._switched = False  # the head of a hijack was sent: no more HTTP
         self._pending: list[bytes] = []
         self._pending_size = 0
         self.task: asyncio.Task[None] | None = None
@@ -341,17 +350,20 @@ class Connection(asyncio.Protocol):
                 answer = await self._outcome(answer, number)
             if isinstance(answer, Stream):
                 await self._stream(answer, number)
-            elif isinstance(answer, Response) and self._state == _BUSY and not self._gone:
+            elif isinstance(answer, Response) and self._may_answer():
                 self._send(answer, keep=self._settle_body())
         finally:
             self.task = None
         if self._state != _BUSY:
             return
-        if isinstance(answer, Hijacked) or self._transport.is_closing():
-            self._transport.abort()  # a hijacker that was never called, or never detached
+        if self._switched or isinstance(answer, Hijacked) or self._transport.is_closing():
+            self._transport.abort()  # a hijack that was begun and never detached, or never begun
             return
         self._answered()
         self._advance()
+
+    def _may_answer(self) -> bool:
+        return self._state == _BUSY and not self._switched and not self._gone
 
     async def _outcome(self, answer: Awaitable[Answer], number: int) -> Answer:
         """What the handler returns, its failure turned into an answer."""
@@ -548,8 +560,9 @@ class Connection(asyncio.Protocol):
 
     def hijack(self, head: bytes) -> HijackedStream:
         """Send the answer's head; see `request.Exchange`. Raises ConnectionError when the client is gone."""
-        if self._state != _BUSY or self._gone or self._transport.is_closing():
+        if not self._may_answer() or self._transport.is_closing():
             raise BodyAborted("the client went away before it could be attached")
+        self._switched = True
         self._transport.write(head + b"\r\n")
         return HijackedStream(self)
 

@@ -91,7 +91,10 @@ def _without_none(kind: Any) -> tuple[Any, bool]:
 def _struct_shaper(kind: type[msgspec.Struct]) -> Shaper:
     hints = get_type_hints(kind)
     names = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
-    shapers = {wire: _shaper(hints[name]) for wire, name in names.items()}
+    shapers = {
+        wire: _word_or_words if wire in _WORD_OR_WORDS else _shaper(hints[name])
+        for wire, name in names.items()
+    }
     by_case = {wire.lower(): wire for wire in names}
 
     def shape(document: Any) -> Any:
@@ -110,6 +113,14 @@ def _struct_shaper(kind: type[msgspec.Struct]) -> Shaper:
         return shaped
 
     return shape
+
+
+_WORD_OR_WORDS = frozenset(("Cmd", "Entrypoint", "Shell"))
+"""Commands, which may be given as one string for a list of one."""
+
+
+def _word_or_words(document: Any) -> Any:
+    return [document] if isinstance(document, str) else document
 
 
 def _mapping_shaper(kind: Any) -> Shaper:
@@ -161,20 +172,49 @@ def _syntax_error(body: bytes, message: str) -> str:
     return message
 
 
-_GO_TYPES = {"int": "int64", "str": "string", "bool": "bool", "float": "float64", "array": "[]string"}
-_JSON_TYPES = {"str": "string", "int": "number", "float": "number", "bool": "bool", "array": "array"}
+_GO_TYPES = {"int": "int64", "str": "string", "bool": "bool", "float": "float64"}
+_JSON_TYPES = {"str": "string", "int": "number", "float": "number"}
 
 
 def _type_error(kind: type, message: str) -> str:
     """``Expected `int`, got `str` - at `$.HostConfig.Memory` `` in Go's words."""
-    expected, _, rest = message.partition(", got ")
+    _, _, rest = message.partition(", got ")
     given, _, path = rest.partition(" - at ")
-    wanted = expected.removeprefix("Expected ").strip("`").split(" | ")[0]
     given = given.strip("`")
-    if not rest or not wanted:
+    if not given:
         return message
-    target = _GO_TYPES.get(wanted, "struct")
-    where = kind.__name__ + path.strip("`").removeprefix("$")
-    field = f" field {where}" if "." in where else f" value of type {where}"
-    of_type = f" of type {target}" if "." in where else ""
-    return f"json: cannot unmarshal {_JSON_TYPES.get(given, given)} into Go struct{field}{of_type}"
+    value = _JSON_TYPES.get(given, given)
+    fields = [part.partition("[")[0] for part in path.strip("`").split(".")[1:]]
+    owner, target = _locate(kind, fields)
+    if path.endswith("]`") and get_origin(target) in (tuple, list):
+        target = _without_none(get_args(target)[0])[0]
+    if not fields:
+        return f"json: cannot unmarshal {value} into Go value of type {_go_type(target)}"
+    where = f"{owner}.{'.'.join(fields)}"
+    return f"json: cannot unmarshal {value} into Go struct field {where} of type {_go_type(target)}"
+
+
+def _locate(kind: Any, fields: list[str]) -> tuple[str, Any]:
+    """Name of the struct that has the last of ``fields`` below ``kind``, and that field's type."""
+    owner = kind.__name__
+    for wire in fields:
+        kind, _ = _without_none(kind)
+        if get_origin(kind) in (tuple, list):
+            kind, _ = _without_none(get_args(kind)[0])
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        elif isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            owner = kind.__name__
+            names = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
+            kind = get_type_hints(kind)[names[wire]] if wire in names else str
+    return owner, _without_none(kind)[0]
+
+
+def _go_type(kind: Any) -> str:
+    kind, _ = _without_none(kind)
+    if get_origin(kind) in (tuple, list):
+        return "[]" + _go_type(get_args(kind)[0])
+    if get_origin(kind) is dict:
+        return f"map[string]{_go_type(get_args(kind)[1])}"
+    name = getattr(kind, "__name__", "string")
+    return _GO_TYPES.get(name) or f"container.{name}"

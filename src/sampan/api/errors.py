@@ -42,6 +42,17 @@ def status_of(failure: errors.Failure) -> int:
     return 500
 
 
+def with_prefix(prefix: str, failure: errors.Failure) -> errors.Failure:
+    """A failure of the same kind whose message begins with ``prefix`` (whatever its case)."""
+    message = str(failure)
+    if message.lower().startswith(prefix.lower()):
+        return failure
+    for kind, _ in STATUS:
+        if isinstance(failure, kind):
+            return kind(prefix + message)
+    return errors.Internal(prefix + message)
+
+
 def message_of(error: BaseException, request_number: int) -> str:
     """The one line that a client reads; an unexpected error is logged in full under the request's number."""
     if isinstance(error, errors.Failure):

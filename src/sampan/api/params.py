@@ -93,3 +93,15 @@ def integer(given: str, function: str) -> int:
 def quote(text: str) -> str:
     """A string in double quotes with Go's escapes, as its error messages show it."""
     return msgspec.json.encode(text).decode("utf-8")
+
+
+def timestamp(given: str) -> int:
+    """``seconds[.fraction]`` since the epoch in nanoseconds; "" is 0. InvalidArgument in Go's words."""
+    if not given:
+        return 0
+    seconds, dot, fraction = given.partition(".")
+    whole = integer(seconds, "ParseInt") * 1_000_000_000
+    if not dot:
+        return whole
+    rest = integer(fraction, "ParseInt") if fraction else 0
+    return whole + (rest * 10 ** (9 - len(fraction)) if len(fraction) < 10 else int(fraction[:9]))

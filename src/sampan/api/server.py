@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterable
 from typing import Any
 
-from sampan.api.connection import Connection, Service
+from sampan.api.connection import Connection, Service, turns
 from sampan.api.head import ResponseHeads
 from sampan.api.routing import Route, Router
 from sampan.errors import Conflict
@@ -69,6 +69,11 @@ class Server:
 
         Hijacked connections are no longer ours and live on.
         """
+        # asyncio drops connections on the floor, open, that it accepted in the turn in which it is closed.
+        loop = asyncio.get_running_loop()
+        for sock in self.sockets:
+            loop.remove_reader(sock.fileno())
+        await turns(2)
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from sampan.api.routes import system
+from sampan.api.routes import absent, containers, create, execs, networks, streams, system, volumes
 from sampan.api.routing import Route
 
-ROUTES: tuple[Route, ...] = (*system.ROUTES,)
+ROUTES: tuple[Route, ...] = (
+    *system.ROUTES,
+    *containers.ROUTES,
+    *create.ROUTES,
+    *streams.ROUTES,
+    *execs.ROUTES,
+    *networks.ROUTES,
+    *volumes.ROUTES,
+    *absent.ROUTES,
+)

@@ -1,0 +1,195 @@
+"""Containers: the full document of inspect and the short one of listings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sampan.api.render.structs import render_struct
+from sampan.api.render.times import human_duration, rfc3339
+from sampan.engine.model import Container, EndpointSettings, HostConfig, MountPoint, Status
+
+JSONObject = dict[str, Any]
+
+_DEFAULT_BRIDGE = "bridge"
+_NO_ENDPOINT = EndpointSettings()
+
+
+def inspect(container: Container, version: tuple[int, int]) -> JSONObject:
+    """GET /containers/{id}/json."""
+    return {
+        "Id": container.id,
+        "Created": rfc3339(container.created),
+        "Path": container.path,
+        "Args": container.args,
+        "State": _state(container),
+        "Image": container.image_id,
+        "ResolvConfPath": container.resolv_conf_path,
+        "HostnamePath": container.hostname_path,
+        "HostsPath": container.hosts_path,
+        "LogPath": container.log_path,
+        "Name": "/" + container.name,
+        "RestartCount": container.restart_count,
+        "Driver": container.driver,
+        "Platform": container.platform,
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": container.exec_ids or None,
+        "HostConfig": _host_config(container.host, version),
+        "GraphDriver": {"Data": None, "Name": container.driver},
+        "Mounts": _mounts(container),
+        "Config": render_struct(container.config),
+        "NetworkSettings": _network_settings(container, version),
+    }
+
+
+def _state(container: Container) -> JSONObject:
+    state = container.state
+    status = state.status
+    return {
+        "Status": status,
+        "Running": state.running or status is Status.RESTARTING,
+        "Paused": status is Status.PAUSED,
+        "Restarting": status is Status.RESTARTING,
+        "OOMKilled": state.oom_killed,
+        "Dead": status is Status.DEAD,
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": rfc3339(state.started_at),
+        "FinishedAt": rfc3339(state.finished_at),
+    }
+
+
+def _host_config(host: HostConfig, version: tuple[int, int]) -> JSONObject:
+    shown = render_struct(host)
+    if version < (1, 42):  # dropped when kernel memory limits went
+        shown.setdefault("KernelMemory", 0)
+        shown.setdefault("KernelMemoryTCP", 0)
+    return shown
+
+
+def _mounts(container: Container) -> list[JSONObject]:
+    return [_mount(point) for point in container.mounts if point.origin != "tmpfs"]
+
+
+def _mount(point: MountPoint) -> JSONObject:
+    shown: JSONObject = {"Type": point.type}
+    if point.name:
+        shown["Name"] = point.name
+    shown["Source"] = point.source
+    shown["Destination"] = point.destination
+    if point.driver:
+        shown["Driver"] = point.driver
+    shown["Mode"] = point.mode
+    shown["RW"] = point.rw
+    shown["Propagation"] = point.propagation
+    return shown
+
+
+def _network_settings(container: Container, version: tuple[int, int]) -> JSONObject:
+    network = container.network
+    if version >= (1, 52):
+        return {
+            "SandboxID": network.sandbox_id,
+            "SandboxKey": network.sandbox_key,
+            "Ports": network.ports,
+            "Networks": network.networks,
+        }
+    # Up to 1.51 the default bridge's endpoint was repeated at this level.
+    endpoint = network.networks.get(_DEFAULT_BRIDGE, _NO_ENDPOINT)
+    return {
+        "Bridge": "",
+        "SandboxID": network.sandbox_id,
+        "SandboxKey": network.sandbox_key,
+        "Ports": network.ports,
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": endpoint.endpoint_id,
+        "Gateway": endpoint.gateway,
+        "GlobalIPv6Address": endpoint.global_ipv6_address,
+        "GlobalIPv6PrefixLen": endpoint.global_ipv6_prefix_len,
+        "IPAddress": endpoint.ip_address,
+        "IPPrefixLen": endpoint.ip_prefix_len,
+        "IPv6Gateway": endpoint.ipv6_gateway,
+        "MacAddress": endpoint.mac_address,
+        "Networks": network.networks,
+    }
+
+
+def summary(container: Container, now: int, version: tuple[int, int]) -> JSONObject:
+    """One entry of GET /containers/json; ``now`` in nanoseconds, for "3 minutes ago"."""
+    host: JSONObject = {"NetworkMode": container.host.network_mode}
+    if version >= (1, 46) and container.host.annotations:
+        host["Annotations"] = container.host.annotations
+    shown: JSONObject = {
+        "Id": container.id,
+        "Names": ("/" + container.name,),
+        "Image": container.config.image,
+        "ImageID": container.image_id,
+        "Command": command(container),
+        "Created": container.created // 1_000_000_000,
+        "Ports": _ports(container),
+        "Labels": container.config.labels or {},
+        "State": container.state.status,
+        "Status": status_text(container, now),
+        "HostConfig": host,
+        "NetworkSettings": {"Networks": container.network.networks},
+        "Mounts": _mounts(container) if container.mounts else (),
+    }
+    if version >= (1, 52):
+        shown["Health"] = {"Status": "none", "FailingStreak": 0}
+    return shown
+
+
+def command(container: Container) -> str:
+    """The command in one line; arguments with spaces in single quotes, as Docker shows it."""
+    if not container.args:
+        return container.path
+    return " ".join((container.path, *(f"'{arg}'" if " " in arg else arg for arg in container.args)))
+
+
+def status_text(container: Container, now: int) -> str:
+    """``Up 3 minutes (Paused)``, ``Exited (0) 2 seconds ago``, ``Created``."""
+    state = container.state
+    match state.status:
+        case Status.RUNNING:
+            return f"Up {human_duration(now - state.started_at)}"
+        case Status.PAUSED:
+            return f"Up {human_duration(now - state.started_at)} (Paused)"
+        case Status.RESTARTING:
+            return f"Restarting ({state.exit_code}) {human_duration(now - state.finished_at)} ago"
+        case Status.REMOVING:
+            return "Removal In Progress"
+        case Status.DEAD:
+            return "Dead"
+    if not state.started_at:
+        return "Created"
+    if not state.finished_at:
+        return ""
+    return f"Exited ({state.exit_code}) {human_duration(now - state.finished_at)} ago"
+
+
+def _ports(container: Container) -> list[JSONObject]:
+    """Published and exposed ports of a running container."""
+    shown: list[JSONObject] = []
+    if not container.state.running:
+        return shown
+    for port, bindings in container.network.ports.items():
+        number, _, protocol = port.partition("/")
+        private = {"PrivatePort": int(number), "Type": protocol or "tcp"}
+        if not bindings:
+            shown.append(private)
+        for binding in bindings or ():
+            shown.append(
+                {
+                    "IP": binding.host_ip,
+                    "PrivatePort": private["PrivatePort"],
+                    "PublicPort": int(binding.host_port or 0),
+                    "Type": private["Type"],
+                }
+            )
+    return shown

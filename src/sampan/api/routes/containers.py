@@ -1,0 +1,132 @@
+"""Containers: listing, inspecting and moving them through their lives."""
+
+from __future__ import annotations
+
+import time
+
+from sampan import errors
+from sampan.api.errors import with_prefix
+from sampan.api.render import container as render
+from sampan.api.request import Request
+from sampan.api.responses import EMPTY, NOT_MODIFIED, Answer, Response, json_response
+from sampan.api.routing import Route
+from sampan.engine.facade import Engine
+from sampan.engine.model import ListQuery
+from sampan.errors import Failure, InvalidArgument
+
+
+async def list_containers(request: Request, engine: Engine) -> Answer:
+    """GET /containers/json"""
+    query = request.query
+    wanted = ListQuery(
+        all=query.flag("all"), limit=query.integer("limit") or 0, filters=query.filters("filters")
+    )
+    now = time.time_ns()
+    containers = await engine.containers.list(wanted)
+    return json_response([render.summary(container, now, request.version) for container in containers])
+
+
+def inspect(request: Request, engine: Engine) -> Answer:
+    """GET /containers/{id}/json"""
+    return json_response(render.inspect(engine.containers.get(request.name), request.version))
+
+
+async def start(request: Request, engine: Engine) -> Answer:
+    """POST /containers/{id}/start"""
+    if request.body_length > 7 or request.body_length < 0:
+        raise InvalidArgument(
+            "starting container with non-empty request body was deprecated since API v1.22 "
+            "and removed in v1.24"
+        )
+    if request.query.text("checkpoint"):
+        raise errors.NotImplemented("starting from a checkpoint is not offered")
+    return EMPTY if await engine.containers.start(request.name) else NOT_MODIFIED
+
+
+async def stop(request: Request, engine: Engine) -> Answer:
+    """POST /containers/{id}/stop?t=&signal="""
+    stopped = await engine.containers.stop(
+        request.name, signal=_stop_signal(request), timeout=request.query.integer("t")
+    )
+    return EMPTY if stopped else NOT_MODIFIED
+
+
+async def restart(request: Request, engine: Engine) -> Answer:
+    """POST /containers/{id}/restart?t=&signal="""
+    await engine.containers.restart(
+        request.name, signal=_stop_signal(request), timeout=request.query.integer("t")
+    )
+    return EMPTY
+
+
+def _stop_signal(request: Request) -> str | None:
+    """Chosen by the caller since 1.42; ignored before."""
+    return (request.query.text("signal") or None) if request.version >= (1, 42) else None
+
+
+async def kill(request: Request, engine: Engine) -> Answer:
+    """POST /containers/{id}/kill?signal="""
+    try:
+        await engine.containers.kill(request.name, request.query.text("signal") or None)
+    except Failure as failure:
+        raise with_prefix(f"cannot kill container: {request.name}: ", failure) from failure
+    return EMPTY
+
+
+async def pause(request: Request, engine: Engine) -> Answer:
+    """POST /containers/{id}/pause"""
+    await engine.containers.pause(request.name)
+    return EMPTY
+
+
+async def unpause(request: Request, engine: Engine) -> Answer:
+    """POST /containers/{id}/unpause"""
+    await engine.containers.unpause(request.name)
+    return EMPTY
+
+
+async def remove(request: Request, engine: Engine) -> Answer:
+    """DELETE /containers/{id}?v=&force=&link="""
+    query = request.query
+    if query.flag("link"):
+        raise errors.NotImplemented("legacy links between containers are not offered")
+    await engine.containers.remove(request.name, force=query.flag("force"), volumes=query.flag("v"))
+    return EMPTY
+
+
+async def rename(request: Request, engine: Engine) -> Answer:
+    """POST /containers/{id}/rename?name="""
+    name = request.query.text("name")
+    if not name:
+        raise InvalidArgument("Neither old nor new names may be empty")
+    await engine.containers.rename(request.name, name)
+    return EMPTY
+
+
+async def resize(request: Request, engine: Engine) -> Answer:
+    """POST /containers/{id}/resize?h=&w="""
+    query = request.query
+    await engine.containers.resize(request.name, query.required_integer("h"), query.required_integer("w"))
+    return Response(200)
+
+
+async def prune(request: Request, engine: Engine) -> Answer:
+    """POST /containers/prune"""
+    pruned = await engine.containers.prune(request.query.filters())
+    return json_response({"ContainersDeleted": pruned.ids or None, "SpaceReclaimed": pruned.space_reclaimed})
+
+
+ROUTES = (
+    Route("GET", "/containers/json", list_containers),
+    Route("POST", "/containers/prune", prune),
+    Route("GET", "/containers/{id}/json", inspect),
+    Route("POST", "/containers/{id}/start", start),
+    Route("POST", "/containers/{id}/stop", stop),
+    Route("POST", "/containers/{id}/restart", restart),
+    Route("POST", "/containers/{id}/kill", kill),
+    Route("POST", "/containers/{id}/pause", pause),
+    Route("POST", "/containers/{id}/unpause", unpause),
+    Route("POST", "/containers/{id}/rename", rename),
+    Route("POST", "/containers/{id}/resize", resize),
+    Route("DELETE", "/containers/{id}", remove),
+)

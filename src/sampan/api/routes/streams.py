@@ -1,0 +1,134 @@
+"""What of a container is followed over time: its log, its streams, its exit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from sampan import errors
+from sampan.api.params import timestamp
+from sampan.api.render.times import rfc3339_fixed
+from sampan.api.request import Request
+from sampan.api.responses import (
+    HIJACKED,
+    JSON,
+    MULTIPLEXED_STREAM,
+    RAW_STREAM,
+    Answer,
+    Stream,
+    json_line,
+)
+from sampan.api.routing import Route
+from sampan.engine.facade import Engine
+from sampan.engine.model import ExitStatus, LogQuery, LogRecord
+from sampan.errors import Failure, InvalidArgument
+from sampan.sandbox.messages import AttachOptions
+from sampan.wire import stdcopy
+
+CONDITIONS = frozenset(("not-running", "next-exit", "removed"))
+
+
+def wait(request: Request, engine: Engine) -> Answer:
+    """POST /containers/{id}/wait?condition=
+
+    The head is sent when the wait is registered: `docker run` starts the container on seeing it.
+    """
+    condition = request.query.text("condition") or "not-running"
+    if condition not in CONDITIONS:
+        raise InvalidArgument(f'invalid condition: "{condition}"')
+    return Stream(_exit(engine.containers.wait(request.name, condition)), JSON)
+
+
+async def _exit(ended: asyncio.Future[ExitStatus]) -> AsyncIterator[bytes]:
+    status = await ended
+    document: dict[str, object] = {"StatusCode": status.code}
+    if status.error:
+        document["Error"] = {"Message": status.error}
+    yield json_line(document)
+
+
+def logs(request: Request, engine: Engine) -> Answer:
+    """GET /containers/{id}/logs"""
+    query = request.query
+    stdout, stderr = query.flag("stdout"), query.flag("stderr")
+    if not (stdout or stderr):
+        raise InvalidArgument("Bad parameters: you must choose at least one stream")
+    wanted = LogQuery(
+        follow=query.flag("follow"),
+        stdout=stdout,
+        stderr=stderr,
+        since=timestamp(query.text("since")),
+        until=timestamp(query.text("until")),
+        tail=_tail(query.text("tail")),
+    )
+    terminal = engine.containers.get(request.name).config.tty
+    line = _line_writer(
+        framed=not terminal, timestamps=query.flag("timestamps"), details=query.flag("details")
+    )
+    records = engine.containers.logs(request.name, wanted)
+    framed = not terminal and request.version >= (1, 42)
+    return Stream(_log(records, line, framed=not terminal), MULTIPLEXED_STREAM if framed else RAW_STREAM)
+
+
+def _tail(given: str) -> int | None:
+    """How many lines; "all", nothing and what is no number mean all of them, as in Docker."""
+    return int(given) if given.isascii() and given.isdigit() and len(given) < 19 else None
+
+
+def _line_writer(*, framed: bool, timestamps: bool, details: bool) -> Callable[[LogRecord], bytes]:
+    """How one record becomes bytes."""
+
+    def write(record: LogRecord) -> bytes:
+        data = record.data
+        if details:
+            data = b" " + data  # the record's attributes stand before the blank; there are none
+        if timestamps:
+            data = rfc3339_fixed(record.time_ns).encode("ascii") + b" " + data
+        return stdcopy.frame(record.stream, data) if framed else data
+
+    return write
+
+
+async def _log(
+    records: AsyncIterator[LogRecord], line: Callable[[LogRecord], bytes], *, framed: bool
+) -> AsyncIterator[bytes]:
+    try:
+        async for record in records:
+            yield line(record)
+    except Failure as failure:  # the head is out: Docker tells it in the stream
+        text = f"Error grabbing logs: {failure}\n".encode()
+        yield stdcopy.frame(stdcopy.STDERR, text) if framed else text
+    finally:
+        close = getattr(records, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def attach(request: Request, engine: Engine) -> Answer:
+    """POST /containers/{id}/attach"""
+    query = request.query
+    framed = not engine.containers.get(request.name).config.tty
+    options = AttachOptions(
+        stdin=query.flag("stdin"),
+        stdout=query.flag("stdout"),
+        stderr=query.flag("stderr"),
+        stream=query.flag("stream"),
+        logs=query.flag("logs"),
+        detach_keys=query.text("detachKeys") or None,
+        multiplex=framed,
+    )
+    await engine.containers.attach(request.name, options, request.hijacker(multiplexed=framed))
+    return HIJACKED
+
+
+def attach_websocket(_request: Request, _engine: Engine) -> Answer:
+    """GET /containers/{id}/attach/ws"""
+    raise errors.NotImplemented("attaching over a websocket is not offered")
+
+
+ROUTES = (
+    Route("POST", "/containers/{id}/wait", wait),
+    Route("GET", "/containers/{id}/logs", logs),
+    Route("POST", "/containers/{id}/attach", attach),
+    Route("GET", "/containers/{id}/attach/ws", attach_websocket),
+)

@@ -1,0 +1,585 @@
+"""HTTP on a real socket: framing, order, bounds, and clients that behave badly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sampan import errors
+from sampan.api.errors import BodyAborted
+from sampan.api.request import ClientStream, Request
+from sampan.api.responses import HIJACKED, TEXT, Answer, Stream, json_response, text
+from sampan.api.routing import Route
+from sampan.api.server import Server, bind_unix
+
+if TYPE_CHECKING:
+    from conftest import Serve
+
+
+def echo_path(request: Request, _engine: object) -> Answer:
+    return json_response({"name": request.name, "query": request.raw_query})
+
+
+async def echo_body(request: Request, _engine: object) -> Answer:
+    return text(await request.read(10_000_000))
+
+
+async def count_body(request: Request, _engine: object) -> Answer:
+    total = 0
+    async for piece in request.body():
+        total += len(piece)
+    return json_response(total)
+
+
+def refuse(_request: Request, _engine: object) -> Answer:
+    raise errors.Conflict("not\nnow")
+
+
+async def break_down(_request: Request, _engine: object) -> Answer:
+    raise KeyError("secret")
+
+
+def lines(request: Request, _engine: object) -> Answer:
+    async def source() -> AsyncIterator[bytes]:
+        for number in range(request.query.required_integer("n")):
+            yield b"%d\n" % number
+
+    return Stream(source(), TEXT)
+
+
+BASIC = (
+    Route("GET", "/things/{name}/json", echo_path),
+    Route("POST", "/echo", echo_body),
+    Route("POST", "/count", count_body),
+    Route("GET", "/refuse", refuse),
+    Route("GET", "/break", break_down),
+    Route("GET", "/lines", lines),
+    Route("HEAD", "/lines", lines),
+)
+
+
+def test_keeps_the_connection_and_answers_in_order(serve: Serve) -> None:
+    with serve(routes=BASIC).client() as client:
+        for name in ("one", "two"):
+            client.request(f"GET /things/{name}/json")
+            assert client.document() == (200, {"name": name, "query": ""})
+
+
+def test_pipelined_requests_of_every_kind_are_answered_in_order(serve: Serve) -> None:
+    get = b"GET /things/%d/json HTTP/1.1\r\nHost: d\r\n\r\n"
+    post = b"POST /echo HTTP/1.1\r\nHost: d\r\nContent-Length: 3\r\n\r\nabc"
+    chunks = (
+        b"POST /echo HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"1;x=y\r\nd\r\n2\r\nef\r\n0\r\nA: b\r\n\r\n"
+    )
+    with serve(routes=BASIC).client() as client:
+        client.send(
+            b"".join([get % 1, post, chunks, b"\r\n", get % 2]) + b"".join(get % n for n in range(200))
+        )
+        assert client.document()[1]["name"] == "1"
+        assert client.answer()[1] == b"abc"
+        assert client.answer()[1] == b"def"
+        assert client.document()[1]["name"] == "2"
+        assert [client.document()[1]["name"] for _ in range(200)] == [str(n) for n in range(200)]
+
+
+def test_a_request_split_at_every_byte_is_one_request(serve: Serve) -> None:
+    data = b"POST /echo HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    with serve(routes=BASIC).client() as client:
+        for value in data:
+            client.send(bytes((value,)))
+        assert client.answer()[1] == b"abc"
+
+
+def test_headers_are_dockers(serve: Serve) -> None:
+    with serve().client() as client:
+        client.request("GET /_ping")
+        head, body = client.answer()
+        assert body == b"OK"
+        assert head.fields["api-version"] == "1.56"
+        assert head.fields["server"].startswith("Sampan/")
+        assert head.fields["server"].endswith(" (linux)")
+        assert head.fields["ostype"] == "linux"
+        assert head.fields["docker-experimental"] == "false"
+        assert head.fields["builder-version"] == "1"
+        assert head.fields["swarm"] == "inactive"
+        assert head.fields["cache-control"] == "no-cache, no-store, must-revalidate"
+        assert head.fields["date"].endswith(" GMT")
+        client.request("HEAD /_ping")
+        head = client.head()
+        assert (head.status, head.content_length) == (200, 0)
+        client.request("GET /_ping")
+        assert client.answer()[1] == b"OK"
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "message"),
+    [
+        ("GET /nope", 404, "page not found"),
+        ("PUT /_ping", 404, "page not found"),
+        ("GET /v1.41/nope", 404, "page not found"),
+        ("GET /vx/info", 404, "page not found"),
+        (
+            "GET /v1.12/_ping",
+            400,
+            "client version 1.12 is too old. Minimum supported API version is 1.24, "
+            "please upgrade your client to a newer version",
+        ),
+        ("GET /v1.99/_ping", 400, "client version 1.99 is too new. Maximum supported API version is 1.56"),
+        (
+            "GET /services",
+            503,
+            'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
+            "this node to swarm and try again.",
+        ),
+        ("POST /v1.40/build", 501, "building images is not offered by this engine"),
+        ("GET /containers/x/attach/ws", 501, "attaching over a websocket is not offered"),
+    ],
+)
+def test_what_is_not_there_says_so_as_docker_does(serve: Serve, line: str, status: int, message: str) -> None:
+    assert serve().get(line) == (status, {"message": message})
+
+
+def test_names_may_contain_slashes_and_escapes(serve: Serve) -> None:
+    served = serve(routes=BASIC)
+    assert served.get("GET /v1.24/things/a/b%2fc:d/json?x=1")[1] == {"name": "a/b/c:d", "query": "x=1"}
+    assert served.get("GET http://docker/things/a/json")[1]["name"] == "a"
+
+
+def test_a_failure_is_one_line_with_its_status(serve: Serve) -> None:
+    assert serve(routes=BASIC).get("GET /refuse") == (409, {"message": "not now"})
+
+
+def test_an_unexpected_error_is_logged_under_the_number_that_the_client_is_told(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    status, document = serve(routes=BASIC).get("GET /break")
+    assert status == 500
+    assert "secret" not in document["message"]
+    assert "request 1 " in document["message"]
+    assert "secret" in caplog.text
+
+
+def test_expect_continue(serve: Serve) -> None:
+    with serve(routes=BASIC).client() as client:
+        client.send(b"POST /echo HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        assert client.head().status == 100
+        client.send(b"hi")
+        assert client.answer()[1] == b"hi"
+
+
+def test_a_refused_expectation_closes_instead_of_guessing_whether_the_body_comes(serve: Serve) -> None:
+    with serve(routes=BASIC).client() as client:
+        client.send(b"POST /nope HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        head, _ = client.answer()
+        assert (head.status, head.fields["connection"]) == (404, "close")
+        assert client.rest() == b""
+
+
+def test_a_large_body_passes_in_pieces(serve: Serve) -> None:
+    with serve(routes=BASIC).client() as client:
+        size = 8 * 1024 * 1024
+        client.request("POST /count", bytes(size))
+        assert client.document() == (200, size)
+
+
+def test_a_body_that_nobody_reads_is_held_back_not_stored(serve: Serve) -> None:
+    begun, go = threading.Event(), asyncio.Event()
+
+    async def later(request: Request, _engine: object) -> Answer:
+        begun.set()
+        await go.wait()
+        return text(b"%d" % len(await request.read(100_000_000)))
+
+    served = serve(routes=(Route("POST", "/later", later),))
+    with served.client() as client:
+        size = 64 * 1024 * 1024
+        client.send(b"POST /later HTTP/1.1\r\nHost: d\r\nContent-Length: %d\r\n\r\n" % size)
+        assert begun.wait(10)
+        client.sock.setblocking(False)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while sent < size:
+                sent += client.sock.send(bytes(65536))
+        assert sent < 4 * 1024 * 1024  # the kernel's buffers and ours, not the body
+        client.sock.settimeout(10)
+        served.call(go.set)
+        client.send(bytes(size - sent))
+        assert client.answer()[1] == b"%d" % size
+
+
+def test_an_unread_small_body_does_not_cost_the_connection(serve: Serve) -> None:
+    with serve(routes=BASIC).client() as client:
+        client.send(b"POST /nope HTTP/1.1\r\nHost: d\r\nContent-Length: 10\r\n\r\n12345")
+        assert client.answer()[0].status == 404
+        client.send(b"67890GET /refuse HTTP/1.1\r\nHost: d\r\n\r\n")
+        assert client.answer()[0].status == 409
+
+
+def test_an_unread_large_body_is_answered_then_closed(serve: Serve) -> None:
+    with serve(routes=BASIC).client() as client:
+        client.send(b"POST /nope HTTP/1.1\r\nHost: d\r\nContent-Length: 999999999\r\n\r\n" + bytes(100_000))
+        head, _ = client.answer()
+        assert (head.status, head.fields["connection"]) == (404, "close")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"BOGUS\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        b"POST /echo HTTP/1.1\r\nContent-Length: -3\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
+    ],
+)
+def test_what_is_no_request_is_refused_and_closed(serve: Serve, data: bytes) -> None:
+    with serve(routes=BASIC).client() as client:
+        client.send(data)
+        head, _ = client.answer()
+        assert (head.status, head.fields["connection"]) == (400, "close")
+        assert client.rest() == b""
+
+
+def test_a_head_has_a_largest_size(serve: Serve) -> None:
+    with serve(routes=BASIC).client() as client:
+        client.send(b"GET /refuse HTTP/1.1\r\nX: " + b"y" * 300_000)
+        assert client.answer()[0].status == 431
+
+
+def test_garbage_in_place_of_a_chunk_cuts_the_connection(serve: Serve) -> None:
+    with serve(routes=BASIC).client() as client:
+        client.send(b"POST /echo HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n")
+        assert client.rest() == b""
+
+
+def test_a_client_that_leaves_within_its_body_ends_the_handler(serve: Serve) -> None:
+    seen: list[BaseException] = []
+    done = threading.Event()
+
+    async def upload(request: Request, _engine: object) -> Answer:
+        try:
+            return text(await request.read())
+        except BodyAborted as error:
+            seen.append(error)
+            raise
+        finally:
+            done.set()
+
+    with serve(routes=(Route("POST", "/upload", upload),)).client() as client:
+        client.send(b"POST /upload HTTP/1.1\r\nHost: d\r\nContent-Length: 10\r\n\r\n12345")
+    assert done.wait(10)
+    assert len(seen) == 1
+
+
+def test_half_closed_clients_get_their_answer(serve: Serve) -> None:
+    with serve(routes=BASIC).client() as client:
+        client.request("GET /lines?n=3")
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.answer()[1] == b"0\n1\n2\n"
+        assert client.rest() == b""
+
+
+def test_http_1_0_is_answered_without_chunks_and_closed(serve: Serve) -> None:
+    with serve(routes=BASIC).client() as client:
+        client.send(b"GET /lines?n=2 HTTP/1.0\r\n\r\n")
+        head = client.head()
+        assert not head.chunked
+        assert client.rest() == b"0\n1\n"
+
+
+def test_a_stream_sends_its_head_before_its_first_item(serve: Serve) -> None:
+    go = asyncio.Event()
+
+    def wait(_request: Request, _engine: object) -> Answer:
+        async def source() -> AsyncIterator[bytes]:
+            await go.wait()
+            yield b"done"
+
+        return Stream(source(), TEXT)
+
+    served = serve(routes=(Route("POST", "/wait", wait),))
+    with served.client() as client:
+        client.request("POST /wait")
+        head = client.head()
+        assert head.status == 200
+        served.call(go.set)
+        assert client.body(head) == b"done"
+        client.request("POST /wait")
+        assert client.answer()[1] == b"done"
+
+
+def test_a_stream_that_fails_is_cut_so_that_nobody_takes_it_for_complete(serve: Serve) -> None:
+    def broken(_request: Request, _engine: object) -> Answer:
+        async def source() -> AsyncIterator[bytes]:
+            yield b"some"
+            await asyncio.sleep(0)
+            raise OSError("disk")
+
+        return Stream(source(), TEXT)
+
+    with serve(routes=(Route("GET", "/broken", broken),)).client() as client:
+        client.request("GET /broken")
+        assert client.head().chunked
+        assert b"0\r\n\r\n" not in client.rest()
+
+
+def test_a_streams_source_is_closed_when_its_client_leaves(serve: Serve) -> None:
+    closed = threading.Event()
+
+    def follow(_request: Request, _engine: object) -> Answer:
+        async def source() -> AsyncIterator[bytes]:
+            try:
+                yield b"first"
+                await asyncio.Event().wait()
+            finally:
+                closed.set()
+
+        return Stream(source(), TEXT)
+
+    with serve(routes=(Route("GET", "/follow", follow),)).client() as client:
+        client.request("GET /follow")
+        assert client.head().status == 200
+        assert client.take(8) == b"5\r\nfirst"
+    assert closed.wait(10)
+
+
+def test_a_slow_reader_holds_the_source_back(serve: Serve) -> None:
+    produced: list[int] = []
+
+    def flood(_request: Request, _engine: object) -> Answer:
+        async def source() -> AsyncIterator[bytes]:
+            for _ in range(1000):
+                produced.append(1)
+                yield bytes(65536)
+
+        return Stream(source(), TEXT)
+
+    served = serve(routes=(Route("GET", "/flood", flood), *BASIC))
+    with served.client() as client:
+        client.request("GET /flood")
+        head = client.head()
+        assert served.get("GET /refuse")[0] == 409  # the server has had its turns meanwhile
+        assert len(produced) < 100
+        assert len(client.body(head)) == 1000 * 65536
+
+
+def test_a_handler_runs_to_its_end_though_its_client_has_left(serve: Serve) -> None:
+    begun, finished, go = threading.Event(), threading.Event(), asyncio.Event()
+
+    async def stop(_request: Request, _engine: object) -> Answer:
+        begun.set()
+        await go.wait()
+        finished.set()
+        return text(b"")
+
+    served = serve(routes=(Route("POST", "/stop", stop), *BASIC))
+    with served.client() as client:
+        client.request("POST /stop")
+        assert begun.wait(10)
+    assert served.get("GET /refuse")[0] == 409
+    served.call(go.set)
+    assert finished.wait(10)
+
+
+# Hijacking
+
+
+def hijacking(use: Callable[[socket.socket, bytes], None], *, multiplexed: bool = False) -> tuple[Route, ...]:
+    """A route that hands its connection to ``use`` in a thread, as a keeper would have it."""
+
+    async def attach(request: Request, _engine: object) -> Answer:
+        stream: ClientStream = request.hijacker(multiplexed=multiplexed)()
+        sock, early = stream.detach()
+        threading.Thread(target=use, args=(sock, early), daemon=True).start()
+        return HIJACKED
+
+    return (Route("POST", "/attach", attach),)
+
+
+def echo_all(sock: socket.socket, early: bytes) -> None:
+    """Send back everything until the client has finished sending."""
+    with sock:
+        data = early
+        while piece := sock.recv(65536):
+            data += piece
+        sock.sendall(b"got:" + data)
+
+
+@pytest.mark.parametrize("early", [b"", b"early bytes\r\n\r\nGET / HTTP/1.1\r\n\r\n"])
+def test_hijack_by_upgrade_keeps_early_bytes_and_half_close(serve: Serve, early: bytes) -> None:
+    with serve(routes=hijacking(echo_all)).client() as client:
+        client.send(
+            b"POST /v1.41/attach HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+            b"Content-Length: 0\r\n\r\n" + early
+        )
+        head = client.head()
+        assert (head.status, head.reason) == (101, "UPGRADED")
+        assert head.fields["content-type"] == "application/vnd.docker.raw-stream"
+        assert (head.fields["connection"], head.fields["upgrade"]) == ("Upgrade", "tcp")
+        client.send(b"late")
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.rest() == b"got:" + early + b"late"
+
+
+def test_hijack_without_upgrade_answers_200_and_loses_nothing(serve: Serve) -> None:
+    with serve(routes=hijacking(echo_all)).client() as client:
+        client.send(b"POST /attach HTTP/1.1\r\nHost: d\r\n\r\nno request at all")
+        client.sock.shutdown(socket.SHUT_WR)
+        head = client.head()
+        assert (head.status, head.fields["content-type"]) == (200, "application/vnd.docker.raw-stream")
+        assert client.rest() == b"got:no request at all"
+
+
+def test_a_multiplexed_hijack_says_so_from_1_42_on(serve: Serve) -> None:
+    served = serve(routes=hijacking(lambda sock, _early: sock.close(), multiplexed=True))
+    for version, kind in (("1.41", "raw-stream"), ("1.42", "multiplexed-stream")):
+        with served.client() as client:
+            client.request(f"POST /v{version}/attach", Connection="Upgrade", Upgrade="tcp")
+            assert client.head().fields["content-type"] == f"application/vnd.docker.{kind}"
+
+
+def test_a_hijacked_socket_blocks_and_outlives_the_server(serve: Serve) -> None:
+    handed: list[socket.socket] = []
+    there = threading.Event()
+
+    def keep(sock: socket.socket, _early: bytes) -> None:
+        handed.append(sock)
+        there.set()
+
+    served = serve(routes=hijacking(keep))
+    with served.client() as client:
+        client.request("POST /attach", Connection="Upgrade", Upgrade="tcp")
+        assert client.head().status == 101
+        assert there.wait(10)
+        served.close()
+        (sock,) = handed
+        assert os.get_blocking(sock.fileno())
+        sock.sendall(b"still here")
+        assert client.take(10) == b"still here"
+        client.send(b"and back")
+        assert sock.recv(100) == b"and back"
+        sock.close()
+
+
+def test_bytes_after_a_json_body_belong_to_the_hijacked_stream(serve: Serve) -> None:
+    async def start(request: Request, _engine: object) -> Answer:
+        body = await request.read()
+        sock, early = request.hijacker(multiplexed=False)().detach()
+        threading.Thread(target=echo_all, args=(sock, body + b"|" + early), daemon=True).start()
+        return HIJACKED
+
+    with serve(routes=(Route("POST", "/start", start),)).client() as client:
+        client.request("POST /start", b"{}", Connection="Upgrade", Upgrade="tcp")
+        client.send(b"input")
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.head().status == 101
+        assert client.rest() == b"got:{}|input"
+
+
+def test_a_refusal_before_the_hijack_is_an_ordinary_answer(serve: Serve) -> None:
+    async def attach(_request: Request, _engine: object) -> Answer:
+        raise errors.NotFound("No such container: x")
+
+    with serve(routes=(Route("POST", "/attach", attach), *BASIC)).client() as client:
+        client.request("POST /attach", Connection="Upgrade", Upgrade="tcp")
+        assert client.document() == (404, {"message": "No such container: x"})
+        client.request("GET /refuse")
+        assert client.document()[0] == 409
+
+
+def test_a_hijack_that_nobody_detaches_is_closed(serve: Serve) -> None:
+    async def attach(request: Request, _engine: object) -> Answer:
+        request.hijacker(multiplexed=False)()
+        raise errors.Conflict("too late")
+
+    with serve(routes=(Route("POST", "/attach", attach),)).client() as client:
+        client.request("POST /attach", Connection="Upgrade", Upgrade="tcp")
+        assert client.head().status == 101
+        assert client.rest() == b""
+
+
+# Listening and closing
+
+
+def test_the_socket_has_its_mode_and_goes_with_the_server(serve: Serve) -> None:
+    served = serve(routes=BASIC)
+    assert stat.S_IMODE(os.stat(served.path).st_mode) == 0o660
+    idle = served.client()
+    served.close()
+    assert not os.path.exists(served.path)
+    with idle:
+        assert idle.rest() == b""
+
+
+def test_a_dead_socket_is_replaced_a_living_one_refused(serve: Serve, tmp_path: object) -> None:
+    served = serve(routes=BASIC)
+    dead = f"{tmp_path}/dead.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left:
+        left.bind(dead)
+    plain = f"{tmp_path}/plain"
+    with open(plain, "w", encoding="ascii"):
+        pass
+
+    async def attempt() -> None:
+        with await bind_unix(dead, mode=0o600, gid=os.getgid()):
+            assert stat.S_IMODE(os.stat(dead).st_mode) == 0o600
+        for path in (served.path, plain):
+            with pytest.raises(errors.Conflict):
+                await bind_unix(path, mode=0o660, gid=None)
+
+    asyncio.run(attempt())
+    assert served.get("GET /refuse")[0] == 409
+
+
+def test_closing_lets_a_busy_request_finish_and_cuts_a_stream(serve: Serve) -> None:
+    begun, go = threading.Event(), asyncio.Event()
+
+    async def slow(_request: Request, _engine: object) -> Answer:
+        begun.set()
+        await go.wait()
+        return text(b"finished")
+
+    def follow(_request: Request, _engine: object) -> Answer:
+        async def source() -> AsyncIterator[bytes]:
+            await asyncio.Event().wait()
+            yield b""
+
+        return Stream(source(), TEXT)
+
+    served = serve(routes=(Route("GET", "/slow", slow), Route("GET", "/follow", follow)))
+    with served.client() as busy, served.client() as following:
+        following.request("GET /follow")
+        assert following.head().status == 200
+        busy.request("GET /slow")
+        assert begun.wait(10)
+        served.call(served._stop.set)
+        assert following.rest() == b""
+        served.call(go.set)
+        head, body = busy.answer()
+        assert (body, head.fields["connection"]) == (b"finished", "close")
+
+
+def test_tcp() -> None:
+    async def exchange() -> bytes:
+        server = Server(None, BASIC)
+        await server.listen_tcp("127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /refuse HTTP/1.1\r\nHost: d\r\n\r\n")
+        data = await reader.readuntil(b"}\n")
+        writer.close()
+        await server.close()
+        return data
+
+    assert b'{"message":"not now"}' in asyncio.run(exchange())
