@@ -1,8 +1,8 @@
 """OCI image documents: the image configuration and the image manifest, each with its raw bytes.
 
-Laws: ``raw`` is what was received or written, and the digest is computed over it; the typed view beside it is
-for reading only and knows both the OCI and the Docker spelling. A new document is made by ``encode`` once, and
-its bytes are then as fixed as received ones. Unknown members stay in ``raw``.
+Laws: ``raw`` is what was received or written, and the digest is computed over it; the typed view beside it
+is for reading only and knows both the OCI and the Docker spelling. A new document is made by ``encode`` once,
+and its bytes are then as fixed as received ones. Unknown members stay in ``raw``.
 
 Source: OCI image-spec config.md and manifest.md; Docker image specification v1.2 for ``Healthcheck``,
 ``OnBuild``, ``Shell`` and ``ArgsEscaped``.
@@ -57,12 +57,12 @@ class RunConfig:
         """The JSON object that stands for this; empty members are left out, as Docker's encoder does."""
         members: dict[str, Any] = {
             "User": self.user,
-            "ExposedPorts": dict.fromkeys(self.exposed_ports, {}),
+            "ExposedPorts": {port: {} for port in self.exposed_ports},
             "Env": list(self.env),
             "Entrypoint": None if self.entrypoint is None else list(self.entrypoint),
             "Cmd": None if self.cmd is None else list(self.cmd),
             "Healthcheck": dict(self.healthcheck) if self.healthcheck else None,
-            "Volumes": dict.fromkeys(self.volumes, {}),
+            "Volumes": {path: {} for path in self.volumes},
             "WorkingDir": self.working_dir,
             "Labels": dict(self.labels),
             "StopSignal": self.stop_signal,
@@ -70,7 +70,8 @@ class RunConfig:
             "Shell": None if self.shell is None else list(self.shell),
             "ArgsEscaped": self.args_escaped,
         }
-        return {name: value for name, value in members.items() if value or name == "Entrypoint" and value == []}
+        # An empty entrypoint is a statement: it resets what a parent image set.
+        return {key: value for key, value in members.items() if value or (key, value) == ("Entrypoint", [])}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,8 +148,8 @@ class Index:
     manifests: tuple[Descriptor, ...]
 
 
-def encode(document: Mapping[str, Any]) -> bytes:
-    """The bytes of a new document: compact, members in the order given, so that equal input gives equal bytes."""
+def encode(document: Mapping[str, Any] | list[Any]) -> bytes:
+    """The bytes of a new document: compact, members in the order given: equal input, equal bytes."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -179,7 +180,7 @@ def parse_image(raw: bytes) -> ImageDocument:
 
 
 def parse_manifest(raw: bytes, media_type: str = "") -> Manifest:
-    """The manifest in ``raw``; ``media_type`` is what its transport said, used where the document is silent."""
+    """The manifest in ``raw``; ``media_type``, from its transport, serves where the document is silent."""
     where = "image manifest"
     top = _object(raw, where)
     if top.get("schemaVersion") != 2:

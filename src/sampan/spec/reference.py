@@ -98,7 +98,7 @@ def parse(text: str) -> Reference:
 
 
 def with_tag(repository: str, tag: str) -> Reference:
-    """``repository`` with ``tag`` (``latest`` when empty); the way ``POST /images/{name}/tag`` names a target.
+    """``repository`` with ``tag`` (``latest`` when empty), as ``POST /images/{name}/tag`` names a target.
 
     InvalidArgument for a bad name or tag, and for a repository that carries a digest.
     """
@@ -119,7 +119,7 @@ def id_prefix(text: str) -> str | None:
 
 
 def _split_domain(text: str) -> tuple[str, str]:
-    """Docker's rule for what is a host: it has a dot, a colon or an upper-case letter, or is ``localhost``."""
+    """Docker's rule for what is a host: a dot, a colon or an upper-case letter, or ``localhost``."""
     head, slash, tail = text.partition("/")
     is_host = slash and (any(c in ".:[" for c in head) or head == "localhost" or head != head.lower())
     domain, rest = (head, tail) if is_host else (DEFAULT_DOMAIN, text)

@@ -1,0 +1,178 @@
+"""Content-addressed blobs: files whose names are the digests of their bytes.
+
+Laws: a blob becomes visible by one rename, after its bytes were hashed and reached the disk; so a name under
+``sha256/`` is always the truth. Everything unfinished lies in the store's temporary directory, which is
+emptied at start. All methods block; callers on the event loop use a thread for large blobs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+
+from sampan.errors import Internal, InvalidArgument
+from sampan.spec import digest as digests
+from sampan.spec.digest import Digest
+
+
+class BlobStore:
+    """Blobs below ``root``; ``temporary`` must be on the same file system and belong to images alone."""
+
+    def __init__(self, root: str, temporary: str) -> None:
+        self._directory = f"{root}/sha256"
+        self._temporary = temporary
+        os.makedirs(self._directory, mode=0o711, exist_ok=True)
+        os.makedirs(temporary, mode=0o700, exist_ok=True)
+
+    def path(self, digest: str) -> str:
+        """Where the blob lies, or would."""
+        return f"{self._directory}/{digests.hex_of(digest)}"
+
+    def has(self, digest: str) -> bool:
+        return os.path.exists(self.path(digest))
+
+    def size(self, digest: str) -> int:
+        """Bytes; Internal if the blob is missing."""
+        with _missing_is_internal(digest):
+            return os.stat(self.path(digest)).st_size
+
+    def read(self, digest: str) -> bytes:
+        """The bytes of a small blob, verified; Internal if it is missing or damaged."""
+        with _missing_is_internal(digest), open(self.path(digest), "rb") as file:
+            data = file.read()
+        if digests.of(data) != digest:
+            raise Internal(f"blob {digest} is damaged")
+        return data
+
+    def open(self, digest: str) -> int:
+        """A reading descriptor, the caller's to close; Internal if the blob is missing."""
+        with _missing_is_internal(digest):
+            return os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+
+    def digests(self) -> Iterator[Digest]:
+        """Every blob that is there."""
+        for name in os.listdir(self._directory):
+            if len(name) == digests.HEX_LENGTH:
+                yield Digest(f"sha256:{name}")
+
+    def put(self, data: bytes) -> Digest:
+        """Store a document; it is on the disk when this returns."""
+        digest = digests.of(data)
+        if not self.has(digest):
+            with self.workspace() as place:
+                part = Part(f"{place}/blob")
+                part.write(data)
+                part.close()
+                self.adopt(part)
+        return digest
+
+    def adopt(self, part: Part) -> Digest:
+        """Make a finished part a blob, which is on the disk when this returns. Idempotent."""
+        target = self.path(part.digest)
+        if part.path == target:
+            return part.digest
+        if os.path.exists(target):
+            part.move(target)
+            return part.digest
+        part.sync()
+        part.move(target)
+        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        return part.digest
+
+    def retire(self, digest: str) -> str | None:
+        """Take the blob out of the store at once: where its file waits to be unlinked, None if not here."""
+        place = tempfile.mktemp(prefix="retired-", dir=self._temporary)  # the directory is ours alone
+        try:
+            os.rename(self.path(digest), place)
+        except FileNotFoundError:
+            return None
+        return place
+
+    @contextlib.contextmanager
+    def workspace(self) -> Iterator[str]:
+        """A directory for parts, gone with all that is left in it when the context ends."""
+        with tempfile.TemporaryDirectory(dir=self._temporary) as place:
+            yield place
+
+
+class Part:
+    """A file that may become a blob: written and hashed piece by piece, then closed."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size = 0
+        self.head = b""
+        """The first bytes, enough to tell a compression."""
+        self._hash = hashlib.sha256()
+        self._digest: Digest | None = None
+        self._synced = False
+        self._place = threading.Lock()  # held while the file has no certain name
+        self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+
+    @property
+    def digest(self) -> Digest:
+        """Of all bytes; only after ``close``."""
+        if self._digest is None:
+            raise Internal(f"{self.path} is not finished")
+        return self._digest
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append ``data``."""
+        if len(self.head) < 8:
+            self.head += bytes(data[: 8 - len(self.head)])
+        self._hash.update(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        self.size += len(data)
+
+    def close(self) -> None:
+        """No more bytes come. Idempotent."""
+        if self._digest is None:
+            self._digest = Digest(f"sha256:{self._hash.hexdigest()}")
+            os.close(self._fd)
+
+    def open(self) -> int:
+        """A reading descriptor, the caller's to close."""
+        with self._place:
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def move(self, target: str) -> None:
+        """Give the file another name on the same file system."""
+        with self._place:
+            os.rename(self.path, target)
+            self.path = target
+
+    def sync(self) -> None:
+        """Wait until the bytes are on the disk. Idempotent."""
+        if self._synced:
+            return
+        fd = self.open()
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        self._synced = True
+
+    def read(self, limit: int) -> bytes:
+        """The bytes of a small part; InvalidArgument if there are more than ``limit``."""
+        if self.size > limit:
+            raise InvalidArgument(f"document of {self.size} bytes is larger than the limit of {limit}")
+        with os.fdopen(self.open(), "rb") as file:
+            return file.read()
+
+
+@contextlib.contextmanager
+def _missing_is_internal(digest: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise Internal(f"blob {digest} is missing") from error

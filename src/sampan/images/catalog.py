@@ -1,0 +1,345 @@
+"""The catalogue: which images are here and by what names.
+
+Theory: an image is its configuration document, kept as a blob; its id is that blob's digest. Names and
+relations are rows in the state database; everything is also in memory, and written through.
+
+Laws:
+- Write order: layers and blobs first, on the disk; then the rows, in one durable transaction. Whatever is not
+  in a row does not exist, and ``recover`` removes it.
+- A name leads to one image; giving it to another takes it from the first, which stays, perhaps nameless.
+- Removing an image removes its rows at once, and then, in the background, the files that nothing else needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from sampan.errors import Failure, NotFound
+from sampan.images.blobs import BlobStore
+from sampan.images.layers import Hold, LayerStore
+from sampan.images.model import Image, Layer
+from sampan.images.snapshots import Snapshots
+from sampan.spec import digest as digests
+from sampan.spec import image as documents
+from sampan.spec import reference as references
+from sampan.spec.digest import Digest
+from sampan.spec.reference import Reference
+from sampan.state import Database
+
+__all__ = ["Catalog", "Image", "NewImage"]
+
+
+class NewImage(msgspec.Struct, frozen=True, kw_only=True):
+    """An image to be kept: its configuration's bytes, its names, and the manifest that it came with."""
+
+    raw: bytes
+    names: tuple[Reference, ...] = ()
+    manifest: bytes | None = None
+
+
+DOCUMENT_LIMIT = 8 << 20
+"""Bytes of a configuration, manifest or index."""
+
+
+class Catalog:
+    """Images and their names. Build, then ``recover`` once before use."""
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        layers: LayerStore,
+        snapshots: Snapshots,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._database = database
+        self.blobs = blobs
+        self.layers = layers
+        self._snapshots = snapshots
+        self._clock = clock
+        self._images: dict[Digest, Image] = {}
+        self._names: dict[str, tuple[Reference, Digest]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._supply: Callable[[Reference], Awaitable[bool]] | None = None
+
+    # ------------------------------------------------------------------ reading
+
+    def __iter__(self) -> Iterator[Image]:
+        return iter(tuple(self._images.values()))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def get(self, image_id: str) -> Image | None:
+        """The image with exactly this id."""
+        return self._images.get(Digest(image_id))
+
+    def find(self, text: str) -> Image:
+        """By name[:tag], name@digest, id or unique id prefix, in Docker's order of trying.
+
+        InvalidArgument for what can be neither, NotFound for what is not here.
+        """
+        if digests.is_digest(text) or (
+            len(text) == digests.HEX_LENGTH and digests.is_digest(f"sha256:{text}")
+        ):
+            image = self._images.get(Digest(text if text.startswith("sha256:") else f"sha256:{text}"))
+            if image is None:
+                raise NotFound(f"No such image: {text if text.startswith('sha256:') else 'sha256:' + text}")
+            return image
+        reference = references.parse(text)
+        found = self._names.get(reference.tagged().canonical)
+        if found is None and reference.tag and reference.digest:
+            # A name with both is looked up by its digest alone, as Docker does.
+            found = self._names.get(f"{reference.name}@{reference.digest}")
+        if found is not None:
+            return self._images[found[1]]
+        return self._find_by_prefix(text, reference)
+
+    async def resolve(self, reference: str) -> Image:
+        """As ``find``; an image that the engine can make by itself is made."""
+        try:
+            return self.find(reference)
+        except NotFound:
+            if self._supply is None or references.id_prefix(reference):
+                raise
+            if not await self._supply(references.parse(reference).tagged()):
+                raise
+        return self.find(reference)
+
+    def supply_with(self, supply: Callable[[Reference], Awaitable[bool]]) -> None:
+        """Have ``supply`` make images that are asked for and missing; it says whether it did."""
+        self._supply = supply
+
+    def names_of(self, image_id: str) -> list[Reference]:
+        """All names of an image, tags and digests, sorted."""
+        found = [reference for reference, owner in self._names.values() if owner == image_id]
+        return sorted(found, key=lambda reference: reference.canonical)
+
+    def owner(self, reference: Reference) -> Image | None:
+        """The image that has exactly this name."""
+        found = self._names.get(reference.canonical)
+        return self._images[found[1]] if found else None
+
+    def children_of(self, image_id: str) -> list[Image]:
+        """Images built or committed here on top of this one."""
+        return [image for image in self._images.values() if image.config.parent == image_id]
+
+    def _find_by_prefix(self, text: str, reference: Reference) -> Image:
+        prefix = references.id_prefix(text)
+        if prefix:
+            found = [image for image in self._images.values() if image.id.startswith(f"sha256:{prefix}")]
+            if len(found) == 1:
+                return found[0]
+        raise NotFound(f"No such image: {reference.tagged().familiar}")
+
+    # ------------------------------------------------------------------ writing
+
+    async def add(self, new: Sequence[NewImage], hold: Hold) -> list[Image]:
+        """Keep images whose layers are held, all or none. Names are taken from whoever has them."""
+        images = []
+        for one in new:
+            for document in (one.raw, one.manifest):
+                if document is not None:
+                    hold.pin(digests.of(document))
+                    await asyncio.to_thread(self.blobs.put, document)
+            images.append(self._new_image(one))
+
+        def work(connection: sqlite3.Connection) -> None:
+            for one, image in zip(new, images, strict=True):
+                self.layers.insert(connection, image.chain)
+                _insert_image(connection, image)
+                _insert_names(connection, one.names, image.id)
+
+        await self._database.write(work)
+        for one, image in zip(new, images, strict=True):
+            self._images[image.id] = image
+            for name in one.names:
+                self._names[name.canonical] = (name, image.id)
+        self._later(self.layers.settle())
+        return images
+
+    def _new_image(self, one: NewImage) -> Image:
+        document = documents.parse_image(one.raw)
+        known = self._images.get(document.digest)
+        now = self._clock()
+        return self._image(
+            document,
+            manifest=digests.of(one.manifest) if one.manifest else (known.manifest if known else None),
+            loaded_ns=known.loaded_ns if known else now,
+            tagged_ns=now if one.names else (known.tagged_ns if known else 0),
+        )
+
+    async def tag(self, image: Image, reference: Reference) -> None:
+        """Give the image a name, taking it from whoever has it. Idempotent."""
+        tagged = msgspec.structs.replace(image, tagged_ns=self._clock())
+
+        def work(connection: sqlite3.Connection) -> None:
+            if not connection.execute("SELECT 1 FROM images WHERE id = ?", (image.id,)).fetchone():
+                raise NotFound(f"No such image: {image.id}")
+            _insert_names(connection, (reference,), image.id)
+            connection.execute("UPDATE images SET tagged_ns = ? WHERE id = ?", (tagged.tagged_ns, image.id))
+
+        await self._database.write(work)
+        if image.id in self._images:
+            self._images[image.id] = tagged
+            self._names[reference.canonical] = (reference, image.id)
+
+    async def untag(self, reference: Reference) -> None:
+        """Take a name away. Succeeds if it is already gone."""
+        key = reference.canonical
+        self._names.pop(key, None)
+        await self._database.write(
+            lambda connection: connection.execute("DELETE FROM image_references WHERE reference = ?", (key,))
+        )
+
+    async def remove(self, image: Image) -> list[Layer]:
+        """Remove an image and its names. Answers with the layers that go with it, topmost first.
+
+        The files go in the background; a crash leaves that to the next start.
+        """
+        self._images.pop(image.id, None)
+        for key in [key for key, (_, owner) in self._names.items() if owner == image.id]:
+            del self._names[key]
+        spare = await self._drop_layers(image)
+        self._drop_blobs(self._blobs_of([image], spare))
+        return spare
+
+    async def sweep(self, blobs: Iterable[Digest] = ()) -> list[Layer]:
+        """Remove layers that nothing needs, and of ``blobs`` and theirs what nothing needs.
+
+        For a failed load, after its hold is over, and for containers that went.
+        """
+        spare = await self._drop_layers(None)
+        self._drop_blobs({*blobs} | self._blobs_of([], spare))
+        return spare
+
+    async def close(self) -> None:
+        """Wait for what goes on in the background."""
+        while self._background:
+            await asyncio.gather(*self._background, return_exceptions=True)
+        await self.layers.drain()
+
+    async def _drop_layers(self, image: Image | None) -> list[Layer]:
+        """Delete the row of ``image`` and of every layer that nothing needs, in one transaction."""
+        tops = [top for other in self._images.values() if (top := other.chain_id)]
+        spare = self.layers.unneeded((*tops, *self._snapshots.parents()))
+
+        def work(connection: sqlite3.Connection) -> None:
+            if image is not None:
+                connection.execute("DELETE FROM images WHERE id = ?", (image.id,))
+            connection.executemany("DELETE FROM layers WHERE id = ?", [(layer.id,) for layer in spare])
+
+        # Forgotten before the wait: whoever needs one of them now unpacks it anew.
+        self.layers.forget(spare)
+        await self._database.write(work)
+        return spare
+
+    def _blobs_of(self, images: Iterable[Image], layers: Iterable[Layer]) -> set[Digest]:
+        gone = {layer.blob for layer in layers}
+        for image in images:
+            gone |= {image.id} | ({image.manifest} if image.manifest else set())
+        return gone
+
+    def _drop_blobs(self, candidates: set[Digest]) -> None:
+        """Take blobs that nothing needs out of the store now; unlink their files in the background.
+
+        On the loop's thread, so that whoever pins a blob does so before or after, never between.
+        """
+        spare = candidates - self._needed_blobs()
+        retired = [place for digest in spare if (place := self.blobs.retire(digest)) is not None]
+        if retired:
+            self._later(asyncio.to_thread(_unlink, retired))
+
+    def _needed_blobs(self) -> set[Digest]:
+        needed = {layer.blob for layer in self.layers} | set(self.layers.pinned)
+        for image in tuple(self._images.values()):
+            needed |= {image.id} | ({image.manifest} if image.manifest else set())
+        return needed
+
+    def _later(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # ------------------------------------------------------------------ start
+
+    async def recover(self, report: Callable[[str], None]) -> None:
+        """Read the rows, and remove what no row names. ``report`` gets one line for each thing lost."""
+        await self.layers.recover(report)
+        rows = self._database.read(lambda connection: connection.execute(_SELECT_IMAGES).fetchall())
+        for image_id, manifest, loaded_ns, tagged_ns in rows:
+            try:
+                document = documents.parse_image(self.blobs.read(image_id))
+                image = self._image(document, manifest=manifest, loaded_ns=loaded_ns, tagged_ns=tagged_ns)
+            except Failure as error:
+                report(f"image {image_id} is lost: {error}")
+                await self._forget_row(image_id)
+                continue
+            self._images[image.id] = image
+        for text, owner in self._database.read(
+            lambda connection: connection.execute(_SELECT_NAMES).fetchall()
+        ):
+            if owner in self._images:
+                reference = references.parse(text)
+                self._names[reference.canonical] = (reference, owner)
+        await self._drop_layers(None)
+        self._drop_blobs(set(self.blobs.digests()))
+        self._later(self.layers.settle())
+
+    async def _forget_row(self, image_id: str) -> None:
+        await self._database.write(
+            lambda connection: connection.execute("DELETE FROM images WHERE id = ?", (image_id,))
+        )
+
+    def _image(
+        self, document: documents.ImageDocument, *, manifest: Digest | None, loaded_ns: int, tagged_ns: int
+    ) -> Image:
+        chain = digests.chain_ids(document.diff_ids)
+        layers = [self.layers[chain_id] for chain_id in chain]
+        return Image(
+            id=document.digest,
+            config=document,
+            manifest=manifest,
+            chain=chain,
+            size=sum(layer.size for layer in layers),
+            max_id=max((max(layer.max_uid, layer.max_gid) for layer in layers), default=0),
+            loaded_ns=loaded_ns,
+            tagged_ns=tagged_ns,
+        )
+
+
+_SELECT_IMAGES = "SELECT id, manifest, loaded_ns, tagged_ns FROM images"
+_SELECT_NAMES = "SELECT reference, image_id FROM image_references"
+
+
+def _insert_image(connection: sqlite3.Connection, image: Image) -> None:
+    connection.execute(
+        "INSERT INTO images (id, manifest, loaded_ns, tagged_ns) VALUES (?, ?, ?, ?) ON CONFLICT (id)"
+        " DO UPDATE SET manifest = excluded.manifest, tagged_ns = excluded.tagged_ns",
+        (image.id, image.manifest, image.loaded_ns, image.tagged_ns),
+    )
+
+
+def _insert_names(connection: sqlite3.Connection, names: Iterable[Reference], image_id: str) -> None:
+    connection.executemany(
+        "INSERT INTO image_references (reference, image_id) VALUES (?, ?) ON CONFLICT (reference)"
+        " DO UPDATE SET image_id = excluded.image_id",
+        [(name.canonical, image_id) for name in names],
+    )
+
+
+def _unlink(paths: list[str]) -> None:
+    for path in paths:
+        os.unlink(path)
+
+
+def host_architecture() -> str:
+    """This machine's architecture in Go's words, as images name it."""
+    machine = os.uname().machine
+    return {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}.get(machine, machine)

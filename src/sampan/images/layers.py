@@ -1,0 +1,440 @@
+"""Unpacked layers: each once, shared by all images whose chain it is part of.
+
+Theory: a layer's directory is ``layers/<number>/fs``; numbers are short because the kernel takes the paths
+of all of a container's layers in one page. A layer is here once it is in the store's memory; it is *kept*
+once its row is committed, which happens together with the first image that needs it.
+
+Laws:
+- A layer that somebody holds, or that a kept image or a snapshot needs, is never removed; nor is one below it.
+- Directories are removed after their rows. A directory that no row names is removed at the next start.
+- A layer unpacked from a kept blob does not wait for the disk: its row carries the boot id, and after a power
+  loss (another boot id) it is unpacked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from sampan.errors import Internal, InvalidArgument
+from sampan.images import unpacking
+from sampan.images.blobs import BlobStore, Part
+from sampan.images.model import Layer
+from sampan.linux import tree
+from sampan.linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
+from sampan.spec import digest as digests
+from sampan.spec.digest import Digest
+from sampan.state import Database
+from sampan.wire import compression
+
+_COLUMNS = Layer.__struct_fields__
+_INSERT = f"INSERT OR IGNORE INTO layers ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+INIT = "init"
+"""The layer at the bottom of every root: mount points. Not an image's, so it has a word for a number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """Where a layer comes from: a part that becomes a blob before anyone sees the layer, or a blob."""
+
+    digest: Digest
+    size: int
+    compression: str
+    media_type: str
+    part: Part | None = None
+
+
+class LayerStore:
+    """Layers below ``root``. Build, then ``recover`` once before use."""
+
+    def __init__(
+        self,
+        root: str,
+        database: Database,
+        blobs: BlobStore,
+        *,
+        boot_id: str,
+        limits: unpacking.Limits = unpacking.NO_LIMITS,
+    ) -> None:
+        self.root = root
+        self._database = database
+        self._blobs = blobs
+        self._boot_id = boot_id
+        self._limits = limits
+        self._layers: dict[Digest, Layer] = {}
+        self._held: Counter[Digest] = Counter()
+        self.pinned: Counter[Digest] = Counter()
+        """Blobs that somebody is about to need."""
+        self._locks: dict[Digest, asyncio.Lock] = {}
+        self._workers = asyncio.Semaphore(max(2, os.cpu_count() or 1))
+        self._next = 1
+        self._removals: set[asyncio.Task[None]] = set()
+        os.makedirs(root, mode=0o711, exist_ok=True)
+
+    # ------------------------------------------------------------------ what is here
+
+    def get(self, chain_id: Digest) -> Layer | None:
+        return self._layers.get(chain_id)
+
+    def __getitem__(self, chain_id: Digest) -> Layer:
+        layer = self._layers.get(chain_id)
+        if layer is None:
+            raise Internal(f"layer {chain_id} is missing")
+        return layer
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(tuple(self._layers.values()))
+
+    def directory(self, layer: Layer) -> str:
+        """The layer's files, absolute."""
+        return f"{self.root}/{layer.id}/fs"
+
+    def chain(self, chain_id: Digest | None) -> list[Layer]:
+        """The layer and all below it, topmost first."""
+        found: list[Layer] = []
+        while chain_id is not None:
+            layer = self[chain_id]
+            found.append(layer)
+            chain_id = layer.parent
+        return found
+
+    # ------------------------------------------------------------------ making
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[Hold]:
+        """A hold on layers and blobs while an image is put together."""
+        hold = Hold(self._held, self.pinned)
+        try:
+            yield hold
+        finally:
+            hold.end()
+
+    async def obtain_chain(
+        self,
+        hold: Hold,
+        steps: Sequence[tuple[Digest, Archive]],
+        report: Callable[[Digest, Archive], None],
+    ) -> tuple[Digest, ...]:
+        """The layers of an image, bottom first, as (diff id, archive); unpacked side by side where missing.
+
+        Answers with the chain ids. ``report`` is called for each layer when it begins to be unpacked.
+        InvalidArgument if an archive is bad or is another layer than promised; nothing of it stays then.
+        """
+        chain = digests.chain_ids(diff_id for diff_id, _ in steps)
+        tasks: list[asyncio.Task[Layer]] = []
+        try:
+            for (diff_id, archive), chain_id in zip(steps, chain, strict=True):
+                below = tasks[-1] if tasks else None
+                making = self._obtain(hold, chain_id, diff_id, archive, below, report)
+                tasks.append(asyncio.create_task(making))
+            # The first failure, in the order of layers, is the one to tell.
+            for task in tasks:
+                await task
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return chain
+
+    async def _obtain(
+        self,
+        hold: Hold,
+        chain_id: Digest,
+        diff_id: Digest,
+        archive: Archive,
+        below: asyncio.Task[Layer] | None,
+        report: Callable[[Digest, Archive], None],
+    ) -> Layer:
+        lock = self._locks.setdefault(chain_id, asyncio.Lock())
+        try:
+            async with lock:
+                layer = self._layers.get(chain_id)
+                if layer is None:
+                    report(diff_id, archive)
+                    layer = await self._make(hold, chain_id, diff_id, archive, below)
+                hold.add(layer)
+                return layer
+        finally:
+            if not lock.locked():
+                self._locks.pop(chain_id, None)
+
+    async def _make(
+        self,
+        hold: Hold,
+        chain_id: Digest,
+        diff_id: Digest,
+        archive: Archive,
+        below: asyncio.Task[Layer] | None,
+    ) -> Layer:
+        """Unpack, and make the blob last, before the layer is seen by anyone."""
+        number, self._next = self._next, self._next + 1
+        hold.pin(archive.digest)
+        try:
+            part = archive.part
+            syncing = asyncio.create_task(asyncio.to_thread(part.sync)) if part else None
+            try:
+                unpacked = await self._extract(number, diff_id, archive)
+            finally:
+                if syncing is not None:
+                    await asyncio.gather(syncing, return_exceptions=True)
+            parent = await asyncio.shield(below) if below is not None else None
+            self._dress(number, parent.chain_id if parent else None, unpacked.implied)
+            if part is not None:
+                await asyncio.to_thread(self._blobs.adopt, part)
+        except BaseException:
+            self._discard([number])
+            raise
+        layer = Layer(
+            id=number,
+            chain_id=chain_id,
+            diff_id=diff_id,
+            parent=parent.chain_id if parent else None,
+            blob=archive.digest,
+            media_type=archive.media_type,
+            blob_size=archive.size,
+            size=unpacked.size,
+            max_uid=unpacked.max_uid,
+            max_gid=unpacked.max_gid,
+            boot=self._boot_id,
+        )
+        self._layers[chain_id] = layer
+        return layer
+
+    async def _extract(self, number: int, diff_id: Digest, archive: Archive) -> unpacking.UnpackedLayer:
+        """Unpack into the directory of ``number`` and check that it is ``diff_id``."""
+        directory = f"{self.root}/{number}/fs"
+        os.mkdir(f"{self.root}/{number}", 0o700)
+        os.mkdir(directory, 0o755)
+        hashed = bool(archive.compression)
+        fd = archive.part.open() if archive.part else self._blobs.open(archive.digest)
+        try:
+            async with self._workers:
+                answer = await unpacking.unpack(
+                    fd, directory, compression=archive.compression, hashed=hashed, limits=self._limits
+                )
+        finally:
+            os.close(fd)
+        if answer.unpacked is None:
+            raise Internal("unpack process gave no result")
+        found = answer.digest if hashed else archive.digest
+        if found != diff_id:
+            raise InvalidArgument(f"wrong diff id calculated on extraction: {found}, expected {diff_id}")
+        return answer.unpacked
+
+    def _dress(self, number: int, parent: Digest | None, implied: list[str]) -> None:
+        below = [self.directory(layer) for layer in self.chain(parent)]
+        _dress_implied(f"{self.root}/{number}/fs", below, implied)
+
+    def insert(self, connection: sqlite3.Connection, chain_ids: Iterable[Digest]) -> None:
+        """Write the rows of layers, within the transaction that keeps their image."""
+        connection.executemany(_INSERT, [msgspec.structs.astuple(self[chain_id]) for chain_id in chain_ids])
+
+    async def settle(self) -> None:
+        """Wait until every layer of this boot is on the disk, and note it."""
+        pending = [layer for layer in self if layer.boot is not None]
+        if not pending:
+            return
+        await asyncio.to_thread(_sync_file_system, self.root)
+        ids = [(layer.id,) for layer in pending]
+        await self._database.write(
+            lambda connection: connection.executemany("UPDATE layers SET boot = NULL WHERE id = ?", ids)
+        )
+        for layer in pending:
+            if self._layers.get(layer.chain_id) is layer:
+                self._layers[layer.chain_id] = msgspec.structs.replace(layer, boot=None)
+
+    # ------------------------------------------------------------------ removing
+
+    def unneeded(self, needed: Iterable[Digest]) -> list[Layer]:
+        """The layers that neither ``needed`` chains nor holds reach, topmost first."""
+        reached: set[Digest] = set()
+        for chain_id in (*needed, *self._held):
+            step: Digest | None = chain_id
+            while step is not None and step not in reached and (layer := self._layers.get(step)):
+                reached.add(step)
+                step = layer.parent
+        spare = [layer for layer in self._layers.values() if layer.chain_id not in reached]
+        return sorted(spare, key=self._depth, reverse=True)
+
+    def forget(self, layers: Iterable[Layer]) -> None:
+        """Drop layers whose rows are gone, and their directories in the background."""
+        layers = tuple(layers)
+        for layer in layers:
+            self._layers.pop(layer.chain_id, None)
+        self._discard([layer.id for layer in layers])
+
+    async def drain(self) -> None:
+        """Wait for removals that are under way."""
+        while self._removals:
+            await asyncio.gather(*self._removals, return_exceptions=True)
+
+    def _depth(self, layer: Layer) -> int:
+        depth, parent = 0, layer.parent
+        while parent is not None and (below := self._layers.get(parent)):
+            depth, parent = depth + 1, below.parent
+        return depth
+
+    def _discard(self, numbers: Iterable[int]) -> None:
+        numbers = tuple(numbers)
+        if not numbers:
+            return
+        task = asyncio.create_task(asyncio.to_thread(_remove_directories, self.root, numbers))
+        self._removals.add(task)
+        task.add_done_callback(self._removals.discard)
+
+    # ------------------------------------------------------------------ start
+
+    async def recover(self, report: Callable[[str], None]) -> None:
+        """Read the rows, remove directories without one, unpack again what a power loss may have taken.
+
+        A layer that cannot be unpacked again loses its row; ``report`` gets one line about it.
+        """
+        query = f"SELECT {', '.join(_COLUMNS)} FROM layers ORDER BY id"
+        rows = self._database.read(lambda connection: connection.execute(query).fetchall())
+        layers = [Layer(**dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+        names = {name for name in os.listdir(self.root) if name.isdigit()}
+        stray = names - {str(layer.id) for layer in layers}
+        self._next = max((int(name) for name in names), default=0) + 1
+        await asyncio.to_thread(_remove_directories, self.root, tuple(map(int, stray)))
+        for layer in layers:
+            self._layers[layer.chain_id] = layer
+        for layer in layers:
+            lost = layer.boot not in (None, self._boot_id)
+            if lost or not os.path.isdir(self.directory(layer)):
+                await self._restore(layer, report)
+
+    async def _restore(self, layer: Layer, report: Callable[[str], None]) -> None:
+        await asyncio.to_thread(_remove_directories, self.root, (layer.id,))
+        archive = Archive(
+            digest=layer.blob,
+            size=layer.blob_size,
+            compression=await asyncio.to_thread(_detect, self._blobs.path(layer.blob)),
+            media_type=layer.media_type,
+        )
+        try:
+            unpacked = await self._extract(layer.id, layer.diff_id, archive)
+            self._dress(layer.id, layer.parent, unpacked.implied)
+        except (Internal, InvalidArgument, OSError) as error:
+            report(f"layer {layer.chain_id} is lost: {error}")
+            await asyncio.to_thread(_remove_directories, self.root, (layer.id,))
+            del self._layers[layer.chain_id]
+            await self._database.write(
+                lambda connection: connection.execute("DELETE FROM layers WHERE id = ?", (layer.id,))
+            )
+            return
+        self._layers[layer.chain_id] = msgspec.structs.replace(layer, boot=self._boot_id)
+        await self._database.write(
+            lambda connection: connection.execute(
+                "UPDATE layers SET boot = ? WHERE id = ?", (self._boot_id, layer.id)
+            )
+        )
+
+
+class Hold:
+    """Layers and blobs that must stay until the hold is over."""
+
+    def __init__(self, held: Counter[Digest], pinned: Counter[Digest]) -> None:
+        self._held = held
+        self._pinned = pinned
+        self.chain_ids: list[Digest] = []
+        self.blobs: list[Digest] = []
+
+    def add(self, layer: Layer) -> None:
+        """Keep the layer, and those below it."""
+        self._held[layer.chain_id] += 1
+        self.chain_ids.append(layer.chain_id)
+
+    def pin(self, blob: Digest) -> None:
+        """Keep a blob from being removed, whether it is there yet or not."""
+        self._pinned[blob] += 1
+        self.blobs.append(blob)
+
+    def end(self) -> None:
+        """Let go of everything."""
+        self._held.subtract(self.chain_ids)
+        self._pinned.subtract(self.blobs)
+        for counter in (self._held, self._pinned):
+            for digest in [digest for digest, count in counter.items() if count <= 0]:
+                del counter[digest]
+
+
+def boot_id() -> str:
+    """The kernel's name for the time since it started."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _dress_implied(directory: str, below: list[str], implied: list[str]) -> None:
+    """Give directories that only a member's path named the looks of those they cover in the layers below."""
+    if not below:
+        return
+    lowers = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in below]
+    root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for path in reversed(implied):
+            for lower in lowers:
+                looks = _looks(lower, path)
+                if looks is not None:
+                    _dress(root, path, looks)
+                    break
+    finally:
+        for fd in (*lowers, root):
+            os.close(fd)
+
+
+def _looks(root: int, path: str) -> os.stat_result | None:
+    try:
+        fd = openat2(root, path, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
+    except OSError:
+        return None
+    try:
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
+
+
+def _dress(root: int, path: str, looks: os.stat_result) -> None:
+    try:
+        fd = openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
+    except OSError:
+        return  # replaced by a later member
+    try:
+        os.fchown(fd, looks.st_uid, looks.st_gid)
+        os.fchmod(fd, looks.st_mode & 0o7777)
+        os.utime(fd, ns=(looks.st_atime_ns, looks.st_mtime_ns))
+    finally:
+        os.close(fd)
+
+
+def _remove_directories(root: str, numbers: tuple[int, ...]) -> None:
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for number in numbers:
+            tree.remove_tree(fd, str(number))
+    finally:
+        os.close(fd)
+
+
+def _detect(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return compression.detect(file.read(compression.MAGIC_LENGTH))
+    except OSError:
+        return ""
+
+
+def _sync_file_system(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
+            raise Internal(f"sync of {path} failed: {os.strerror(ctypes.get_errno())}")
+    finally:
+        os.close(fd)

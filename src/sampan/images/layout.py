@@ -1,0 +1,219 @@
+"""What an archive of images means: docker-save layouts, old and new, and OCI image layouts.
+
+Theory: ``manifest.json`` lists images with their configuration, names and layer files (Docker image spec
+v1.2). ``index.json`` leads through manifests, perhaps through further indexes by platform, to blobs named by
+digest (OCI image-layout). An archive with both is read by the first, and keeps the manifests of the second.
+
+Laws: a blob named by digest must have that digest, and the size that its descriptor says; what an index does
+not lead to is ignored; an index that leads to itself is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sampan.errors import InvalidArgument
+from sampan.images.blobs import Part
+from sampan.images.catalog import DOCUMENT_LIMIT, host_architecture
+from sampan.images.spool import Spool
+from sampan.spec import digest as digests
+from sampan.spec import image as documents
+from sampan.spec import reference as references
+from sampan.spec.image import Descriptor, ImageDocument, Manifest
+from sampan.spec.reference import Reference
+
+NAME_ANNOTATION = "io.containerd.image.name"
+REF_ANNOTATION = "org.opencontainers.image.ref.name"
+_BLOBS = "blobs/sha256/"
+_DEPTH = 4
+_MANIFEST_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One image of an archive. ``layers`` are bottom first, as many as the document has diff ids."""
+
+    document: ImageDocument
+    names: tuple[Reference, ...]
+    layers: tuple[Part, ...]
+    media_types: tuple[str, ...]
+    manifest: bytes | None
+
+
+def read(spool: Spool) -> list[Found]:
+    """The images of an archive; InvalidArgument names what is missing or contradicts itself."""
+    if spool.part("manifest.json") is not None:
+        return list(_docker_images(spool))
+    if spool.part("index.json") is not None:
+        return list(_oci_images(spool))
+    if spool.part("repositories") is not None:
+        raise InvalidArgument("invalid archive: the format of Docker before 1.10 is not supported")
+    raise InvalidArgument("invalid archive: neither manifest.json nor index.json is in it")
+
+
+# ---------------------------------------------------------------------- docker save
+
+
+def _docker_images(spool: Spool) -> Iterator[Found]:
+    entries = _json(spool, "manifest.json")
+    if not isinstance(entries, list) or not entries:
+        raise InvalidArgument("manifest.json: not a list of images")
+    manifests = {manifest.config.digest: manifest for manifest in _manifests(spool)}
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("Config"), str):
+            raise InvalidArgument("manifest.json: an image without Config")
+        document = _image(_bytes(spool, entry["Config"]), entry["Config"])
+        paths = _strings(entry.get("Layers"), "Layers")
+        _check_count(document, len(paths))
+        layers = tuple(_part(spool, path) for path in paths)
+        manifest = manifests.get(document.digest)
+        if manifest is not None and [part.digest for part in layers] != [d.digest for d in manifest.layers]:
+            manifest = None  # another form of the same image
+        yield Found(
+            document=document,
+            names=tuple(
+                references.parse(name).tagged() for name in _strings(entry.get("RepoTags"), "RepoTags")
+            ),
+            layers=layers,
+            media_types=_media_types(manifest, layers),
+            manifest=manifest.raw if manifest else None,
+        )
+
+
+def _manifests(spool: Spool) -> Iterator[Manifest]:
+    """The manifests that an archive holds besides ``manifest.json``, as far as they are readable."""
+    if spool.part("index.json") is None:
+        return
+    for descriptor, _ in _walk(spool, _index(spool), 0):
+        if spool.part(_BLOBS + digests.hex_of(descriptor.digest)) is not None:
+            yield documents.parse_manifest(_blob(spool, descriptor), descriptor.media_type)
+
+
+def _media_types(manifest: Manifest | None, layers: Sequence[Part]) -> tuple[str, ...]:
+    if manifest is not None:
+        return tuple(descriptor.media_type for descriptor in manifest.layers)
+    return ("",) * len(layers)
+
+
+# ---------------------------------------------------------------------- OCI layout
+
+
+def _oci_images(spool: Spool) -> Iterator[Found]:
+    found = 0
+    for descriptor, name in _select(list(_walk(spool, _index(spool), 0))):
+        manifest = documents.parse_manifest(_blob(spool, descriptor), descriptor.media_type)
+        document = _image(_blob(spool, manifest.config), manifest.config.digest)
+        layers = tuple(_blob_part(spool, layer) for layer in manifest.layers)
+        _check_count(document, len(layers))
+        found += 1
+        yield Found(
+            document=document,
+            names=_names(name),
+            layers=layers,
+            media_types=_media_types(manifest, layers),
+            manifest=manifest.raw,
+        )
+    if not found:
+        raise InvalidArgument("invalid archive: index.json leads to no image for this platform")
+
+
+def _index(spool: Spool) -> documents.Index:
+    return documents.parse_index(spool.document("index.json", DOCUMENT_LIMIT))
+
+
+def _walk(
+    spool: Spool, index: documents.Index, depth: int, name: str = ""
+) -> Iterator[tuple[Descriptor, str]]:
+    """Every manifest below an index with the name that leads to it."""
+    if depth > _DEPTH:
+        raise InvalidArgument("invalid archive: an image index leads too deep, or to itself")
+    for count, descriptor in enumerate(index.manifests):
+        if count >= _MANIFEST_LIMIT:
+            raise InvalidArgument(f"invalid archive: an image index of more than {_MANIFEST_LIMIT} entries")
+        annotations = descriptor.annotations
+        own = annotations.get(NAME_ANNOTATION) or annotations.get(REF_ANNOTATION) or name
+        if descriptor.media_type in documents.INDEXES:
+            if spool.part(_BLOBS + digests.hex_of(descriptor.digest)) is not None:
+                below = documents.parse_index(_blob(spool, descriptor))
+                yield from _walk(spool, below, depth + 1, own)
+        elif descriptor.media_type in documents.MANIFESTS:
+            yield descriptor, own
+
+
+def _select(entries: list[tuple[Descriptor, str]]) -> Iterator[tuple[Descriptor, str]]:
+    """Of several platforms under one name, this machine's; entries without a platform are taken."""
+    here = host_architecture()
+    for descriptor, name in entries:
+        platform = descriptor.platform
+        if platform is None or (platform.get("os"), platform.get("architecture")) == ("linux", here):
+            yield descriptor, name
+        elif len(entries) == 1:
+            yield descriptor, name  # the only one there is
+
+
+def _names(name: str) -> tuple[Reference, ...]:
+    """The name that an annotation gives; a bare tag says nothing of the repository and is passed over."""
+    if ":" not in name and "/" not in name:
+        return ()
+    reference = references.parse(name)
+    return () if reference.digest and not reference.tag else (reference.tagged(),)
+
+
+# ---------------------------------------------------------------------- members
+
+
+def _blob(spool: Spool, descriptor: Descriptor) -> bytes:
+    return _blob_part(spool, descriptor).read(DOCUMENT_LIMIT)
+
+
+def _blob_part(spool: Spool, descriptor: Descriptor) -> Part:
+    part = _part(spool, _BLOBS + digests.hex_of(descriptor.digest))
+    if part.size != descriptor.size:
+        raise InvalidArgument(f"blob {descriptor.digest}: {part.size} bytes, expected {descriptor.size}")
+    return part
+
+
+def _part(spool: Spool, path: str) -> Part:
+    """A member, whose digest is checked where its name claims one."""
+    part = spool.part(path)
+    if part is None:
+        raise InvalidArgument(f"invalid archive: {json.dumps(path)} is missing")
+    claimed = path.removeprefix("./").removeprefix(_BLOBS)
+    if claimed != path and len(claimed) == digests.HEX_LENGTH and part.digest != f"sha256:{claimed}":
+        raise InvalidArgument(f"blob sha256:{claimed}: digest is {part.digest}")
+    return part
+
+
+def _bytes(spool: Spool, path: str) -> bytes:
+    return _part(spool, path).read(DOCUMENT_LIMIT)
+
+
+def _check_count(document: ImageDocument, found: int) -> None:
+    expected = len(document.diff_ids)
+    if found != expected:
+        raise InvalidArgument(f"invalid manifest, layers length mismatch: expected {expected}, got {found}")
+
+
+def _image(raw: bytes, where: str) -> ImageDocument:
+    try:
+        return documents.parse_image(raw)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{where}: {error}") from error
+
+
+def _json(spool: Spool, path: str) -> Any:
+    try:
+        return json.loads(_bytes(spool, path))
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"{path}: invalid JSON: {error}") from error
+
+
+def _strings(value: object, what: str) -> list[str]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InvalidArgument(f"manifest.json: {what} is not a list of strings")
+    return value

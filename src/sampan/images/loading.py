@@ -1,0 +1,182 @@
+"""Load and import: from a stream of bytes to kept images.
+
+Law: all images of an archive become visible together, after every layer is unpacked and every digest was
+checked; whatever goes wrong before leaves nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from sampan.errors import InvalidArgument
+from sampan.images import layout
+from sampan.images.blobs import Part
+from sampan.images.catalog import Catalog, NewImage
+from sampan.images.layers import Archive, Hold
+from sampan.images.model import Image, Progress
+from sampan.images.spool import Spool
+from sampan.spec import digest as digests
+from sampan.spec import image as documents
+from sampan.spec.digest import Digest
+from sampan.spec.reference import Reference
+from sampan.wire import compression
+
+T = TypeVar("T")
+
+_BATCH = 1 << 20  # bytes handed to the writing thread at once
+
+
+async def load(
+    catalog: Catalog, body: AsyncIterable[bytes], report: Callable[[Progress], None]
+) -> list[NewImage]:
+    """Load an archive of images and answer with those that are now kept.
+
+    InvalidArgument for a bad archive; nothing of it is kept then.
+    """
+    with catalog.blobs.workspace() as workspace:
+        spool = Spool(workspace)
+        try:
+            await pump(body, spool.feed)
+            await asyncio.to_thread(spool.finish)
+        finally:
+            spool.close()
+        found = await asyncio.to_thread(layout.read, spool)
+
+        def tell(diff_id: Digest, archive: Archive) -> None:
+            size, short = archive.size, digests.short(diff_id)
+            report(Progress(status="Loading layer", id=short, current=size, total=size))
+
+        async def work(hold: Hold) -> list[NewImage]:
+            new = []
+            for one in found:
+                await catalog.layers.obtain_chain(hold, _steps(one), tell)
+                new.append(NewImage(raw=one.document.raw, names=one.names, manifest=one.manifest))
+            await catalog.add(new, hold)
+            return new
+
+        return await _or_sweep(catalog, work)
+
+
+def _steps(one: layout.Found) -> list[tuple[Digest, Archive]]:
+    archives = [_archive(part, kind) for part, kind in zip(one.layers, one.media_types, strict=True)]
+    return list(zip(one.document.diff_ids, archives, strict=True))
+
+
+async def add_layer_image(
+    catalog: Catalog,
+    body: AsyncIterable[bytes],
+    describe: Callable[[Digest], bytes],
+    names: tuple[Reference, ...],
+) -> Image:
+    """Keep an image of one layer, whose tar (compressed or not) is ``body``.
+
+    ``describe`` makes the configuration from the layer's diff id. InvalidArgument for a bad archive; nothing
+    of it is kept then.
+    """
+    with catalog.blobs.workspace() as workspace:
+        layer = _Plain(f"{workspace}/layer")
+        try:
+            await pump(body, layer.feed)
+            await asyncio.to_thread(layer.finish)
+        finally:
+            layer.close()
+        part = layer.part
+        raw = describe(part.digest)
+
+        async def work(hold: Hold) -> Image:
+            await catalog.layers.obtain_chain(hold, [(part.digest, _archive(part, ""))], _silent)
+            return (await catalog.add([NewImage(raw=raw, names=names)], hold))[0]
+
+        return await _or_sweep(catalog, work)
+
+
+async def pump(body: AsyncIterable[bytes], feed: Callable[[Iterable[bytes]], None]) -> None:
+    """Feed a stream to a thread in batches, receiving the next while the last is written."""
+    batch: list[bytes] = []
+    size = 0
+    writing: asyncio.Task[None] | None = None
+    try:
+        async for data in body:
+            batch.append(bytes(data))
+            size += len(data)
+            if size >= _BATCH:
+                if writing is not None:
+                    await writing
+                writing = asyncio.create_task(asyncio.to_thread(feed, batch))
+                batch, size = [], 0
+        if writing is not None:
+            await writing
+        await asyncio.to_thread(feed, batch)
+    except BaseException:
+        if writing is not None:
+            await asyncio.gather(writing, return_exceptions=True)
+        raise
+
+
+async def _or_sweep(catalog: Catalog, work: Callable[[Hold], Awaitable[T]]) -> T:
+    """Do ``work`` with a hold; if it fails, remove what it has made."""
+    try:
+        with catalog.layers.holding() as hold:
+            return await work(hold)
+    except BaseException:
+        await asyncio.shield(catalog.sweep(hold.blobs))
+        raise
+
+
+def _silent(diff_id: Digest, archive: Archive) -> None:
+    """No progress is told."""
+
+
+def _archive(part: Part, media_type: str) -> Archive:
+    kind = compression.detect(part.head)
+    suffixes = {"gzip": "+gzip", "zstd": "+zstd", "": ""}
+    if kind not in suffixes and not media_type:
+        media_type = f"{documents.OCI_LAYER}+{kind}"
+    return Archive(
+        digest=part.digest,
+        size=part.size,
+        compression=kind,
+        media_type=media_type or documents.OCI_LAYER + suffixes[kind],
+        part=part,
+    )
+
+
+class _Plain:
+    """A layer's tar as it arrives, written without its compression, as ``import`` keeps it."""
+
+    def __init__(self, path: str) -> None:
+        self.part = Part(path)
+        self._head = b""
+        self._started = False
+        self._decompressor: compression.Decompressor | None = None
+
+    def feed(self, pieces: Iterable[bytes]) -> None:
+        for data in pieces:
+            if not self._started:
+                data = self._head = self._head + data
+                if len(data) < compression.MAGIC_LENGTH:
+                    continue
+                self._start()
+            if self._decompressor is None:
+                self.part.write(data)
+            else:
+                for piece in self._decompressor.feed(data):
+                    self.part.write(piece)
+
+    def finish(self) -> None:
+        if self._head and not self._started:
+            raise InvalidArgument("invalid archive: unexpected end of archive")
+        if self._decompressor is not None:
+            self._decompressor.finish()
+        self.part.close()
+
+    def close(self) -> None:
+        self.part.close()
+
+    def _start(self) -> None:
+        self._started = True
+        if kind := compression.detect(self._head):
+            self._decompressor = compression.Decompressor(kind)
+        self._head = b""

@@ -1,0 +1,132 @@
+"""Save: kept images as one tar stream that is a docker-save archive and an OCI layout at once.
+
+Laws: the same images give the same bytes, whenever and in whatever order of loading: members are sorted,
+times are zero, and blobs go out as they came in. What is streamed is held, so that removing an image meanwhile
+breaks nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
+
+from sampan.images.catalog import Catalog
+from sampan.images.layout import NAME_ANNOTATION, REF_ANNOTATION
+from sampan.images.model import Image, Layer
+from sampan.spec import digest as digests
+from sampan.spec import image as documents
+from sampan.spec.digest import Digest
+from sampan.spec.image import Descriptor
+from sampan.spec.reference import Reference
+from sampan.wire import tar
+
+_CHUNK = 1 << 20
+
+
+async def save(
+    catalog: Catalog, selection: Sequence[tuple[Image, tuple[Reference, ...]]]
+) -> AsyncIterator[bytes]:
+    """The archive of images with the names that each is saved under."""
+    with catalog.layers.holding() as hold:
+        for image, _ in selection:
+            for layer in catalog.layers.chain(image.chain_id):
+                hold.add(layer)
+                hold.pin(layer.blob)
+        documents_by_path, blobs = _contents(catalog, selection)
+        directories = (b"blobs/", b"blobs/sha256/")
+        for name in directories:
+            yield tar.header(tar.Member(name=name, kind=tar.DIRECTORY, mode=0o755))
+        for path in sorted({*documents_by_path, *blobs}):
+            name = path.encode()
+            if path in documents_by_path:
+                data = documents_by_path[path]
+                yield tar.header(tar.Member(name=name, size=len(data))) + data + bytes(tar.padding(len(data)))
+                continue
+            yield tar.header(tar.Member(name=name, size=blobs[path].blob_size))
+            async for data in _blob(catalog, blobs[path]):
+                yield data
+            yield bytes(tar.padding(blobs[path].blob_size))
+        yield tar.END
+
+
+async def _blob(catalog: Catalog, layer: Layer) -> AsyncIterator[bytes]:
+    fd = catalog.blobs.open(layer.blob)
+    try:
+        while data := await asyncio.to_thread(os.read, fd, _CHUNK):
+            yield data
+    finally:
+        os.close(fd)
+
+
+def _contents(
+    catalog: Catalog, selection: Iterable[tuple[Image, tuple[Reference, ...]]]
+) -> tuple[dict[str, bytes], dict[str, Layer]]:
+    """The archive's documents by path, and the layers by the paths of their blobs."""
+    files: dict[str, bytes] = {"oci-layout": documents.encode({"imageLayoutVersion": "1.0.0"})}
+    blobs: dict[str, Layer] = {}
+    listing: list[dict[str, Any]] = []
+    index: list[dict[str, Any]] = []
+    repositories: dict[str, dict[str, str]] = {}
+    for image, names in sorted(selection, key=lambda one: one[0].id):
+        layers = catalog.layers.chain(image.chain_id)[::-1]
+        for layer in layers:
+            blobs[_path(layer.blob)] = layer
+        raw, media_type = manifest_of(catalog, image, layers)
+        files[_path(image.id)] = image.config.raw
+        files[_path(digests.of(raw))] = raw
+        listing.append(
+            {
+                "Config": _path(image.id),
+                "RepoTags": [name.familiar for name in names] or None,
+                "Layers": [_path(layer.blob) for layer in layers],
+            }
+        )
+        index += _index_entries(raw, media_type, names)
+        for name in names:
+            if layers and name.tag:
+                repositories.setdefault(name.familiar_name, {})[name.tag] = digests.hex_of(layers[-1].blob)
+    files["manifest.json"] = documents.encode(listing)
+    files["index.json"] = documents.encode(
+        {"schemaVersion": 2, "mediaType": documents.OCI_INDEX, "manifests": index}
+    )
+    if repositories:
+        files["repositories"] = documents.encode(repositories)
+    return files, blobs
+
+
+def manifest_of(catalog: Catalog, image: Image, layers: Sequence[Layer]) -> tuple[bytes, str]:
+    """The manifest that the image came with, or one made for it; and its media type."""
+    if image.manifest is not None:
+        raw = catalog.blobs.read(image.manifest)
+        return raw, documents.parse_manifest(raw).media_type
+    config = Descriptor(media_type=documents.OCI_CONFIG, digest=image.id, size=len(image.config.raw))
+    descriptors = [
+        Descriptor(media_type=layer.media_type, digest=layer.blob, size=layer.blob_size) for layer in layers
+    ]
+    raw = documents.encode(
+        {
+            "schemaVersion": 2,
+            "mediaType": documents.OCI_MANIFEST,
+            "config": config.document(),
+            "layers": [descriptor.document() for descriptor in descriptors],
+        }
+    )
+    return raw, documents.OCI_MANIFEST
+
+
+def _index_entries(raw: bytes, media_type: str, names: Sequence[Reference]) -> list[dict[str, Any]]:
+    """One entry for each name; an image without names has one entry without."""
+    digest = digests.of(raw)
+    annotations: list[dict[str, str]] = [
+        {NAME_ANNOTATION: name.canonical, REF_ANNOTATION: name.tag or ""} for name in names
+    ]
+    return [
+        Descriptor(media_type=media_type, digest=digest, size=len(raw), annotations=notes).document()
+        for notes in annotations or [{}]
+    ]
+
+
+def _path(digest: Digest) -> str:
+    return f"blobs/sha256/{digests.hex_of(digest)}"

@@ -1,0 +1,155 @@
+"""Snapshots: a container's root as directories. They are described here and mounted by its keeper.
+
+Theory: the writable directory ``snapshots/<key>/fs`` lies over the image's layers, and those over the *init
+layer*, which holds the mount points that every container needs and that an image may lack. A key is the
+container's id. What a snapshot stands on is recorded in the snapshot itself, as the target of the link
+``parent``: so it can be mounted, and keeps its layers, when its image has been removed.
+
+Law: a snapshot is made before the container's row is written, and removed after it is gone; what no container
+names is removed at start by the engine, which asks for ``keys``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Iterable
+
+from sampan.errors import Conflict, Internal
+from sampan.images.layers import INIT, LayerStore
+from sampan.images.model import Image
+from sampan.linux import tree
+from sampan.sandbox.messages import RootFilesystem
+from sampan.spec.digest import Digest
+
+_NO_LAYERS = "scratch"
+_PARENT = "parent"
+
+_MOUNT_DIRECTORIES = ("dev", "proc", "sys", "etc")
+_MOUNT_FILES = ("etc/hosts", "etc/hostname", "etc/resolv.conf", ".dockerenv")
+
+
+class Snapshots:
+    """Writable layers below ``root``, over ``layers``; both lie below ``base``, the data root."""
+
+    def __init__(self, base: str, root: str, layers: LayerStore) -> None:
+        self._base = base
+        self._root = root
+        self._layers = layers
+        os.makedirs(root, mode=0o711, exist_ok=True)
+        self._parents: dict[str, Digest | None] = {
+            key: chain for key in os.listdir(root) if (chain := _read_parent(f"{root}/{key}")) is not None
+        }
+        self._parents |= {key: None for key in os.listdir(root) if key not in self._parents}
+        _make_init_layer(f"{layers.root}/{INIT}")
+
+    async def prepare(self, key: str, image: Image) -> RootFilesystem:
+        """Make the writable layer of a new container. Conflict if the key is in use."""
+        chain_id = image.chain_id
+        place = f"{self._root}/{key}"
+        top = self._layers.directory(self._layers[chain_id]) if chain_id else f"{self._layers.root}/{INIT}/fs"
+        try:
+            os.mkdir(place, 0o711)
+        except FileExistsError as error:
+            raise Conflict(f"snapshot {key} exists already") from error
+        # In memory first: from now on the layers below are needed.
+        self._parents[key] = chain_id
+        os.symlink(chain_id or _NO_LAYERS, f"{place}/{_PARENT}")
+        # The root directory of the merged tree is the upper one: it must look like the image's.
+        looks = os.stat(top)
+        os.mkdir(f"{place}/fs", stat.S_IMODE(looks.st_mode))
+        os.chmod(f"{place}/fs", stat.S_IMODE(looks.st_mode))
+        if looks.st_uid or looks.st_gid:
+            os.chown(f"{place}/fs", looks.st_uid, looks.st_gid)
+        os.mkdir(f"{place}/work", 0o700)
+        return self.mounts(key)
+
+    def mounts(self, key: str, image: Image | None = None) -> RootFilesystem:
+        """The directories of an existing snapshot, relative to the data root, topmost lower first.
+
+        Needs no image: a container outlives the removal of its image.
+        """
+        if key not in self._parents:
+            raise Internal(f"snapshot {key} is missing")
+        layers = os.path.relpath(self._layers.root, self._base)
+        place = f"{os.path.relpath(self._root, self._base)}/{key}"
+        numbers = [str(layer.id) for layer in self._layers.chain(self._parents[key])]
+        return RootFilesystem(
+            base=self._base,
+            lowers=tuple(f"{layers}/{number}/fs" for number in (*numbers, INIT)),
+            upper=f"{place}/fs",
+            work=f"{place}/work",
+        )
+
+    async def remove(self, key: str) -> None:
+        """Remove the writable layer; it must not be mounted. Succeeds if it is already gone."""
+        await asyncio.to_thread(_remove, self._root, key)
+        self._parents.pop(key, None)
+
+    def keys(self) -> tuple[str, ...]:
+        """Every snapshot there is."""
+        return tuple(self._parents)
+
+    def parents(self) -> Iterable[Digest]:
+        """The chain ids that snapshots stand on."""
+        return [chain_id for chain_id in self._parents.values() if chain_id is not None]
+
+    def max_id(self, key: str) -> int:
+        """The largest owner in the layers below: the id range of a run must cover it."""
+        layers = self._layers.chain(self._parents.get(key))
+        return max((max(layer.max_uid, layer.max_gid) for layer in layers), default=0)
+
+    async def usage(self, key: str) -> int:
+        """Bytes of the files that the container has written, as ``docker ps -s`` counts them."""
+        return await asyncio.to_thread(_usage, f"{self._root}/{key}/fs")
+
+
+def _read_parent(place: str) -> Digest | None:
+    """What the snapshot at ``place`` stands on; None for no layers, and for a snapshot half made."""
+    try:
+        target = os.readlink(f"{place}/{_PARENT}")
+    except OSError:
+        return None
+    return None if target == _NO_LAYERS else Digest(target)
+
+
+def _make_init_layer(place: str) -> None:
+    """Empty mount points. Idempotent, so that a missing one comes back."""
+    root = f"{place}/fs"
+    os.makedirs(root, mode=0o755, exist_ok=True)
+    os.chmod(root, 0o755)
+    for name in _MOUNT_DIRECTORIES:
+        os.makedirs(f"{root}/{name}", mode=0o755, exist_ok=True)
+        os.chmod(f"{root}/{name}", 0o755)
+    for name in _MOUNT_FILES:
+        fd = os.open(f"{root}/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o755)
+        try:
+            os.fchmod(fd, 0o755)
+        finally:
+            os.close(fd)
+
+
+def _remove(root: str, key: str) -> None:
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        tree.remove_tree(fd, key)
+    finally:
+        os.close(fd)
+
+
+def _usage(root: str) -> int:
+    total, seen, pending = 0, set(), [root]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    found = entry.stat(follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    elif found.st_nlink == 1 or (found.st_dev, found.st_ino) not in seen:
+                        seen.add((found.st_dev, found.st_ino))
+                        total += found.st_size
+        except FileNotFoundError:
+            continue  # the container removes while we count
+    return total

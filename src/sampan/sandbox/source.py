@@ -1,0 +1,134 @@
+"""The bytes of an archive, read from a descriptor: decompressed and hashed on the way, taken exactly.
+
+Law: what is taken is what is hashed, and ``finish`` reads the rest, so that the digest is that of the whole
+plain stream and a stream that was cut short never passes.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from sampan.errors import InvalidArgument
+from sampan.wire import compression, tar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CHUNK = 1 << 18
+
+
+class Source:
+    """``kind`` is a compression of ``wire.compression`` (``""`` for none); ``hasher`` sees plain bytes."""
+
+    def __init__(self, fd: int, kind: str = "", hasher: Any = None) -> None:
+        # Made now: a confined process imports nothing later.
+        self._pieces = self._read(fd, compression.Decompressor(kind) if kind else None)
+        self._hasher = hasher
+        self._buffer = b""
+        self._at = 0
+        self.taken = 0
+        """Plain bytes read so far from the stream, those still in the buffer included."""
+
+    def block(self) -> bytes | None:
+        """The next 512 bytes; None at a clean end of the stream."""
+        at = self._at
+        end = at + 512
+        if end <= len(self._buffer):
+            self._at = end
+            return self._buffer[at:end]
+        if at == len(self._buffer) and not self._fill():
+            return None
+        return self.take(512)
+
+    def take(self, size: int) -> bytes:
+        """Exactly ``size`` bytes; InvalidArgument if the stream has fewer."""
+        return b"".join(self.pieces(size))
+
+    def pieces(self, size: int) -> Iterator[bytes | memoryview]:
+        """Exactly ``size`` bytes in pieces; InvalidArgument if the stream has fewer."""
+        while size:
+            have = len(self._buffer) - self._at
+            if not have:
+                if not self._fill():
+                    raise InvalidArgument("unexpected end of archive")
+                continue
+            at = self._at
+            count = min(have, size)
+            self._at = at + count
+            size -= count
+            yield self._buffer if count == len(self._buffer) else memoryview(self._buffer)[at : at + count]
+
+    def skip(self, size: int) -> None:
+        """Pass over ``size`` bytes."""
+        for _ in self.pieces(size):
+            pass
+
+    def finish(self) -> None:
+        """Read to the end of the stream."""
+        while self._fill():
+            pass
+
+    def digest(self) -> str | None:
+        """The digest of all plain bytes read, when a hasher was given."""
+        return f"sha256:{self._hasher.hexdigest()}" if self._hasher else None
+
+    def line(self) -> tuple[bytes, int]:
+        """A line of at most 20 bytes without its newline, and the bytes it took; for sparse maps."""
+        line = b""
+        while not line.endswith(b"\n"):
+            if len(line) > 20:
+                raise InvalidArgument("invalid sparse map")
+            line += self.take(1)
+        return line[:-1], len(line)
+
+    def _fill(self) -> bool:
+        piece = next(self._pieces, b"")
+        if not piece:
+            return False
+        if self._hasher is not None:
+            self._hasher.update(piece)
+        self.taken += len(piece)
+        self._buffer = piece
+        self._at = 0
+        return True
+
+    @staticmethod
+    def _read(fd: int, decompressor: compression.Decompressor | None) -> Iterator[bytes]:
+        while data := os.read(fd, _CHUNK):
+            if decompressor is None:
+                yield data
+            else:
+                yield from decompressor.feed(data)
+        if decompressor is not None:
+            decompressor.finish()
+
+
+def sparse_map(source: Source, member: tar.Member) -> tar.Sparse:
+    """Read the rest of a sparse member's map; ``member.size`` becomes the bytes of data that then follow."""
+    sparse = member.sparse
+    assert sparse is not None
+    while sparse.extended:
+        sparse = tar.extend_map(sparse, source.take(tar.BLOCK))
+    if sparse.in_data:
+        lines: list[bytes] = []
+        used = 0
+        found = None
+        while found is None:
+            line, length = source.line()
+            lines.append(line)
+            used += length
+            complete = len(lines) == 1 or len(lines) % 2 == 1
+            found = tar.data_map(sparse, lines) if complete and _enough(lines) else None
+        source.skip(tar.padding(used))
+        sparse = found
+        member.size -= used + tar.padding(used)
+        if member.size < 0:
+            raise InvalidArgument("invalid sparse map")
+    tar.check_map(sparse, member.size)
+    return sparse
+
+
+def _enough(lines: list[bytes]) -> bool:
+    """Whether the first line's count of pairs is there: asked before the whole map is parsed."""
+    return not lines[0].isdigit() or len(lines) > 2 * int(lines[0])

@@ -1,0 +1,460 @@
+"""Unpack one layer: a tar stream onto an empty directory, by descriptor, with nothing outside it in reach.
+
+Laws:
+- A member's parent is opened once by the kernel with RESOLVE_IN_ROOT: whatever links an earlier member left,
+  it lies inside the layer. Its last component is never followed: it is created, or replaced.
+- A later member replaces an earlier one of the same name; a directory keeps its contents under a directory.
+- ``.wh.NAME`` becomes overlayfs's whiteout (a character device 0:0), ``.wh..wh..opq`` its opaque mark. They
+  hide what lies below, never what this layer itself brings, in whatever order (OCI image-spec, layer.md).
+- Ownership, then mode, then attributes, then times: chown takes setuid bits and file capabilities away.
+  Directories get theirs at the end, so that nothing created inside inherits from them or touches them.
+- A failure names the member. What was unpacked until then is the caller's to remove.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sampan.errors import Failure, Internal, InvalidArgument
+from sampan.linux import tree
+from sampan.linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from sampan.sandbox.source import sparse_map
+from sampan.wire import tar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sampan.sandbox.source import Source
+
+WHITEOUT = b".wh."
+WHITEOUT_META = b".wh..wh."
+OPAQUE = b".wh..wh..opq"
+OPAQUE_XATTR = "trusted.overlay.opaque"
+# An archive must not speak to the overlay file system in our name.
+_DROPPED_XATTRS = ("trusted.overlay.", "user.overlay.")
+
+_DIRECTORY_CACHE = 128  # descriptors
+_CREATE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PARENT = os.O_PATH | os.O_DIRECTORY
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+_PERMISSIONS = 0o777
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one layer may hold; 0 is no limit. ``size`` is in bytes of plain archive and of file contents."""
+
+    size: int = 0
+    entries: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Unpacked:
+    """What a layer turned out to be. ``size`` counts the bytes of its files' contents once."""
+
+    size: int = 0
+    entries: int = 0
+    max_uid: int = 0
+    max_gid: int = 0
+    implied: list[str] = field(default_factory=list)
+    """Directories that no member describes, ``.`` among them if the root is one: they are to look as in the
+    layer below."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Directory:
+    """What a directory will be given at the end."""
+
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    xattrs: Mapping[str, bytes] | None
+
+
+class Refused(InvalidArgument):
+    """A member cannot be part of a layer."""
+
+    def __init__(self, name: bytes, why: str) -> None:
+        super().__init__(f"archive member {quoted(name)}: {why}")
+
+
+def quoted(name: bytes) -> str:
+    """A member's name for a message: one line, at most 200 characters."""
+    text = name.decode("utf-8", "backslashreplace")
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return f'"{text if len(text) <= 200 else text[:197] + "..."}"'
+
+
+def unpack(source: Source, root: int, limits: Limits | None = None) -> Unpacked:
+    """Unpack the archive onto the empty directory ``root``; the process's umask must be 0.
+
+    Raises InvalidArgument that names the bad member, or Internal where the host fails.
+    """
+    extractor = _Extractor(source, root, limits or Limits())
+    try:
+        extractor.run()
+    finally:
+        extractor.close()
+    return extractor.result
+
+
+class _Extractor:
+    def __init__(self, source: Source, root: int, limits: Limits) -> None:
+        self.source = source
+        self.root = root
+        self.limits = limits
+        self.result = Unpacked()
+        self.cache: dict[bytes, tuple[int, bytes]] = {}  # parent as written → (descriptor, clean path)
+        self.retired: list[int] = []  # descriptors that left the cache while in use
+        self.directories: dict[bytes, _Directory] = {}
+        self.kinds = {
+            tar.REGULAR: self.regular,
+            tar.LINK: self.link,
+            tar.SYMLINK: self.symlink,
+            tar.CHARACTER: self.node,
+            tar.BLOCK_DEVICE: self.node,
+            tar.FIFO: self.node,
+        }
+
+    def run(self) -> None:
+        """Take every member, then give the directories their final looks, then read what trails."""
+        reader, source, zeros = tar.HeaderReader(), self.source, 0
+        name = b""
+        try:
+            while zeros < 2 and (block := source.block()) is not None:
+                found = reader.block(block)
+                if found is None:
+                    zeros += 1
+                    continue
+                zeros = 0
+                if isinstance(found, tar.Prelude):
+                    reader.prelude(source.take(found.size))
+                    source.skip(tar.padding(found.size))
+                    continue
+                name = found.name
+                self.member(found)
+            name = b""
+            source.finish()
+            self.finish()
+        except Refused:
+            raise
+        except Failure as error:
+            raise type(error)(f"archive member {quoted(name)}: {error}" if name else str(error)) from error
+        except OSError as error:
+            raise _translated(error, name) from error
+
+    def close(self) -> None:
+        """Close the cached descriptors."""
+        for fd, _ in self.cache.values():
+            if fd != self.root:
+                os.close(fd)
+        self.cache.clear()
+        self.retire()
+
+    def retire(self) -> None:
+        """Close the descriptors that no member uses any more."""
+        for fd in self.retired:
+            os.close(fd)
+        self.retired.clear()
+
+    def member(self, member: tar.Member) -> None:
+        """Bring one member into being and pass over its data's padding."""
+        result, size = self.result, member.size
+        result.entries += 1
+        if member.uid > result.max_uid:
+            result.max_uid = member.uid
+        if member.gid > result.max_gid:
+            result.max_gid = member.gid
+        self.check_limits(size)
+        head, _, base = member.name.rpartition(b"/")
+        if not base or base == b"." or base == b"..":
+            head, base = _split(member.name)
+        if member.kind == tar.DIRECTORY:
+            self.directory(member, head, base)
+            return
+        if not base:
+            raise Refused(member.name, "is not a directory, and names the root of the layer")
+        parent, path = self.cache.get(head) or self.parent(head, member.name)
+        if base.startswith(WHITEOUT):
+            self.whiteout(parent, path, base, member)
+            self.source.skip(size + tar.padding(size))
+            return
+        create = self.kinds.get(member.kind)
+        if create is None:
+            raise Refused(member.name, f"unsupported type {quoted(member.kind)}")
+        try:
+            create(parent, base, member)
+        except FileExistsError:
+            self.replace(parent, path, base)
+            create(parent, base, member)
+        if size:
+            # A sparse member's map was part of its data; blocks are counted over all of it.
+            self.source.skip(tar.padding(size))
+
+    def check_limits(self, size: int) -> None:
+        """Refuse what passes the limits, before it is written."""
+        limits, result = self.limits, self.result
+        result.size += size
+        if limits.size and max(result.size, self.source.taken) > limits.size:
+            raise InvalidArgument(f"layer is larger than the limit of {limits.size} bytes")
+        if limits.entries and result.entries > limits.entries:
+            raise InvalidArgument(f"layer has more than the limit of {limits.entries} entries")
+
+    # ------------------------------------------------------------------ kinds of members
+
+    def regular(self, parent: int, base: bytes, member: tar.Member) -> None:
+        """A file with its data. Nothing of the source is read before the file exists."""
+        mode = member.mode
+        fd = os.open(base, _CREATE, mode & _PERMISSIONS, dir_fd=parent)
+        try:
+            if member.sparse is not None:
+                self.write_sparse(fd, member)
+            elif member.size:
+                for piece in self.source.pieces(member.size):
+                    written = os.write(fd, piece)
+                    while written < len(piece):
+                        written += os.write(fd, memoryview(piece)[written:])
+            if member.uid or member.gid:
+                os.fchown(fd, member.uid, member.gid)
+            if mode > _PERMISSIONS:
+                os.fchmod(fd, mode)
+            if member.xattrs:
+                _set_xattrs(fd, member.xattrs)
+            os.utime(fd, ns=_times(member))
+        finally:
+            os.close(fd)
+
+    def write_sparse(self, fd: int, member: tar.Member) -> None:
+        """The segments in their places; what lies between stays a hole."""
+        sparse = sparse_map(self.source, member)
+        if self.limits.size and sparse.size > self.limits.size:
+            raise InvalidArgument(f"layer is larger than the limit of {self.limits.size} bytes")
+        for offset, length in sparse.segments:
+            os.lseek(fd, offset, os.SEEK_SET)
+            for piece in self.source.pieces(length):
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(fd, view) :]
+        os.ftruncate(fd, sparse.size)
+
+    def link(self, parent: int, base: bytes, member: tar.Member) -> None:
+        """A hard link to what an earlier member made; it shares that one's owner, mode and times."""
+        head, target = _split(member.link)
+        if not target:
+            raise Refused(member.name, "is a link to the root of the layer")
+        try:
+            holder = openat2(self.root, os.fsdecode(head or b"."), _PARENT, resolve=_RESOLVE)
+            try:
+                os.link(target, base, src_dir_fd=holder, dst_dir_fd=parent, follow_symlinks=False)
+            finally:
+                os.close(holder)
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            why = (
+                "which is a directory" if isinstance(error, PermissionError) else "which is not in the layer"
+            )
+            raise Refused(member.name, f"is a link to {quoted(member.link)}, {why}") from error
+
+    def symlink(self, parent: int, base: bytes, member: tar.Member) -> None:
+        """A symbolic link. Its target is data: it is resolved in a container, under the container's root."""
+        os.symlink(member.link, base, dir_fd=parent)
+        self.dress(parent, base, member)
+
+    def node(self, parent: int, base: bytes, member: tar.Member) -> None:
+        """A device or a fifo."""
+        kinds = {tar.CHARACTER: stat.S_IFCHR, tar.BLOCK_DEVICE: stat.S_IFBLK, tar.FIFO: stat.S_IFIFO}
+        if member.major >= 1 << 12 or member.minor >= 1 << 20:
+            raise Refused(member.name, f"device number {member.major}:{member.minor} out of range")
+        device = os.makedev(member.major, member.minor)
+        os.mknod(base, kinds[member.kind] | member.mode & _PERMISSIONS, device, dir_fd=parent)
+        self.dress(parent, base, member)
+
+    def dress(self, parent: int, base: bytes, member: tar.Member) -> None:
+        """Owner, mode, attributes and times of what cannot be opened."""
+        if member.uid or member.gid:
+            os.chown(base, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
+        if member.kind != tar.SYMLINK and member.mode > _PERMISSIONS:
+            os.chmod(base, member.mode, dir_fd=parent)
+        if member.xattrs:
+            os.fchdir(parent)  # there is no lsetxattrat before Linux 6.13
+            _set_xattrs(base, member.xattrs)
+        os.utime(base, ns=_times(member), dir_fd=parent, follow_symlinks=False)
+
+    def directory(self, member: tar.Member, head: bytes, base: bytes) -> None:
+        """A directory, for now without its looks. Over a whiteout it becomes opaque, to hide as much."""
+        self.source.skip(member.size + tar.padding(member.size))
+        looks = _Directory(
+            mode=member.mode, uid=member.uid, gid=member.gid, mtime=member.mtime, xattrs=member.xattrs
+        )
+        if not base:
+            self.directories[b""] = looks
+            return
+        parent, path = self.cache.get(head) or self.parent(head, member.name)
+        if base.startswith(WHITEOUT):
+            raise Refused(member.name, "is a whiteout, and a directory")
+        full = path + b"/" + base if path else base
+        try:
+            os.mkdir(base, 0o700, dir_fd=parent)
+        except FileExistsError:
+            there = os.stat(base, dir_fd=parent, follow_symlinks=False)
+            if not stat.S_ISDIR(there.st_mode):
+                self.replace(parent, path, base)
+                os.mkdir(base, 0o700, dir_fd=parent)
+                if stat.S_ISCHR(there.st_mode) and there.st_rdev == 0:
+                    _make_opaque(parent, base)
+        self.directories[full] = looks
+
+    def whiteout(self, parent: int, path: bytes, base: bytes, member: tar.Member) -> None:
+        """A mark that hides something of the layers below. AUFS's own files hide nothing and are dropped."""
+        if base == OPAQUE:
+            _make_opaque(parent, b".")
+            return
+        if base.startswith(WHITEOUT_META):
+            return
+        hidden = base[len(WHITEOUT) :]
+        if hidden in (b"", b".", b".."):
+            raise Refused(member.name, "is a whiteout of nothing")
+        try:
+            os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent)
+        except FileExistsError:
+            there = os.stat(hidden, dir_fd=parent, follow_symlinks=False)
+            if stat.S_ISDIR(there.st_mode):
+                _make_opaque(parent, hidden)
+
+    # ------------------------------------------------------------------ places
+
+    def parent(self, head: bytes, name: bytes) -> tuple[int, bytes]:
+        """The directory that ``head`` names, made if it is missing: (descriptor, clean path)."""
+        self.retire()
+        path = _clean(head, name)
+        fd = self.root
+        if path:
+            try:
+                fd = openat2(self.root, os.fsdecode(path), _PARENT, resolve=_RESOLVE)
+            except FileNotFoundError:
+                fd = self.make_parents(path, name)
+            except OSError as error:
+                raise Refused(name, f"its parent: {os.strerror(error.errno or 0).lower()}") from error
+        if len(self.cache) >= _DIRECTORY_CACHE:
+            self.close()
+        entry = self.cache[head] = (fd, path)
+        return entry
+
+    def make_parents(self, path: bytes, name: bytes) -> int:
+        """Create what is missing of ``path`` and open it."""
+        walked = b""
+        fd = os.dup(self.root)
+        for part in path.split(b"/"):
+            walked = walked + b"/" + part if walked else part
+            try:
+                deeper = openat2(self.root, os.fsdecode(walked), _PARENT, resolve=_RESOLVE)
+            except FileNotFoundError:
+                try:
+                    os.mkdir(part, 0o755, dir_fd=fd)
+                    deeper = os.open(part, _PARENT | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+                except OSError as error:
+                    why = "a broken link" if isinstance(error, FileExistsError) else str(error.strerror)
+                    raise Refused(name, f"its parent {quoted(walked)}: {why}") from error
+                self.result.implied.append(os.fsdecode(walked))
+            finally:
+                os.close(fd)
+            fd = deeper
+        return fd
+
+    def replace(self, parent: int, path: bytes, base: bytes) -> None:
+        """Remove what has the name of a member that comes now, and forget what was known of it."""
+        there = os.stat(base, dir_fd=parent, follow_symlinks=False)
+        tree.remove_tree(parent, base)
+        if not stat.S_ISDIR(there.st_mode) and not stat.S_ISLNK(there.st_mode):
+            return
+        full = path + b"/" + base if path else base
+        below = full + b"/"
+        for known in [d for d in self.directories if d == full or d.startswith(below)]:
+            del self.directories[known]
+        # Any cached name may lead through the removed one. The caller still uses its own descriptor.
+        self.retired += [fd for fd, _ in self.cache.values() if fd == parent != self.root]
+        for fd, _ in self.cache.values():
+            if fd not in (self.root, parent):
+                os.close(fd)
+        self.cache.clear()
+
+    def finish(self) -> None:
+        """Give the directories their owners, modes, attributes and times."""
+        self.close()
+        if b"" not in self.directories:
+            self.result.implied.append(".")
+        for path, looks in self.directories.items():
+            try:
+                fd = openat2(self.root, os.fsdecode(path or b"."), _OPEN_DIRECTORY, resolve=_RESOLVE)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # replaced through another name of its parent
+            try:
+                os.fchown(fd, looks.uid, looks.gid)
+                os.fchmod(fd, looks.mode)
+                if looks.xattrs:
+                    _set_xattrs(fd, looks.xattrs)
+                os.utime(fd, ns=(looks.mtime, looks.mtime))
+            finally:
+                os.close(fd)
+
+
+def _clean(head: bytes, name: bytes) -> bytes:
+    """``head`` without empty, ``.`` and ``..`` components; Refused if it leads out of the layer."""
+    if not head:
+        return head
+    parts: list[bytes] = []
+    for part in head.split(b"/"):
+        if part == b"..":
+            if not parts:
+                raise Refused(name, "leads out of the layer")
+            parts.pop()
+        elif part and part != b".":
+            parts.append(part)
+    return b"/".join(parts)
+
+
+def _split(name: bytes) -> tuple[bytes, bytes]:
+    """The clean parent and the last component of a name that may end in ``/``, ``.`` or ``..``."""
+    head, _, base = _clean(name, name).rpartition(b"/")
+    return head, base
+
+
+def _times(member: tar.Member) -> tuple[int, int]:
+    mtime = member.mtime
+    return (mtime if member.atime is None else max(member.atime, mtime), mtime)
+
+
+def _make_opaque(parent: int, base: bytes) -> None:
+    os.fchdir(parent)
+    os.setxattr(base, OPAQUE_XATTR, b"y", follow_symlinks=False)
+
+
+def _set_xattrs(where: int | bytes, xattrs: Mapping[str, bytes]) -> None:
+    """Set the attributes that this file system can hold on this kind of file."""
+    for name, value in xattrs.items():
+        if name.startswith(_DROPPED_XATTRS):
+            continue
+        try:
+            if isinstance(where, int):
+                os.setxattr(where, name, value)
+            else:
+                os.setxattr(where, name, value, follow_symlinks=False)
+        except OSError as error:
+            if error.errno == errno.ENOTSUP:
+                continue  # Docker passes over what the file system does not know, too
+            if error.errno == errno.EPERM and name.startswith("user."):
+                continue  # links and devices carry none
+            raise
+
+
+def _translated(error: OSError, name: bytes) -> Failure:
+    """A system call's failure: the member's fault, or the host's."""
+    why = os.strerror(error.errno or 0).lower()
+    where = f"archive member {quoted(name)}: {why}" if name else f"unpack: {why}"
+    host = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+    return Internal(where) if error.errno in host or not name else InvalidArgument(where)

@@ -1,0 +1,81 @@
+"""The process that unpacks one layer: started for it, confined to it, gone after it.
+
+Descriptor 0 is the archive, descriptor 1 takes one JSON line of result, the working directory is the empty
+directory of the layer, and the only argument is a JSON object:
+
+    {"compression": "gzip", "digest": true, "size_limit": 0, "entry_limit": 0}
+
+The result is ``{"unpacked": {…}, "digest": "sha256:…"|null}`` or ``{"error": text, "kind": failure kind}``.
+
+Confinement, as far as the host allows: the layer's directory as root, no descriptor but the two, only the
+capabilities that owners, modes, devices and file capabilities need, no new privileges, no core, no children.
+Everything is imported before; the import system is then taken down, so that a layer cannot bring a module
+that this process would load.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import resource
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from sampan.errors import Failure, Internal, InvalidArgument
+from sampan.linux import capabilities
+from sampan.linux.libc import libc
+from sampan.sandbox.source import Source
+from sampan.sandbox.unpack import Limits, unpack
+
+# CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SYS_ADMIN (trusted.* and security.* attributes), MKNOD, SETFCAP
+_CAPABILITIES = (0, 1, 3, 4, 21, 27, 31)
+_NO_NEW_PRIVILEGES = 38
+_DESCRIPTORS = 1024
+
+
+def main() -> int:
+    """Unpack as the argument says; 0 also when the archive was refused, since the result tells."""
+    request = json.loads(sys.argv[1])
+    root = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    source = Source(0, request["compression"], hashlib.sha256() if request["digest"] else None)
+    _confine(root)
+    try:
+        limits = Limits(size=request["size_limit"], entries=request["entry_limit"])
+        result: dict[str, Any] = {"unpacked": asdict(unpack(source, root, limits)), "digest": source.digest()}
+    except Failure as error:
+        kind = "invalid" if isinstance(error, InvalidArgument) else "internal"
+        result = {"error": str(error), "kind": kind}
+    os.write(1, json.dumps(result).encode() + b"\n")
+    return 0
+
+
+def failure(result: dict[str, Any]) -> Failure | None:
+    """The failure that a result tells of, for the side that reads it."""
+    if "error" not in result:
+        return None
+    return (InvalidArgument if result["kind"] == "invalid" else Internal)(result["error"])
+
+
+def _confine(root: int) -> None:
+    os.umask(0)
+    os.closerange(3, root)
+    os.closerange(root + 1, _DESCRIPTORS)
+    if os.geteuid() != 0:
+        return
+    "".encode("unicode_escape")  # loads the codec that messages need
+    sys.path.clear()
+    sys.meta_path.clear()
+    os.chroot(".")
+    capabilities.limit_bounding_set(_CAPABILITIES)
+    with contextlib.suppress(OSError):  # a host that withholds one of them says so where it is missed
+        capabilities.capset(effective=_CAPABILITIES, permitted=_CAPABILITIES, inheritable=())
+    libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_NPROC):
+        resource.setrlimit(limit, (0, 0))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
