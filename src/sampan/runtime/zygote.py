@@ -30,6 +30,7 @@ class Zygote:
         self._socket: socket.socket | None = None
         self._starting = asyncio.Lock()
         self.pid = 0
+        self._child = 0
 
     async def request(self, document: object, fds: Sequence[int]) -> None:
         """Send a request, to a new zygote if the old one is gone. Raises Internal when none can be had."""
@@ -78,28 +79,12 @@ class Zygote:
     async def _spawn(self) -> socket.socket:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{self._exec_root}/{SOCKET}")
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-        package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        code = f"import sys; sys.path.append({package!r}); import sampan.sandbox.__main__ as m; m.main(sys.argv[1])"
-        with open(self._log_path, "ab") as log_file:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                "-S",
-                "-B",
-                "-c",
-                code,
-                self._exec_root,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log_file,
-                stderr=log_file,
-                env=environment,
-                start_new_session=True,
-                cwd="/",
-            )
-        deadline = asyncio.get_running_loop().time() + _START_TIMEOUT
-        while asyncio.get_running_loop().time() < deadline and process.returncode is None:
+        child = spawn(self._exec_root, self._log_path)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _START_TIMEOUT
+        while loop.time() < deadline and os.waitpid(child, os.WNOHANG) == (0, 0):
             if (sock := self._find_living()) is not None:
+                self._child = child
                 return sock
             await asyncio.sleep(0.005)
         raise Internal(f"the container launcher did not start; see {self._log_path}")
@@ -110,8 +95,39 @@ class Zygote:
             log.warning("the zygote (pid %d) ended", self.pid)
             self._drop()
 
+    def _reap(self) -> None:
+        if self._child:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._child, os.WNOHANG)
+            self._child = 0
+
     def _drop(self) -> None:
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
             self._socket = None
+            self._reap()
+
+
+def spawn(exec_root: str, log_path: str) -> int:
+    """Start a zygote for ``exec_root``; its pid, to be waited for. Its complaints go to ``log_path``.
+
+    A fresh interpreter without site packages: it carries nothing of the daemon's memory or environment.
+    """
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    code = (
+        f"import sys; sys.path.append({package!r}); import sampan.sandbox.__main__ as m; m.main(sys.argv[1])"
+    )
+    to_log = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-I", "-S", "-B", "-c", code, exec_root],
+        {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+        file_actions=(
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log_path, to_log, 0o640),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ),
+        setsid=True,
+        setsigmask=(),
+    )

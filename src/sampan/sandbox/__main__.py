@@ -20,6 +20,7 @@ def main(exec_root: str) -> None:
     os.chmod(path, 0o600)
     listener.listen(8)
     process.set_name("sampan-zygote")
+    os.chdir("/")
     zygote.Zygote(listener, path).run()
 
 

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 # cgroup.kill came with this version of Linux; without it a hybrid host gains nothing by its version 2 tree.
 _CGROUP_KILL = (5, 14)
 
-__all__ = ["BlockIo", "Cgroup", "Features", "Hierarchy", "Stats", "detect", "parse_mounts"]
+__all__ = ["BlockIo", "Features", "Stats", "detect", "parse_mounts"]
 
 
 def detect() -> Hierarchy:
