@@ -184,10 +184,11 @@ def _type_error(kind: type, message: str) -> str:
     if not given:
         return message
     value = _JSON_TYPES.get(given, given)
-    fields = [part.partition("[")[0] for part in path.strip("`").split(".")[1:]]
+    path = path.strip("`").replace("[...]", "[]")
+    fields = [part.partition("[")[0] for part in path.split(".")[1:]]
     owner, target = _locate(kind, fields)
-    if path.endswith("]`") and get_origin(target) in (tuple, list):
-        target = _without_none(get_args(target)[0])[0]
+    for _ in range(path.rpartition(".")[2].count("[")):
+        target = _element(target)
     if not fields:
         return f"json: cannot unmarshal {value} into Go value of type {_go_type(target)}"
     where = f"{owner}.{'.'.join(fields)}"
@@ -198,16 +199,22 @@ def _locate(kind: Any, fields: list[str]) -> tuple[str, Any]:
     """Name of the struct that has the last of ``fields`` below ``kind``, and that field's type."""
     owner = kind.__name__
     for wire in fields:
-        kind, _ = _without_none(kind)
-        if get_origin(kind) in (tuple, list):
-            kind, _ = _without_none(get_args(kind)[0])
-        if get_origin(kind) is dict:
-            kind = get_args(kind)[1]
-        elif isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            owner = kind.__name__
-            names = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
-            kind = get_type_hints(kind)[names[wire]] if wire in names else str
+        while (element := _element(kind)) is not kind:
+            kind = element
+        owner = kind.__name__
+        names = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
+        kind = get_type_hints(kind)[names[wire]]
     return owner, _without_none(kind)[0]
+
+
+def _element(kind: Any) -> Any:
+    """What a sequence or mapping type holds; any other type itself (without its None)."""
+    kind, _ = _without_none(kind)
+    if get_origin(kind) in (tuple, list):
+        return _without_none(get_args(kind)[0])[0]
+    if get_origin(kind) is dict:
+        return _without_none(get_args(kind)[1])[0]
+    return kind
 
 
 def _go_type(kind: Any) -> str:
