@@ -1,0 +1,183 @@
+"""Being attached to a container's life: its streams, its signals, its exit code. For run, start -a and attach."""
+
+from __future__ import annotations
+
+import _signal
+
+from sampan.cli.command import Exit
+from sampan.cli.session import Detached, Output, Session, Signals, signal_name
+from sampan.client import document
+from sampan.client.api import ApiError, segment
+from sampan.errors import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sampan.cli.context import Context
+    from sampan.client.api import Client
+    from sampan.client.connection import Answer
+
+DEFAULT_KEYS = "ctrl-p,ctrl-q"
+TERMINATION = frozenset((_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT))
+
+
+class Wait:
+    """An answer to ``/wait`` that is still to come. Registered with the daemon when the constructor returns."""
+
+    __slots__ = ("_answer", "_data")
+
+    def __init__(self, client: Client, identity: str, condition: str) -> None:
+        query = {"condition": condition} if condition else None
+        self._answer: Answer = client.open("POST", f"/containers/{segment(identity)}/wait", query)
+        self._data = b""
+
+    def fileno(self) -> int:
+        """Readable when something of the answer came."""
+        return self._answer.connection.fileno()
+
+    def code(self) -> int:
+        """Block until the container ended; its exit code. Raises Failure with the engine's reason."""
+        self._data += self._answer.read()
+        value = document.decode(self._data) if self._data.strip() else {}
+        error = value.get("Error")
+        if error and error.get("Message"):
+            raise Failure(f"Error waiting for container: {error['Message']}")
+        return int(value.get("StatusCode", 0))
+
+
+class Attachment:
+    """Attach to ``identity``; ``run`` starts it and returns its exit code.
+
+    ``streams``: stdin, stdout, stderr. ``condition``: what ``/wait`` waits for. ``keys``: the detach sequence.
+    ``proxy``: pass signals on. Failures to attach or start are raised as they come.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        identity: str,
+        streams: tuple[bool, bool, bool],
+        *,
+        tty: bool,
+        keys: str,
+        proxy: bool,
+        condition: str,
+    ) -> None:
+        self._client = context.client
+        self._another: Callable[[], Client] = context.another
+        self._path = f"/containers/{segment(identity)}"
+        self._identity = identity
+        self._stdin, self._stdout, self._stderr = streams
+        self._tty = tty
+        self._keys = keys
+        self._proxy = proxy and not tty
+        self._condition = condition
+        self._side: Client | None = None
+        self._pending = 0  # a signal that ended us, to be told by the exit code
+
+    def run(self, *, start: bool = True) -> int:
+        """Attach, start (unless it runs already), carry the streams, and return the exit code."""
+        with Signals(self._signals()) as signals:
+            session = self._attach()
+            try:
+                wait = Wait(self._client, self._identity, self._condition)
+                if start:
+                    self._start(wait)
+                return self._carry(session, signals, wait)
+            finally:
+                session.close()
+
+    def _signals(self) -> frozenset[int] | None:
+        if self._proxy:
+            return None
+        return TERMINATION | {_signal.SIGWINCH} if self._tty else frozenset()
+
+    def _attach(self) -> Session:
+        query = {"stream": "1"}
+        for name, wanted in (("stdin", self._stdin), ("stdout", self._stdout), ("stderr", self._stderr)):
+            if wanted:
+                query[name] = "1"
+        if self._keys:
+            query["detachKeys"] = self._keys
+        fd, early, _ = self._client.hijack(f"{self._path}/attach", query)
+        escape = None
+        if self._tty and self._stdin:
+            from sampan.cli.terminal import Escape, detach_keys
+
+            escape = Escape(detach_keys(self._keys or DEFAULT_KEYS)).feed
+        output = Output(multiplexed=not self._tty, stdout=self._stdout, stderr=self._stderr)
+        session = Session(fd, early, output, stdin=self._stdin, escape=escape)
+        session.on_signal = self._signal
+        return session
+
+    def _start(self, wait: Wait) -> None:
+        self._side = self._another()
+        try:
+            self._side.raw("POST", f"{self._path}/start")
+        except ApiError:
+            if self._condition == "removed":
+                try:
+                    wait.code()  # the daemon removes it; Docker's client returns after that
+                except Failure:
+                    pass
+            raise
+
+    def _carry(self, session: Session, signals: Signals, wait: Wait) -> int:
+        if not self._tty:
+            session.run(signals)
+            return self._ended(signals, wait)
+        from sampan.cli.terminal import Raw
+
+        with Raw(0 if self._stdin else -1):
+            self._resize()
+            try:
+                session.run(signals)
+            except Detached:
+                return self._detached()
+        return self._ended(signals, wait)
+
+    def _detached(self) -> int:
+        return 0
+
+    def _ended(self, signals: Signals, wait: Wait) -> int:
+        """The exit code; signals are still passed on while it is awaited."""
+        import select
+
+        poll = select.poll()
+        poll.register(signals.fd, select.POLLIN)
+        poll.register(wait.fileno(), select.POLLIN)
+        while True:
+            ready = [fd for fd, _ in poll.poll()]
+            if wait.fileno() in ready:
+                return wait.code()
+            for number in signals.read():
+                self._signal(number)
+
+    def _signal(self, number: int) -> None:
+        if self._tty and number == _signal.SIGWINCH:
+            self._resize()
+        elif self._proxy:
+            try:
+                self._other().raw("POST", f"{self._path}/kill", {"signal": signal_name(number)})
+            except Failure:
+                pass  # it ended meanwhile
+        elif number in TERMINATION:
+            raise Exit(128 + number)
+
+    def _other(self) -> Client:
+        if self._side is None:
+            self._side = self._another()
+        return self._side
+
+    def _resize(self) -> None:
+        from sampan.cli.terminal import size
+
+        rows, columns = size(1)
+        if not rows and not columns:
+            return
+        try:
+            self._other().raw("POST", f"{self._path}/resize", {"h": str(rows), "w": str(columns)})
+        except Failure:
+            pass  # not running yet or no more
+

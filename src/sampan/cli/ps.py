@@ -1,0 +1,192 @@
+"""``ps``: the list of containers."""
+
+from __future__ import annotations
+
+from sampan.cli.command import Command, Options
+from sampan.cli.context import Context, out
+from sampan.cli.listing import Fields, render
+from sampan.client import document
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+DEFAULT = "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
+
+
+class Container(Fields):
+    """A row of ``ps``, from the API's ContainerSummary."""
+
+    kind = "*formatter.ContainerContext"
+    columns = {
+        "Command": "COMMAND",
+        "CreatedAt": "CREATED AT",
+        "ID": "CONTAINER ID",
+        "Image": "IMAGE",
+        "Labels": "LABELS",
+        "LocalVolumes": "LOCAL VOLUMES",
+        "Mounts": "MOUNTS",
+        "Names": "NAMES",
+        "Networks": "NETWORKS",
+        "Ports": "PORTS",
+        "RunningFor": "CREATED",
+        "Size": "SIZE",
+        "State": "STATE",
+        "Status": "STATUS",
+    }
+    extra = ("Label",)
+    __slots__ = ("_all", "_summary")
+
+    def __init__(self, summary: dict[str, Any], *, truncate: bool) -> None:
+        self._summary = summary
+        self._all = not truncate
+
+    def ID(self) -> str:  # noqa: N802 - the field's name in templates
+        identity: str = self._summary["Id"]
+        return identity if self._all else identity[:12]
+
+    def Names(self) -> str:  # noqa: N802
+        names = [name.removeprefix("/") for name in self._summary.get("Names") or ()]
+        if not self._all:
+            names = [name for name in names if "/" not in name]
+        return ",".join(names)
+
+    def Image(self) -> str:  # noqa: N802
+        image: str = self._summary.get("Image") or ""
+        if not image:
+            return "<no image>"
+        if self._all:
+            return image
+        if image.startswith("sha256:") or image == self._summary.get("ImageID"):
+            return image.removeprefix("sha256:")[:12]
+        return image.partition("@")[0]
+
+    def Command(self) -> str:  # noqa: N802
+        from sampan.cli.values import quoted
+
+        command = self._summary.get("Command") or ""
+        return quoted(command if self._all else ellipsis(command, 20))
+
+    def CreatedAt(self) -> str:  # noqa: N802
+        from sampan.cli.human import local_date
+
+        return local_date(self._summary["Created"])
+
+    def RunningFor(self) -> str:  # noqa: N802
+        from sampan.cli.human import ago
+
+        return ago(self._summary["Created"])
+
+    def Ports(self) -> str:  # noqa: N802
+        ports = self._summary.get("Ports")
+        if not ports:
+            return ""
+        from sampan.cli.portlist import ports_text
+
+        return ports_text(ports)
+
+    def State(self) -> str:  # noqa: N802
+        return self._summary.get("State") or ""
+
+    def Status(self) -> str:  # noqa: N802
+        return self._summary.get("Status") or ""
+
+    def Size(self) -> str:  # noqa: N802
+        from sampan.cli.human import size
+
+        own, total = self._summary.get("SizeRw") or 0, self._summary.get("SizeRootFs") or 0
+        text = size(own, 3)
+        return f"{text} (virtual {size(total, 3)})" if total > 0 else text
+
+    def Labels(self) -> str:  # noqa: N802
+        labels = self._summary.get("Labels") or {}
+        return ",".join(f"{key}={labels[key]}" for key in sorted(labels))
+
+    def Label(self, name: str) -> str:  # noqa: N802
+        return (self._summary.get("Labels") or {}).get(name, "")
+
+    def Mounts(self) -> str:  # noqa: N802
+        names = [mount.get("Name") or mount.get("Source") or "" for mount in self._summary.get("Mounts") or ()]
+        return ",".join(name if self._all else ellipsis(name, 15) for name in names)
+
+    def LocalVolumes(self) -> str:  # noqa: N802
+        mounts = self._summary.get("Mounts") or ()
+        return str(sum(mount.get("Driver") == "local" for mount in mounts))
+
+    def Networks(self) -> str:  # noqa: N802
+        settings = self._summary.get("NetworkSettings") or {}
+        return ",".join(settings.get("Networks") or {})
+
+
+def ellipsis(text: str, length: int) -> str:
+    """``text`` cut to ``length`` characters, the last of which says so."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def filters(options: Options, name: str = "filter") -> dict[str, list[str]]:
+    """``--filter`` values as the API's filters."""
+    found: dict[str, list[str]] = {}
+    for key, value in options[name]:
+        if key:
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def encoded(found: dict[str, list[str]]) -> str:
+    """Filters as the API takes them: key to set of values."""
+    return document.encode({key: dict.fromkeys(values, True) for key, values in found.items()})
+
+
+def _ps(context: Context, options: Options, _arguments: list[str]) -> int:
+    query: dict[str, str] = {}
+    if options["all"]:
+        query["all"] = "1"
+    last = options["last"]
+    if options["latest"] and last == -1:
+        last = 1
+    if last > 0:
+        query["limit"] = str(last)
+    template = options["format"]
+    if options["size"] or ".Size" in template or template == "json":
+        query["size"] = "1"
+    chosen = filters(options)
+    if chosen:
+        query["filters"] = encoded(chosen)
+    summaries = context.client.call("GET", "/containers/json", query) or []
+    rows = [Container(summary, truncate=not options["no-trunc"]) for summary in summaries]
+    if options["quiet"] and not template:
+        for row in rows:
+            out(row.ID())
+        return 0
+    if template in ("", "table"):
+        template = DEFAULT + ("\t{{.Size}}" if options["size"] else "")
+    render(rows, Container, template)
+    return 0
+
+
+FORMAT_HELP = """How to print:
+'table':            In columns, with headings (default)
+'table TEMPLATE':   In columns, by a Go template
+'json':             As JSON
+'TEMPLATE':         By a Go template"""
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "ps",
+        "[OPTIONS]",
+        "List containers",
+        _ps,
+        flags=(
+            ("a", "all", "bool", "Show stopped containers too"),
+            ("f", "filter", "filter", "Show only what meets the conditions"),
+            ("", "format", "string", FORMAT_HELP),
+            ("n", "last", "int", "Show the last n containers created, in any state", "-1"),
+            ("l", "latest", "bool", "Show the last container created, in any state"),
+            ("", "no-trunc", "bool", "Do not shorten the output"),
+            ("q", "quiet", "bool", "Show only IDs"),
+            ("s", "size", "bool", "Show sizes on disk"),
+        ),
+        most=0,
+        aliases=("container ls", "container list", "container ps", "ps"),
+    ),
+)

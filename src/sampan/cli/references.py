@@ -1,0 +1,91 @@
+"""What a person may write for an image, checked before anything is asked of the daemon."""
+
+from __future__ import annotations
+
+from sampan.errors import Failure
+
+_ALNUM = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
+_TAG_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
+_TAG = _TAG_FIRST | frozenset(".-")
+_HEX = frozenset("0123456789abcdef")
+
+
+def split(image: str) -> tuple[str, str, str]:
+    """Name, tag and digest of ``image``; the latter two may be empty."""
+    name, _, digest = image.partition("@")
+    head, colon, tag = name.rpartition(":")
+    if colon and "/" not in tag:
+        return head, tag, digest
+    return name, "", digest
+
+
+def _component(text: str) -> bool:
+    """Lower-case words joined by ".", "_", "__" or dashes."""
+    if not text or text[0] not in _ALNUM or text[-1] not in _ALNUM:
+        return False
+    at = 0
+    while at < len(text):
+        if text[at] in _ALNUM:
+            at += 1
+            continue
+        end = at
+        while end < len(text) and text[end] not in _ALNUM:
+            end += 1
+        joint = text[at:end]
+        if joint not in (".", "_", "__") and joint.strip("-"):
+            return False
+        at = end
+    return True
+
+
+def _is_domain(text: str) -> bool:
+    return "." in text or ":" in text or text == "localhost" or text.lower() != text
+
+
+def check(image: str) -> None:
+    """Raise Failure, in Docker's words, if ``image`` can be no reference."""
+    name, tag, digest = split(image)
+    if len(image) == 64 and _HEX.issuperset(image):
+        return
+    parts = name.split("/")
+    if len(parts) > 1 and _is_domain(parts[0]):
+        parts = parts[1:]
+    path = "/".join(parts)
+    if path.lower() != path:
+        raise Failure(f"invalid reference format: repository name ({path}) must be lowercase")
+    if not all(_component(part) for part in parts):
+        raise Failure("invalid reference format")
+    if tag and (tag[0] not in _TAG_FIRST or not _TAG.issuperset(tag) or len(tag) > 128):
+        raise Failure("invalid reference format")
+    if ("@" in image and not digest) or (name + ":" == image):
+        raise Failure("invalid reference format")
+
+
+def tagged(image: str) -> str:
+    """``image`` with the default tag where it has neither tag nor digest."""
+    _, tag, digest = split(image)
+    return image if tag or digest else f"{image}:latest"
+
+
+_ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "i386": "386"}
+_SYSTEMS = frozenset("aix android darwin dragonfly freebsd illumos ios js linux netbsd openbsd plan9 solaris windows".split())
+_KNOWN = frozenset("386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x wasm".split())
+
+
+def platform(text: str) -> str:
+    """``linux/arm64`` in its normal form. Raises Failure in Docker's words."""
+    words = [word.lower() for word in text.split("/")]
+    bad = f'error parsing specified platform: "{text}": '
+    if len(words) > 3 or not all(words):
+        raise Failure(bad + "cannot parse platform specifier: invalid argument")
+    words = [_ARCHITECTURES.get(word, word) for word in words]
+    if len(words) == 1:
+        if words[0] in _SYSTEMS:
+            import platform as host
+
+            machine = host.machine()
+            return f"{words[0]}/{_ARCHITECTURES.get(machine, machine)}"
+        if words[0] in _KNOWN:
+            return f"linux/{words[0]}"
+        raise Failure(bad + "unknown operating system or architecture: invalid argument")
+    return "/".join(words)

@@ -1,0 +1,211 @@
+"""``create`` and ``run``.
+
+The order is what makes ``run`` lose nothing: create, attach, wait, start. Attach before start sees the first
+byte; wait before start sees the exit however soon it comes.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.cli.command import Command, Exit, Options
+from sampan.cli.context import PROGRAM, Context, err, out
+from sampan.cli.createbody import attached, build, cidfile_free
+from sampan.cli.runflags import RUN, SHARED
+from sampan.client.api import ApiError, segment
+from sampan.errors import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.client.api import Client
+
+NOT_STARTED = 125  # what Docker exits with when the container was never started
+
+
+def _explained(spelled: str, error: Failure, code: int = NOT_STARTED) -> Exit:
+    return Exit(code, f"{PROGRAM}: {error}\n\nRun '{PROGRAM} {spelled} --help' for more information")
+
+
+def create(context: Context, options: Options, arguments: list[str]) -> int:
+    """Create a container and print its ID."""
+    try:
+        _check_pull(options)
+        made = _create(context, options, arguments, attached(options))
+    except ApiError as error:
+        err(str(error))
+        return 1
+    except Failure as error:
+        raise _explained(context.spelled, error) from error
+    out(made)
+    return 0
+
+
+def _check_pull(options: Options) -> None:
+    if options["pull"] not in ("always", "missing", "never"):
+        raise Failure(
+            f"invalid pull option: '{options['pull']}': must be one of \"always\", \"missing\" or \"never\""
+        )
+
+
+def _create(
+    context: Context,
+    options: Options,
+    arguments: list[str],
+    streams: tuple[bool, bool, bool],
+    console: tuple[int, int] | None = None,
+) -> str:
+    """Create the container, pulling its image if need be; returns the id."""
+    image, command = arguments[0], arguments[1:]
+    if not options["disable-content-trust"]:
+        raise Failure("content trust is not offered; images are verified by digest")
+    body = build(options, image, command, streams, socket=context.client.address.path)
+    if console is not None:
+        body["HostConfig"]["ConsoleSize"] = list(console)
+    cidfile_free(options["cidfile"])
+    _check_reference(image)
+    query: dict[str, str] = {}
+    if options["name"]:
+        query["name"] = options["name"]
+    if options["platform"]:
+        query["platform"] = _platform(options["platform"])
+    client = context.client
+    if options["pull"] == "always":
+        _pull(client, image, options)
+    try:
+        made = client.call("POST", "/containers/create", query, body)
+    except ApiError as error:
+        if error.status != 404 or options["pull"] != "missing" or "no such image" not in error.message.lower():
+            raise
+        if not options["quiet"]:
+            err(f"Unable to find image '{_familiar(image)}' locally")
+        _pull(client, image, options)
+        made = client.call("POST", "/containers/create", query, body)
+    for warning in made.get("Warnings") or ():
+        err(f"WARNING: {warning}")
+    identity: str = made["Id"]
+    if options["cidfile"]:
+        _write_id(options["cidfile"], identity)
+    return identity
+
+
+def _check_reference(image: str) -> None:
+    from sampan.cli.references import check
+
+    check(image)
+
+
+def _familiar(image: str) -> str:
+    from sampan.cli.references import tagged
+
+    return tagged(image)
+
+
+def _platform(text: str) -> str:
+    from sampan.cli.references import platform
+
+    return platform(text)
+
+
+def _pull(client: Client, image: str, options: Options) -> None:
+    from sampan.cli.pull import pull
+
+    pull(client, image, platform=options["platform"], quiet=options["quiet"], fd=2)
+
+
+def _write_id(path: str, identity: str) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise Failure(f"failed to create the container ID file: open {path}: {reason}") from error
+    with os.fdopen(fd, "w") as file:
+        file.write(identity)
+
+
+def run(context: Context, options: Options, arguments: list[str]) -> int:
+    """Create a container, start it, and be its terminal until it exits."""
+    streams = attached(options)
+    if options["detach"]:
+        if options["attach"]:
+            raise Exit(1, "conflicting options: cannot specify both --attach and --detach")
+        streams = (False, False, False)
+    if streams[0] and options["tty"] and not os.isatty(0):
+        raise Exit(1, "the input device is not a TTY")
+    try:
+        _check_pull(options)
+        identity = _create(context, options, arguments, streams, _console() if options["tty"] else None)
+    except Failure as error:
+        raise _explained(context.spelled, error) from error
+    try:
+        return _start(context, options, identity, streams)
+    finally:
+        if not (streams[1] or streams[2]):
+            out(identity)
+
+
+def _console() -> tuple[int, int]:
+    from sampan.cli.terminal import size
+
+    return size(1)
+
+
+def _start(context: Context, options: Options, identity: str, streams: tuple[bool, bool, bool]) -> int:
+    if not any(streams):
+        try:
+            context.client.raw("POST", f"/containers/{segment(identity)}/start")
+        except Failure as error:
+            raise _start_failed(context.spelled, error) from error
+        return 0
+    from sampan.cli.attached import Attachment
+
+    attachment = Attachment(
+        context,
+        identity,
+        streams,
+        tty=options["tty"],
+        keys=options["detach-keys"],
+        proxy=options["sig-proxy"],
+        condition="removed" if options["rm"] else "next-exit",
+    )
+    try:
+        return attachment.run()
+    except ApiError as error:
+        raise _start_failed(context.spelled, error) from error
+
+
+def _start_failed(spelled: str, error: Failure) -> Exit:
+    """Docker tells the failed step by words in the message; the engine's message carries the same words."""
+    text = str(error)
+    missing = ("executable file not found", "no such file or directory", "system cannot find the file specified")
+    code = NOT_STARTED
+    if any(words in text for words in missing):
+        code = 127
+    elif "permission denied" in text or "is a directory" in text:
+        code = 126
+    return _explained(spelled, error, code)
+
+
+_USAGE = "[OPTIONS] IMAGE [COMMAND] [ARG...]"
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "run",
+        _USAGE,
+        "Create and run a new container from an image",
+        run,
+        flags=RUN,
+        least=1,
+        aliases=("container run", "run"),
+        interspersed=False,
+    ),
+    Command(
+        "create",
+        _USAGE,
+        "Create a new container",
+        create,
+        flags=SHARED,
+        least=1,
+        aliases=("container create", "create"),
+        interspersed=False,
+    ),
+)

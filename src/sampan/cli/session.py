@@ -1,0 +1,246 @@
+"""A two-way stream between this process's standard streams and a container: one poll loop, no threads.
+
+Laws:
+- Nothing blocks but a write to our own stdout or stderr: input waits in a bounded buffer while the daemon is
+  slow, so that a container which writes and reads at once never deadlocks with us.
+- Our end of input half-closes the stream; output goes on until the daemon closes it.
+- Signals arrive as bytes on a pipe (``signal.set_wakeup_fd``), so that they are handled in the loop's turn.
+- The terminal is put back on every way out.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import os
+import select
+
+from sampan.cli.context import write
+from sampan.wire import stdcopy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PIECE = 65536
+
+_UNTOUCHED = frozenset(
+    (
+        _signal.SIGKILL,
+        _signal.SIGSTOP,
+        _signal.SIGCHLD,
+        _signal.SIGPIPE,
+        _signal.SIGURG,
+        32,  # the threading library's own
+        33,
+    )
+)
+
+
+def signal_name(number: int) -> str:
+    """``TERM`` for 15; the number where it has no name."""
+    for name, value in vars(_signal).items():
+        if value == number and name.startswith("SIG") and not name.startswith("SIG_"):
+            return name[3:]
+    return str(number)
+
+
+class Signals:
+    """Every signal that can be caught, as bytes on ``fd`` while inside."""
+
+    __slots__ = ("_before", "_numbers", "_old", "_write", "fd")
+
+    def __init__(self, numbers: frozenset[int] | None = None) -> None:
+        self._numbers = numbers
+        self._before: list[tuple[int, object]] = []
+
+    def __enter__(self) -> Signals:
+        self.fd, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._old = _signal.set_wakeup_fd(self._write)
+        wanted = self._numbers if self._numbers is not None else _signal.valid_signals()
+        for number in wanted:
+            if number not in _UNTOUCHED:
+                try:
+                    self._before.append((number, _signal.signal(number, _ignored)))
+                except (OSError, ValueError):
+                    continue
+        return self
+
+    def read(self) -> bytes:
+        """The signals that arrived."""
+        try:
+            return os.read(self.fd, 4096)
+        except BlockingIOError:
+            return b""
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before:
+            if handler is not None:
+                _signal.signal(number, handler)  # type: ignore[arg-type]
+        _signal.set_wakeup_fd(self._old)
+        os.close(self.fd)
+        os.close(self._write)
+
+
+def _ignored(_number: int, _frame: object) -> None:
+    """The wake-up pipe says it all."""
+
+
+class Detached(Exception):
+    """The detach keys were typed."""
+
+
+class Output:
+    """What the container writes: frames to stdout and stderr, or a terminal's bytes to stdout."""
+
+    __slots__ = ("_multiplexed", "_rest", "_wanted")
+
+    def __init__(self, *, multiplexed: bool, stdout: bool = True, stderr: bool = True) -> None:
+        self._multiplexed = multiplexed
+        self._rest = b""
+        self._wanted = {stdcopy.STDOUT: stdout, stdcopy.STDERR: stderr, stdcopy.SYSTEM_ERROR: True}
+
+    def feed(self, data: bytes) -> None:
+        """Write ``data`` to where it belongs."""
+        if not self._multiplexed:
+            write(1, data)
+            return
+        frames, self._rest = stdcopy.split(self._rest + data if self._rest else data)
+        joined: list[bytes] = []
+        current = -1
+        for stream, payload in frames:
+            if stream != current:
+                self._flush(current, joined)
+                current = stream
+            joined.append(payload)
+        self._flush(current, joined)
+
+    def _flush(self, stream: int, joined: list[bytes]) -> None:
+        if joined and self._wanted.get(stream, False):
+            write(1 if stream in (stdcopy.STDIN, stdcopy.STDOUT) else 2, b"".join(joined))
+        joined.clear()
+
+
+class Session:
+    """One attached stream.
+
+    ``fd``: the hijacked socket, owned from now on. ``early``: its bytes that were already received.
+    ``escape``: feeds on what is typed and finds the detach keys. ``on_signal``: called with each signal.
+    """
+
+    __slots__ = ("_early", "_escape", "_input", "_open", "_output", "_pending", "_signals", "_sock", "on_signal")
+
+    def __init__(
+        self,
+        fd: int,
+        early: bytes,
+        output: Output,
+        *,
+        stdin: bool,
+        escape: Callable[[bytes], tuple[bytes, bool]] | None = None,
+    ) -> None:
+        self._sock = _socket.socket(fileno=fd)
+        self._early = early
+        self._output = output
+        self._input = stdin
+        self._open = True
+        self._escape = escape
+        self._pending = b""
+        self._signals: Signals | None = None
+        self.on_signal: Callable[[int], None] = lambda number: None
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._sock.close()
+
+    def run(self, signals: Signals | None = None, until: Callable[[], bool] | None = None, also: int = -1) -> bool:
+        """Carry bytes until the daemon closes its side. Raises Detached.
+
+        ``also`` is one more descriptor to watch; when it is readable ``until`` is asked whether to stop early,
+        and the result says that it did.
+        """
+        self._signals = signals
+        sock, poll = self._sock.fileno(), select.poll()
+        if signals is not None:
+            poll.register(signals.fd, select.POLLIN)
+        if also >= 0:
+            poll.register(also, select.POLLIN)
+        poll.register(sock, select.POLLIN)
+        reading = False
+        if self._early:
+            early, self._early = self._early, b""
+            self._output.feed(early)
+        while True:
+            wanted = self._input and not self._pending
+            if wanted != reading:
+                reading = wanted
+                if wanted:
+                    poll.register(0, select.POLLIN)
+                else:
+                    poll.unregister(0)
+            poll.modify(sock, select.POLLIN | select.POLLOUT if self._pending else select.POLLIN)
+            for fd, events in poll.poll():
+                if fd == sock:
+                    if events & select.POLLOUT:
+                        self._send()
+                    if events & (select.POLLIN | select.POLLHUP | select.POLLERR) and not self._receive():
+                        return False
+                elif fd == 0:
+                    self._type()
+                elif signals is not None and fd == signals.fd:
+                    for number in signals.read():
+                        self.on_signal(number)
+                elif until is not None and fd == also and until():
+                    return True
+                elif fd == also:
+                    poll.unregister(also)
+
+    def _receive(self) -> bool:
+        try:
+            data = self._sock.recv(PIECE)
+        except ConnectionResetError:
+            return False
+        if data:
+            self._output.feed(data)
+        return bool(data)
+
+    def _type(self) -> None:
+        try:
+            data = os.read(0, PIECE)
+        except OSError:  # a terminal that hung up
+            data = b""
+        detached = False
+        if data and self._escape is not None:
+            data, detached = self._escape(data)
+            if not data and not detached:
+                return
+        if detached:
+            self._pending += data
+            self._send()
+            raise Detached
+        if not data:
+            self._input = False
+            self._half_close()
+            return
+        self._pending = data
+        self._send()
+
+    def _half_close(self) -> None:
+        if self._open and not self._pending:
+            self._open = False
+            try:
+                self._sock.shutdown(_socket.SHUT_WR)
+            except OSError:
+                pass  # the daemon closed first
+
+    def _send(self) -> None:
+        try:
+            sent = self._sock.send(self._pending, _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:  # nobody reads any more; output may still be on its way
+            self._pending, self._input = b"", False
+            return
+        self._pending = self._pending[sent:]
+        if not self._input:
+            self._half_close()

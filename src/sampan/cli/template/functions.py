@@ -1,0 +1,145 @@
+"""The functions that a template may call: Go's own and those that Docker adds.
+
+Each takes values and returns one; a failure is ValueError, whose text follows ``error calling NAME: ``.
+"""
+
+from __future__ import annotations
+
+from sampan.cli.template.values import equal, less, printed, printed_line, truth, verb
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+def _json(value: Any) -> str:
+    from sampan.cli.template.values import to_json
+
+    return to_json(value)
+
+
+def _split(text: str, separator: str) -> list[str]:
+    return text.split(separator) if separator else list(text)
+
+
+def _join(values: Any, separator: str) -> str:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"wrong type for value; expected []string; got {_kind(values)}")
+    return separator.join(values)
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "<nil>"
+    names = {bool: "bool", int: "int", float: "float64", str: "string", list: "[]interface {}"}
+    return names.get(type(value), "map[string]interface {}")
+
+
+def _title(text: str) -> str:
+    out, start = [], True
+    for character in text:
+        out.append(character.upper() if start else character)
+        start = not (character.isalnum() or character in "_'")
+    return "".join(out)
+
+
+def _pad(text: str, before: int, after: int) -> str:
+    return " " * before + text + " " * after if text else text
+
+
+def _truncate(text: str, length: int) -> str:
+    return text[:length] if len(text) > length else text
+
+
+def _index(value: Any, *keys: Any) -> Any:
+    for key in keys:
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, (list, str)):
+            if not isinstance(key, int) or isinstance(key, bool):
+                raise ValueError(f"cannot index slice/array with type {_kind(key)}")
+            if not 0 <= key < len(value):
+                raise ValueError(f"index out of range: {key}" if key >= 0 else f"index out of range: {key}")
+            value = value[key] if isinstance(value, list) else ord(value[key])
+        elif value is None:
+            raise ValueError("index of untyped nil")
+        else:
+            raise ValueError(f"can't index item of type {_kind(value)}")
+    return value
+
+
+def _length(value: Any) -> int:
+    if value is None:
+        raise ValueError("len of nil pointer")
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "surrogateescape"))
+    if isinstance(value, (list, dict)):
+        return len(value)
+    raise ValueError(f"len of type {_kind(value)}")
+
+
+def _slice(value: Any, *bounds: int) -> Any:
+    if not isinstance(value, (str, list)):
+        raise ValueError(f"can't slice item of type {_kind(value)}")
+    low = bounds[0] if bounds else 0
+    high = bounds[1] if len(bounds) > 1 else len(value)
+    for bound in (low, high):
+        if not 0 <= bound <= len(value):
+            raise ValueError(f"index out of range: {bound}")
+    if low > high:
+        raise ValueError(f"invalid slice index: {low} > {high}")
+    return value[low:high]
+
+
+def _equals(value: Any, *others: Any) -> bool:
+    if not others:
+        raise ValueError("missing argument for comparison")
+    return any(equal(value, other) for other in others)
+
+
+def _format(template: str, *values: Any) -> str:
+    return verb(template, values)
+
+
+def _html(*values: Any) -> str:
+    text = printed("", values)
+    for character, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&#34;"), ("'", "&#39;")):
+        text = text.replace(character, escaped)
+    return text
+
+
+def _urlquery(*values: Any) -> str:
+    from sampan.client.http import quote
+
+    return quote(printed("", values)).replace("%20", "+")
+
+
+# name: (function, fewest arguments, most arguments or -1, types asked of each argument)
+FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int, tuple[type, ...]]] = {
+    "json": (_json, 1, 1, ()),
+    "split": (_split, 2, 2, (str, str)),
+    "join": (_join, 2, 2, (object, str)),
+    "title": (_title, 1, 1, (str,)),
+    "lower": (str.lower, 1, 1, (str,)),
+    "upper": (str.upper, 1, 1, (str,)),
+    "pad": (_pad, 3, 3, (str, int, int)),
+    "truncate": (_truncate, 2, 2, (str, int)),
+    "table": (lambda text: text, 1, 1, (str,)),
+    "print": (lambda *values: printed("", values), 0, -1, ()),
+    "println": (lambda *values: printed_line(values), 0, -1, ()),
+    "printf": (_format, 1, -1, (str,)),
+    "len": (_length, 1, 1, ()),
+    "index": (_index, 1, -1, ()),
+    "slice": (_slice, 1, 4, ()),
+    "eq": (_equals, 1, -1, ()),
+    "ne": (lambda one, two: not equal(one, two), 2, 2, ()),
+    "lt": (less, 2, 2, ()),
+    "le": (lambda one, two: less(one, two) or equal(one, two), 2, 2, ()),
+    "gt": (lambda one, two: not (less(one, two) or equal(one, two)), 2, 2, ()),
+    "ge": (lambda one, two: not less(one, two), 2, 2, ()),
+    "not": (lambda value: not truth(value), 1, 1, ()),
+    "html": (_html, 0, -1, ()),
+    "urlquery": (_urlquery, 0, -1, ()),
+    "call": (lambda *_: None, 1, -1, ()),
+}
