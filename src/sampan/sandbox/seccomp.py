@@ -180,18 +180,18 @@ def _numbers(assembler: bpf.Assembler, rules: list[SeccompRule], abis: dict[str,
 def _ranges(rules: list[SeccompRule], abi: Abi, default: int) -> list[tuple[int, Verdict]]:
     """(first number, verdict) of every range of an ABI, ascending from 0; each ends where the next begins."""
     verdicts = _verdicts(rules, abi, default)
-    ordinary = [number for number in verdicts if number < _ARM_PRIVATE]
-    youngest = max(ordinary, default=_ARM_PRIVATE)
     unlisted: Verdict = ((), default)
     unknown: Verdict = ((), default if default in _PERMISSIVE else _ERRNO | errno.ENOSYS)
     ranges: list[tuple[int, Verdict]] = [(0, unlisted)]
     expected = 0
     for number in sorted(verdicts):
         if number > expected:
-            _append(ranges, expected, unlisted if expected <= youngest else unknown)
+            # The private calls of arm stand far above the youngest of the ordinary ones.
+            above_ordinary = expected < _ARM_PRIVATE <= number
+            _append(ranges, expected, unknown if above_ordinary else unlisted)
         _append(ranges, number, verdicts[number])
         expected = number + 1
-    _append(ranges, expected, unlisted if expected <= youngest else unknown)
+    _append(ranges, expected, unknown if verdicts else unlisted)
     return ranges
 
 

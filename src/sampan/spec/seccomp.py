@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         syscalls: list[Rule]
 
 
-__all__ = ["ACTIONS", "OPERATORS", "Profile", "default_profile", "parse", "resolve"]
+__all__ = ["ACTIONS", "OPERATORS", "default_profile", "parse", "resolve"]
 
 ACTIONS = (
     "SCMP_ACT_KILL",
