@@ -34,11 +34,17 @@ class Link:
     def begin(self) -> None:
         self._loop.add_reader(self._socket.fileno(), self._readable)
 
+    def let_go(self) -> None:
+        """Close the connection and leave the keeper to a later daemon."""
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+
     def close(self) -> None:
+        """The keeper is gone: fail what still waits for it."""
         if self._socket.fileno() < 0:
             return
-        self._loop.remove_reader(self._socket.fileno())
-        self._socket.close()
+        self.let_go()
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(KeeperGone("the container's keeper is gone"))
