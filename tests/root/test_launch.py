@@ -246,11 +246,12 @@ def test_exec_in_a_running_container(box: Box) -> None:
         task, stream = await box.start(launch)
         await stream.read_until(b"up")
         process: Any = dict(launch.spec["process"], args=["sh", "-c", "id -u; hostname; cat; exit 9"])
-        process["user"] = {"username": "1000:2000"}
         client = Stream()
         running = await task.exec(
             "e1",
             process,
+            user="1000:2000",
+            filtered=True,
             stdin=True,
             stream=client,
             detach_keys=None,
@@ -264,7 +265,16 @@ def test_exec_in_a_running_container(box: Box) -> None:
         assert await running.exited == 9
         process["args"] = ["nosuch"]
         with pytest.raises(StartFailed) as caught:
-            await task.exec("e2", process, stdin=False, stream=None, detach_keys=None, console_size=None)
+            await task.exec(
+                "e2",
+                process,
+                user="",
+                filtered=True,
+                stdin=False,
+                stream=None,
+                detach_keys=None,
+                console_size=None,
+            )
         assert caught.value.exit_code == 127
         await stream.send(b"", end=True)
         await stream.read()

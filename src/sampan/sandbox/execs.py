@@ -42,12 +42,13 @@ _SETUP_FAILED = 126
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One exec. ``user`` is Docker's USER string, or None when the process names numbers; ``early`` is input
-    that the client sent ahead."""
+    """One exec. ``user`` is Docker's USER string, or None when the process names numbers; ``filtered`` says
+    whether the container's seccomp filter applies; ``early`` is input that the client sent ahead."""
 
     id: str
     process: Process
     user: str | None
+    filtered: bool
     stdin: bool
     detach_keys: str | None
     console_size: tuple[int, int] | None
@@ -63,7 +64,8 @@ def decode(document: dict[str, Any]) -> Request:
     return Request(
         id=document["exec"],
         process=document["process"],
-        user=document["process"].get("user", {}).get("username"),
+        user=document["user"],
+        filtered=document["filtered"],
         stdin=document["stdin"],
         detach_keys=document["detach_keys"],
         console_size=(size[0], size[1]) if size else None,
@@ -169,7 +171,7 @@ def _clone(
     request: Request, stdio: Sequence[int], init: int, cgroup: Cgroup, container: Launch
 ) -> tuple[int, int, int]:
     """(pid, pidfd, console master or -1) of the program, once it runs."""
-    filter_path = container.seccomp_filter
+    filter_path = container.seccomp_filter if request.filtered else None
     program = Program(
         process=request.process,
         user=request.user,
