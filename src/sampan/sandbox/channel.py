@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 from collections.abc import Sequence
 from typing import Any
 
 _INLINE = 32 << 10
 _IN_MEMFD = b"\0"
 _MAX_FDS = 250
+_INT = struct.calcsize("i")
 
 
 def send(sock: socket.socket, document: Any, fds: Sequence[int] = ()) -> None:
@@ -51,7 +53,15 @@ def receive(sock: socket.socket) -> tuple[Any, list[int]] | None:
 
     Raises BlockingIOError on a non-blocking socket without a message.
     """
-    data, fds, _, _ = socket.recv_fds(sock, _INLINE + 1, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+    # socket.recv_fds does not pass its flags on: descriptors would be inherited by what is executed.
+    data, ancillary, _, _ = sock.recvmsg(
+        _INLINE + 1, socket.CMSG_SPACE(_MAX_FDS * _INT), socket.MSG_CMSG_CLOEXEC
+    )
+    fds: list[int] = []
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            whole = len(content) // _INT * _INT
+            fds += struct.unpack(f"{whole // _INT}i", content[:whole])
     if not data:
         for fd in fds:
             os.close(fd)

@@ -56,7 +56,7 @@ class Options:
     @property
     def attributes(self) -> int:
         """The attributes of a new mount, where there is nothing to clear."""
-        return self.attr_set & ~self.attr_clr
+        return self.attr_set
 
 
 def parse(options: Iterable[str]) -> Options:
