@@ -32,7 +32,6 @@ from sampan.network.addresses import Addresses, mac_of
 from sampan.network.firewall import BridgeFirewall, Policy
 from sampan.network.naming import bridge_name, host_end_names, is_host_end_of
 from sampan.network.shared import DEFAULT_DIRECTORY, SharedDirectory
-from sampan.sandbox import interfaces
 from sampan.sandbox.messages import Endpoint
 
 if TYPE_CHECKING:
@@ -146,15 +145,20 @@ class Bridges:
             self._sweep = None
         names, self._stale = self._stale, set()
         if names:
-            await asyncio.to_thread(_unplug_all, names)
+            try:
+                await asyncio.to_thread(host.remove_ports, self.name, names)
+            except OSError as error:
+                logger.warning("interfaces %s cannot be deleted: %s", ", ".join(sorted(names)), error)
 
     async def close(self) -> None:
         """Stop watching; with nobody on the bridge, remove it and all that belongs to it."""
         await self._stop_watching()
         await self.sweep()
-        if not self._leases and not self._unclaimed:
-            with contextlib.suppress(Unavailable):
+        if self._site is not None and not self._leases and not self._unclaimed:
+            try:
                 await self.purge()
+            except Unavailable as reason:
+                logger.warning("%s", reason)
 
     async def purge(self) -> None:
         """Remove bridge, rules and registration from the host. Conflict while containers are connected."""
@@ -287,15 +291,6 @@ class Bridges:
         task = asyncio.get_running_loop().create_task(work())
         self._work.add(task)
         task.add_done_callback(self._work.discard)
-
-
-def _unplug_all(names: Iterable[str]) -> None:
-    for name in names:
-        if rtnetlink.link_index(name):
-            try:
-                interfaces.unplug(name)
-            except OSError as error:
-                logger.warning("interface %s cannot be deleted: %s", name, error)
 
 
 def _read_subnet(connection: sqlite3.Connection, name: str) -> str | None:

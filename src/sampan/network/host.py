@@ -64,10 +64,31 @@ def ensure_bridge(
 
 
 def remove_bridge(netlink: Netlink, name: str) -> None:
-    """Succeeds if it is gone."""
-    (outcome,) = netlink.attempt((rtnetlink.delete_link_request(name=name),))
-    if outcome is not None and outcome.errno != errno.ENODEV:
-        raise outcome
+    """Succeeds if it is gone, or is no bridge and so none of ours."""
+    _delete(
+        netlink, (link for link in rtnetlink.links(netlink) if link.name == name and link.kind == "bridge")
+    )
+
+
+def remove_ports(bridge: str, names: Iterable[str]) -> None:
+    """Delete the host ends of these names, if they are on this bridge; succeeds if they are gone."""
+    with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
+        index = rtnetlink.link_index(bridge)
+        _delete(
+            netlink,
+            (
+                link
+                for link in rtnetlink.links(netlink)
+                if index and link.master == index and link.name in names
+            ),
+        )
+
+
+def _delete(netlink: Netlink, links: Iterable[rtnetlink.Link]) -> None:
+    for link in links:
+        (outcome,) = netlink.attempt((rtnetlink.delete_link_request(index=link.index),))
+        if outcome is not None and outcome.errno != errno.ENODEV:
+            raise outcome
 
 
 def plugged_endpoints(netlink: Netlink, bridge: str) -> list[Endpoint]:
