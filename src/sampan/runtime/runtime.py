@@ -200,19 +200,36 @@ class Runtime:
             await earlier.released
         with suppress(FileNotFoundError):
             os.unlink(f"{launch.state}/{EXIT_FILE}")
-        document = channel.as_memfd(encode(launch))
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        detached = [(stream.detach(), options) for stream, options in attachments]
-        clients = [
-            {"options": asdict(options), "early": early.decode("latin-1")} for (_, early), options in detached
-        ]
+        detached = [(*stream.detach(), options) for stream, options in attachments]
+        try:
+            try:
+                task = await self._try(launch, detached)
+            except _NoWord:
+                # The zygote died with the request in its hands: nothing was told to anybody yet.
+                await asyncio.to_thread(end_group, launch.spec["linux"]["cgroupsPath"])
+                task = await self._try(launch, detached)
+        except _NoWord as error:
+            raise StartFailed(_RUN_PREFIX + "its keeper ended without a word", exit_code=128) from error
+        finally:
+            for sock, _, _ in detached:
+                sock.close()
+        return self._known(launch.id, task)
+
+    async def _try(
+        self, launch: Launch, clients: Sequence[tuple[socket.socket, bytes, AttachOptions]]
+    ) -> Task:
         header = {
             "cgroup": launch.spec["linux"]["cgroupsPath"],
             "state": launch.state,
-            "clients": clients,
+            "clients": [
+                {"options": asdict(options), "early": early.decode("latin-1")}
+                for _, early, options in clients
+            ],
         }
+        document = channel.as_memfd(encode(launch))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            fds = [document, theirs.fileno(), *(sock.fileno() for (sock, _), _ in detached)]
+            fds = [document, theirs.fileno(), *(sock.fileno() for sock, _, _ in clients)]
             await self._zygote.request(header, fds)
         except BaseException:
             ours.close()
@@ -220,9 +237,7 @@ class Runtime:
         finally:
             os.close(document)
             theirs.close()
-            for (sock, _), _ in detached:
-                sock.close()
-        return self._known(launch.id, await _first_word(Link(ours)))
+        return await _first_word(Link(ours))
 
     async def adopt(self, container_id: str) -> Task | None:
         """The task of a container whose keeper outlived an earlier daemon; None when there is none."""
@@ -234,7 +249,7 @@ class Runtime:
             return None
         try:
             return self._known(container_id, await _first_word(Link(sock)))
-        except StartFailed:
+        except (StartFailed, _NoWord):
             return None
 
     def _known(self, container_id: str, task: Task) -> Task:
@@ -249,8 +264,12 @@ class Runtime:
         return task
 
 
+class _NoWord(Exception):
+    """The keeper's socket ended before it said anything."""
+
+
 async def _first_word(link: Link) -> Task:
-    """Wait for the keeper's first event: the container runs, or why it does not."""
+    """Wait for the keeper's first event: the container runs, or why it does not. Raises _NoWord."""
     first: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
     def heard(event: dict[str, Any]) -> None:
@@ -264,7 +283,7 @@ async def _first_word(link: Link) -> Task:
 
     def ended() -> None:
         if not first.done():
-            first.set_result({"message": "the container's keeper ended early", "code": 128})
+            first.set_exception(_NoWord())
 
     link.on_event, link.on_end = heard, ended
     link.begin()
