@@ -7,8 +7,8 @@ nothing is NotFound("No such container: …").
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Coroutine
+from typing import TYPE_CHECKING, TypeVar
 
 from sampan.engine.model import (
     Container,
@@ -35,8 +35,11 @@ if TYPE_CHECKING:
     from sampan.sandbox.messages import AttachOptions
 
 
+T = TypeVar("T")
+
+
 class Containers:
-    """Delegates; holds nothing of its own."""
+    """Delegates. A change that was begun is finished, also when the caller goes away meanwhile."""
 
     def __init__(
         self,
@@ -54,6 +57,18 @@ class Containers:
         self._lookups = lookups
         self._waits = waits
         self._streams = streams
+        self._changes: set[asyncio.Task[object]] = set()
+
+    async def _to_the_end(self, work: Coroutine[object, object, T]) -> T:
+        task = asyncio.get_running_loop().create_task(work)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    async def settle(self) -> None:
+        """Wait for the changes under way; the daemon is going down."""
+        while self._changes:
+            await asyncio.wait(self._changes)
 
     async def create(
         self, name: str | None, config: ContainerConfig, host: HostConfig, networking: NetworkingConfig
@@ -63,29 +78,29 @@ class Containers:
         Raises InvalidArgument, NotFound (image), Conflict (name) or NotImplemented, and then has changed
         nothing.
         """
-        return await self._creation.create(name, config, host, networking)
+        return await self._to_the_end(self._creation.create(name, config, host, networking))
 
     async def start(self, ref: str) -> bool:
         """Run it; False when it runs already. A program that cannot be run is InvalidArgument."""
-        return await self._running.start(ref)
+        return await self._to_the_end(self._running.start(ref))
 
     async def stop(self, ref: str, *, signal: str | None = None, timeout: int | None = None) -> bool:
         """Ask it to end, then kill it after ``timeout`` seconds (-1: never); False when not running."""
-        return await self._running.stop(ref, signal=signal, timeout=timeout)
+        return await self._to_the_end(self._running.stop(ref, signal=signal, timeout=timeout))
 
     async def restart(self, ref: str, *, signal: str | None = None, timeout: int | None = None) -> None:
         """Stop it if it runs, then start it. A ``--rm`` container is not removed in between."""
-        await self._running.restart(ref, signal=signal, timeout=timeout)
+        await self._to_the_end(self._running.restart(ref, signal=signal, timeout=timeout))
 
     async def kill(self, ref: str, signal: str | None = None) -> None:
         """Send a signal (SIGKILL by default); for SIGKILL, return when the container has ended."""
-        await self._running.kill(ref, signal)
+        await self._to_the_end(self._running.kill(ref, signal))
 
     async def pause(self, ref: str) -> None:
-        await self._running.pause(ref)
+        await self._to_the_end(self._running.pause(ref))
 
     async def unpause(self, ref: str) -> None:
-        await self._running.unpause(ref)
+        await self._to_the_end(self._running.unpause(ref))
 
     async def resize(self, ref: str, height: int, width: int) -> None:
         """Set the size of a running container's terminal, in characters."""
@@ -93,21 +108,21 @@ class Containers:
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove it; ``force`` kills it first; ``volumes`` removes its anonymous volumes as well."""
-        await self._removal.remove(ref, force=force, volumes=volumes)
+        await self._to_the_end(self._removal.remove(ref, force=force, volumes=volumes))
 
     async def prune(self, filters: Filters) -> Pruned:
         """Remove every container that does not run and passes ``filters`` (until, label, label!)."""
-        return await self._removal.prune(filters)
+        return await self._to_the_end(self._removal.prune(filters))
 
     async def rename(self, ref: str, name: str) -> None:
-        await self._creation.rename(ref, name)
+        await self._to_the_end(self._creation.rename(ref, name))
 
     def get(self, ref: str) -> Container:
         return self._lookups.get(ref)
 
     async def list(self, query: ListQuery) -> list[Container]:
         """Newest first."""
-        return self._lookups.list(query)
+        return await self._lookups.list(query)
 
     def wait(self, ref: str, condition: str = "not-running") -> asyncio.Future[ExitStatus]:
         """A future that is registered when this returns. ``condition``: not-running, next-exit, removed."""

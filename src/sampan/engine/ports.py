@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from sampan.images.catalog import Image
     from sampan.sandbox.messages import AttachOptions, Endpoint, Exit, Launch, RootFilesystem
+    from sampan.spec.image import ImageDocument
     from sampan.spec.runtime import Process
 
 
@@ -39,7 +39,12 @@ class ExecTask(Protocol):
 
 
 class Task(Protocol):
-    """A running container. ``exited`` is also resolved when its keeper dies."""
+    """A running container. ``exited`` is also resolved when its keeper dies.
+
+    ``on_detach`` is called when a client leaves by its detach keys.
+    """
+
+    on_detach: Callable[[], None]
 
     @property
     def pid(self) -> int: ...
@@ -66,12 +71,15 @@ class Task(Protocol):
         exec_id: str,
         process: Process,
         *,
+        user: str | None,
+        filtered: bool,
         stdin: bool,
         stream: ClientStream | None,
         detach_keys: str | None,
         console_size: tuple[int, int] | None,
     ) -> ExecTask:
-        """Raises StartFailed (126, 127) when the program cannot be run."""
+        """Raises StartFailed (126, 127) when the program cannot be run. ``filtered``: under the container's
+        seccomp filter; ``user`` is Docker's USER string."""
 
 
 class Runtime(Protocol):
@@ -80,6 +88,19 @@ class Runtime(Protocol):
 
     async def adopt(self, container_id: str) -> Task | None:
         """The task of a container whose keeper lives on from an earlier daemon; None without one."""
+
+
+class Image(Protocol):
+    """What a container takes from its image; ``max_id`` is the largest owner id of its files."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def config(self) -> ImageDocument: ...
+
+    @property
+    def max_id(self) -> int: ...
 
 
 class Catalog(Protocol):
@@ -95,6 +116,9 @@ class Snapshots(Protocol):
     async def remove(self, key: str) -> None: ...
 
     def keys(self) -> Iterable[str]: ...
+
+    async def usage(self, key: str) -> int:
+        """Bytes of the writable layer."""
 
 
 class Bridges(Protocol):
@@ -114,8 +138,15 @@ class VolumeStore(Protocol):
     def mount_source(self, name: str) -> str:
         """The directory to mount."""
 
+    async def populate(self, name: str, root: RootFilesystem, path: str) -> None:
+        """Fill a volume that is empty with what the image has at ``path``."""
+
     async def remove(self, name: str, *, force: bool = False) -> None: ...
 
 
-FilterPaths = Callable[["str | None"], Awaitable["str | None"]]
-"""From a seccomp profile (None: the default one) to the path of its compiled filter (None: unconfined)."""
+class SeccompFilters(Protocol):
+    async def path(self, profile: str | None, capabilities: frozenset[str]) -> str:
+        """The file of the compiled program of ``profile`` for a process with ``capabilities``.
+
+        A profile is a JSON document, None the default one; InvalidArgument for one that cannot be compiled.
+        """

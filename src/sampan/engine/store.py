@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from sampan.engine.model import Container, ContainerState, ExitStatus, WaitCondition
 from sampan.errors import Conflict, InvalidArgument, NotFound
@@ -98,13 +99,15 @@ class ContainerStore:
         self._database = database
         self._by_id: dict[str, Instance] = {}
         self._by_name: dict[str, Instance | str] = {}  # a string: the id of one being created
+        self._creating: dict[str, Container] = {}  # by name
         self._ids: list[str] = []  # sorted, for prefixes
 
     def load(self) -> list[Instance]:
         """Read every container from the database; called once, when the daemon starts."""
-        rows = self._database.read(lambda db: db.execute("SELECT document FROM containers").fetchall())
-        for (document,) in rows:
-            self._insert(Instance(_decoder.decode(document)))
+        rows = self._database.read(lambda db: db.execute("SELECT name, document FROM containers").fetchall())
+        for name, document in rows:
+            # The column is the truth: a renamed container's document may be one write behind.
+            self._insert(Instance(replace(_decoder.decode(document), name=name)))
         return list(self)
 
     def __iter__(self) -> Iterator[Instance]:
@@ -147,13 +150,27 @@ class ContainerStore:
 
     def unreserve(self, name: str) -> None:
         """Give a reserved name back, when the container did not come to be."""
+        self._creating.pop(name, None)
         if isinstance(self._by_name.get(name), str):
             del self._by_name[name]
+
+    def announce(self, container: Container) -> None:
+        """Let ``containers_of`` know of a container that is being created under a reserved name."""
+        self._creating[container.name] = container
+
+    def containers_of(self, image_id: str) -> list[Container]:
+        """The containers of an image, those being created included: while there is one, it must stay."""
+        return [container for container in self.everything() if container.image_id == image_id]
+
+    def everything(self) -> list[Container]:
+        """Every container, those being created included."""
+        return [*(instance.container for instance in self), *self._creating.values()]
 
     async def add(self, container: Container, *, durable: bool) -> Instance:
         """Write a container whose name was reserved, then let others find it."""
         await self._database.write(_Put(container), durable=durable)
         instance = Instance(container)
+        self._creating.pop(container.name, None)
         self._insert(instance)
         return instance
 
@@ -163,12 +180,15 @@ class ContainerStore:
         if not instance.removed:
             self._database.post(_Put(container))
 
-    async def rename(self, instance: Instance, container: Container) -> None:
-        """Change the name, which was reserved; the old one is free when this returns."""
-        await self._database.write(_Put(container))
+    async def rename(self, instance: Instance, name: str) -> None:
+        """Change the name to ``name``, which was reserved; the old one is free when this returns."""
+        await self._database.write(_Rename(instance.id, name))
+        # Only now: the container may have changed otherwise while the name was written.
+        if instance.removed:
+            raise NotFound(f"No such container: {instance.id}")
         self._by_name.pop(instance.container.name, None)
-        instance.container = container
-        self._by_name[container.name] = instance
+        self._by_name[name] = instance
+        self.update(instance, replace(instance.container, name=name))
 
     def withdraw(self, instance: Instance) -> None:
         """Let nobody find it any more, and free its name. The record stays until ``forget``."""
@@ -214,6 +234,19 @@ class _Put:
             "ON CONFLICT (id) DO UPDATE SET name=excluded.name, document=excluded.document",
             self._row,
         )
+
+
+class _Rename:
+    """Take a name durably; the document with it follows."""
+
+    __slots__ = ("_id", "_name")
+
+    def __init__(self, container_id: str, name: str) -> None:
+        self._id = container_id
+        self._name = name
+
+    def __call__(self, connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE containers SET name=? WHERE id=?", (self._name, self._id))
 
 
 class _Delete:

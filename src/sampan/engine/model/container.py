@@ -27,7 +27,11 @@ class Status(enum.StrEnum):
 
 
 class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a container is in its life. ``pid`` is 0 unless it runs (or is paused)."""
+    """Where a container is in its life. ``pid`` is 0 unless it runs (or is paused).
+
+    ``id_base`` is the host's id of the container's root while it runs in a user namespace of its own with
+    ``id_span`` ids; 0 without one.
+    """
 
     status: Status = Status.CREATED
     pid: int = 0
@@ -36,6 +40,8 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
     oom_killed: bool = False
     started_at: int = 0
     finished_at: int = 0
+    id_base: int = 0
+    id_span: int = 0
 
     @property
     def running(self) -> bool:

@@ -1,0 +1,162 @@
+"""Creating containers, and naming them.
+
+Order: everything is checked, then the name is taken, then things are made, then the record is written. A
+failure on the way takes back what was made, so that a refused request changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from sampan.engine import defaults, mounts, names, validation
+from sampan.engine.model import (
+    Container,
+    ContainerConfig,
+    Created,
+    HostConfig,
+    MountPoint,
+    NetworkingConfig,
+    Status,
+)
+from sampan.engine.removal import remove_directory
+from sampan.errors import Conflict, Failure, InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from sampan.engine.events import Events
+    from sampan.engine.ports import Catalog, Image, Snapshots, VolumeStore
+    from sampan.engine.settings import Settings
+    from sampan.engine.store import ContainerStore
+
+
+class Creation:
+    """Makes and renames containers."""
+
+    def __init__(
+        self,
+        *,
+        store: ContainerStore,
+        catalog: Catalog,
+        snapshots: Snapshots,
+        volumes: VolumeStore,
+        events: Events,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._snapshots = snapshots
+        self._volumes = volumes
+        self._events = events
+        self._settings = settings
+
+    async def create(
+        self, name: str | None, config: ContainerConfig, host: HostConfig, networking: NetworkingConfig
+    ) -> Created:
+        if name:
+            name = names.check(name)
+        host, warnings = validation.check(config, host, networking, self._settings.facts)
+        image = await self._catalog.resolve(config.image)
+        container = self._describe(name or "", config, host, networking, image)
+        self._store.reserve(container.name, container.id)
+        try:
+            self._store.announce(container)
+            container = await self._make(container, image)
+        except BaseException:
+            self._store.unreserve(container.name)
+            raise
+        self._events.container(container, "create")
+        return Created(id=container.id, warnings=tuple(warnings))
+
+    def _describe(
+        self,
+        name: str,
+        config: ContainerConfig,
+        host: HostConfig,
+        networking: NetworkingConfig,
+        image: Image,
+    ) -> Container:
+        settings = self._settings
+        own_volumes = tuple(config.volumes or {})
+        run = image.config.config
+        config = defaults.merge_image(config, run)
+        host = defaults.fill_host(host, settings.options, settings.facts)
+        points = mounts.settle(host, run.volumes, own_volumes)
+        container_id = settings.new_id()
+        if not config.hostname:
+            shared = host.network_mode == "host" or host.uts_mode == "host"
+            hostname = settings.facts.hostname if shared else container_id[:12]
+            config = replace(config, hostname=hostname)
+        command = defaults.command(config)
+        home = settings.paths.container(container_id)
+        return Container(
+            id=container_id,
+            name=name or names.generate(self._store.taken, settings.chance),
+            created=settings.now(),
+            path=command[0],
+            args=command[1:],
+            image_id=image.id,
+            config=config,
+            host=host,
+            network=defaults.network_settings(config, host, networking),
+            mounts=tuple(points),
+            hostname_path=f"{home}/hostname",
+            hosts_path=f"{home}/hosts",
+            resolv_conf_path=f"{home}/resolv.conf",
+            log_path="" if host.log_config.type == "none" else settings.paths.container_log(container_id),
+        )
+
+    async def _make(self, container: Container, image: Image) -> Container:
+        made: list[str] = []  # anonymous volumes
+        home = self._settings.paths.container(container.id)
+        try:
+            points = [await self._with_volume(point, made) for point in container.mounts]
+            container = replace(container, mounts=tuple(points))
+            self._store.announce(container)
+            root = await self._snapshots.prepare(container.id, image)
+            for point in points:
+                if point.type == "volume" and not point.no_copy and not point.subpath:
+                    await self._volumes.populate(point.name, root, point.destination)
+            os.makedirs(home, mode=0o710, exist_ok=True)
+            await self._store.add(container, durable=not container.host.auto_remove)
+        except BaseException:
+            with contextlib.suppress(Failure, OSError):
+                await self._snapshots.remove(container.id)
+                remove_directory(home)
+            for name in made:
+                with contextlib.suppress(Failure):
+                    await self._volumes.remove(name)
+            raise
+        return container
+
+    async def _with_volume(self, point: MountPoint, made: list[str]) -> MountPoint:
+        if point.type != "volume":
+            return point
+        name = await self._volumes.ensure(point.name or None)
+        if point.anonymous:
+            made.append(name)
+        return replace(point, name=name, source=self._volumes.mount_source(name))
+
+    async def rename(self, ref: str, name: str) -> None:
+        """Give the container another name, which is free."""
+        instance = self._store.find(ref)
+        if not name.removeprefix("/"):
+            raise InvalidArgument("Neither old nor new names may be empty")
+        name = names.check(name)
+        async with instance.lock:
+            before = instance.container
+            if instance.removed:
+                raise NotFound(f"No such container: {ref}")
+            if before.state.status in (Status.REMOVING, Status.DEAD):
+                raise Conflict(f"container {before.id} is marked for removal and cannot be renamed")
+            if before.name == name:
+                raise InvalidArgument("Renaming a container with the same name as its current name")
+            self._store.reserve(name, before.id)
+            try:
+                await self._store.rename(instance, name)
+            except BaseException:
+                self._store.unreserve(name)
+                raise
+        self._events.container(instance.container, "rename", oldName="/" + before.name)

@@ -1,0 +1,127 @@
+"""The end of a run: recorded, told, answered, and only then torn down.
+
+Law: everything that others can see changes in one step of the event loop: state, events, waiters. What is
+left to give back (address, ids) is done afterwards; the next start waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from sampan.engine.launches import disconnected
+from sampan.engine.lifecycle import MOVES, Move
+from sampan.engine.model import Container, Event, EventType, ExitStatus, WaitCondition
+from sampan.sandbox.messages import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sampan.engine.events import Events
+    from sampan.engine.launches import Launches
+    from sampan.engine.ports import Task
+    from sampan.engine.removal import Removal
+    from sampan.engine.store import ContainerStore, Instance
+
+logger = logging.getLogger(__name__)
+
+_LOST = 137
+
+
+class Exits:
+    """Follows running containers to their end."""
+
+    def __init__(
+        self,
+        *,
+        store: ContainerStore,
+        events: Events,
+        launches: Launches,
+        removal: Removal,
+        now: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._events = events
+        self._launches = launches
+        self._removal = removal
+        self._now = now
+
+    def follow(self, instance: Instance, task: Task) -> None:
+        """Record the exit of ``task`` when it comes. The container is running from this call on."""
+        instance.task = task
+        task.on_detach = lambda: self._events.container(instance.container, "detach")
+        instance.stopped = asyncio.get_running_loop().create_future()
+        task.exited.add_done_callback(lambda exited: self._ended(instance, task, exited))
+
+    def _ended(self, instance: Instance, task: Task, exited: asyncio.Future[Exit]) -> None:
+        if instance.task is not task or exited.cancelled():
+            return
+        error = exited.exception()
+        if error is not None:
+            logger.error("container %s was lost: %s", instance.id, error)
+            result = Exit(code=_LOST, error=f"the container was lost: {error}")
+        else:
+            result = exited.result()
+        self.record(instance, result)
+
+    def record(self, instance: Instance, result: Exit) -> None:
+        """Make the container exited with ``result``, tell it, answer waiters, start the tear-down."""
+        before = instance.container
+        finished = int(result.finished_at * 1e9) or self._now()
+        state = replace(
+            before.state,
+            status=MOVES[(before.state.status, Move.DIE)],
+            pid=0,
+            exit_code=result.code,
+            oom_killed=result.oom_killed,
+            error=result.error,
+            finished_at=finished,
+        )
+        after = disconnected(replace(before, state=state))
+        instance.task = None
+        self._store.update(instance, after)
+        self._tell(before, after)
+        status = ExitStatus(code=result.code)
+        instance.release(WaitCondition.NOT_RUNNING, WaitCondition.NEXT_EXIT, status=status)
+        stopped, instance.stopped = instance.stopped, None
+        if stopped is not None and not stopped.done():
+            stopped.set_result(None)
+        remove = after.host.auto_remove and not instance.keep
+        if remove:
+            self._removal.withdraw(instance)
+        instance.teardown = asyncio.get_running_loop().create_task(self._tear_down(instance, remove=remove))
+
+    def _tell(self, before: Container, after: Container) -> None:
+        if after.state.oom_killed:
+            self._events.container(after, "oom")
+        seconds = max(0, after.state.finished_at - after.state.started_at) // 1_000_000_000
+        self._events.container(after, "die", execDuration=str(seconds), exitCode=str(after.state.exit_code))
+        announce_network(self._events, before, "disconnect")
+
+    async def _tear_down(self, instance: Instance, *, remove: bool) -> None:
+        try:
+            await self._launches.release(instance.id)
+        except Exception:
+            logger.exception("container %s: its network could not be released", instance.id)
+        if remove:
+            await self._removal.clear(instance, volumes=True)
+
+
+def announce_network(events: Events, container: Container, action: str) -> None:
+    """Publish a connect or disconnect for the container's network."""
+    for name, endpoint in container.network.networks.items():
+        events.publish(
+            Event(
+                type=EventType.NETWORK,
+                action=action,
+                actor_id=endpoint.network_id,
+                attributes={
+                    "container": container.id,
+                    "name": name,
+                    "type": "null" if name == "none" else name,
+                },
+            )
+        )

@@ -1,0 +1,57 @@
+"""The files that a container finds at /etc/hostname, /etc/hosts and /etc/resolv.conf.
+
+Written before each start into the container's directory, and bound over those of its image.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from sampan.engine.model import Container
+from sampan.network import resolv
+
+if TYPE_CHECKING:
+    from sampan.engine.settings import Settings
+    from sampan.sandbox.messages import Endpoint
+
+
+def write(container: Container, settings: Settings, endpoint: Endpoint | None) -> dict[str, str]:
+    """Write the three files; the answer maps each to its place in the container."""
+    config, host, options = container.config, container.host, settings.options
+    on_host = host.network_mode == "host"
+    gateway = endpoint.gateway if endpoint is not None else None
+    if on_host:
+        hosts = resolv.host_network_hosts_text(host.extra_hosts or (), gateway=gateway)
+    else:
+        hosts = resolv.hosts_text(
+            addresses=endpoint.addresses if endpoint is not None else (),
+            hostname=config.hostname,
+            domainname=config.domainname,
+            extra=host.extra_hosts or (),
+            gateway=gateway,
+        )
+    resolv_conf = resolv.container_resolv_conf(
+        dns=host.dns or options.dns,
+        search=host.dns_search or options.dns_search,
+        options=host.dns_options or options.dns_options,
+        host_network=on_host,
+    )
+    full_name = f"{config.hostname}.{config.domainname}" if config.domainname else config.hostname
+    _put(container.resolv_conf_path, resolv_conf)
+    _put(container.hostname_path, f"{full_name}\n")
+    _put(container.hosts_path, hosts)
+    return {
+        container.resolv_conf_path: "/etc/resolv.conf",
+        container.hostname_path: "/etc/hostname",
+        container.hosts_path: "/etc/hosts",
+    }
+
+
+def _put(path: str, text: str) -> None:
+    # Written in place: a bind of an earlier start would otherwise hold on to an old file.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)

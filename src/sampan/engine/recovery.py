@@ -1,0 +1,199 @@
+"""What a starting daemon does about what the last one left.
+
+Files are truth for exits, keepers for what runs: a recorded state is only what the daemon knew last. For each
+container, in this order: a living keeper is followed again; else an exit record newer than the state is taken
+over; else what was recorded as running is recorded as killed (137), with the reason. Half-done removals are
+finished, ``--rm`` containers that ended are removed, and what belongs to nobody is cleaned away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from sampan.engine.model import Status
+from sampan.engine.removal import remove_directory
+from sampan.errors import Failure
+from sampan.sandbox.messages import Exit, decode_exit
+
+if TYPE_CHECKING:
+    from sampan.engine.exits import Exits
+    from sampan.engine.idranges import IdRanges
+    from sampan.engine.ports import Bridges, Runtime, Snapshots, Task
+    from sampan.engine.removal import Removal
+    from sampan.engine.settings import Settings
+    from sampan.engine.store import ContainerStore, Instance
+
+logger = logging.getLogger(__name__)
+
+_ADOPTION = 10.0  # seconds for a keeper to answer
+_LOST = 137
+_REASON = "the container ended while no daemon was running, and left no record of its exit"
+
+
+class Recovery:
+    """Runs once, before the api is served."""
+
+    def __init__(
+        self,
+        *,
+        store: ContainerStore,
+        runtime: Runtime,
+        exits: Exits,
+        removal: Removal,
+        leftovers: Leftovers,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._exits = exits
+        self._removal = removal
+        self._leftovers = leftovers
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Idempotent, and safe to be killed at any point."""
+        instances = self._store.load()
+        await asyncio.gather(*(self._settle(instance) for instance in instances))
+        for instance in instances:
+            if instance.teardown is not None:
+                await asyncio.wait((instance.teardown,))
+        await self._leftovers.clean(self._store)
+
+    async def _settle(self, instance: Instance) -> None:
+        state = instance.state
+        if state.status in (Status.REMOVING, Status.DEAD):
+            await self._finish_removal(instance)
+            return
+        if state.running or os.path.exists(self._settings.paths.bundle(instance.id)):
+            task = await self._adopt(instance.id)
+            if task is not None:
+                self._follow(instance, task)
+                return
+        ended = read_exit(self._settings.paths.exit_record(instance.id))
+        known = ended is not None and int(ended.finished_at * 1e9) > state.finished_at
+        if ended is not None and (known or state.running):
+            self._end(instance, ended)
+        elif state.running:
+            logger.warning("container %s: %s", instance.id, _REASON)
+            self._end(instance, Exit(code=_LOST, finished_at=self._settings.now() / 1e9, error=_REASON))
+        elif instance.container.host.auto_remove and state.started_at:
+            await self._finish_removal(instance)
+
+    async def _adopt(self, container_id: str) -> Task | None:
+        try:
+            return await asyncio.wait_for(self._runtime.adopt(container_id), _ADOPTION)
+        except (Failure, OSError, TimeoutError) as error:
+            logger.warning("container %s: its keeper does not answer: %s", container_id, error)
+            return None
+
+    def _follow(self, instance: Instance, task: Task) -> None:
+        state = instance.state
+        status = Status.PAUSED if state.paused else Status.RUNNING
+        state = replace(state, status=status, pid=task.pid, started_at=int(task.started_at * 1e9))
+        self._store.update(instance, replace(instance.container, state=state))
+        if state.id_span:
+            self._leftovers.claim_ids(instance.id, state.id_base, state.id_span)
+        self._exits.follow(instance, task)
+
+    def _end(self, instance: Instance, ended: Exit) -> None:
+        self._leftovers.end_processes(instance)
+        if not instance.state.running:  # it was started, and ended, without a record of the start
+            state = replace(instance.state, status=Status.RUNNING)
+            instance.container = replace(instance.container, state=state)
+        self._exits.record(instance, ended)
+
+    async def _finish_removal(self, instance: Instance) -> None:
+        self._removal.withdraw(instance)
+        await self._removal.clear(instance, volumes=instance.container.host.auto_remove)
+
+
+class Leftovers:
+    """What containers leave on the host outside the database."""
+
+    def __init__(
+        self,
+        *,
+        snapshots: Snapshots,
+        bridges: Bridges,
+        id_ranges: IdRanges,
+        end_group: Callable[[str], None],
+        settings: Settings,
+    ) -> None:
+        self._snapshots = snapshots
+        self._bridges = bridges
+        self._id_ranges = id_ranges
+        self._end_group = end_group
+        self._settings = settings
+
+    def claim_ids(self, container_id: str, base: int, span: int) -> None:
+        if not self._id_ranges.claim(container_id, base, span):
+            logger.warning("container %s: its ids from %d on are not ours any more", container_id, base)
+
+    def end_processes(self, instance: Instance) -> None:
+        """Kill what a container without a keeper still runs, and remove its cgroup."""
+        parent = instance.container.host.cgroup_parent or self._settings.options.cgroup_parent
+        self._end_group(f"/{parent.strip('/')}/{instance.id}")
+
+    async def clean(self, store: ContainerStore) -> None:
+        """Remove directories, layers and leases that no container owns; failures are logged."""
+        paths = self._settings.paths
+        running = [instance.id for instance in store if instance.task is not None]
+        for name in _entries(paths.bundles):
+            if name not in running:
+                _remove_bundle(paths.bundle(name))
+        for name in _entries(paths.containers):
+            if name not in store:
+                _try(remove_directory, paths.container(name))
+        for key in list(self._snapshots.keys()):
+            if key not in store:
+                try:
+                    await self._snapshots.remove(key)
+                except (Failure, OSError) as error:
+                    logger.warning("layer %s could not be removed: %s", key, error)
+        await self._bridges.reconcile(running)
+
+
+def read_exit(path: str) -> Exit | None:
+    """A whole exit record, or None."""
+    try:
+        with open(path, "rb") as file:
+            return decode_exit(file.read())
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _entries(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except FileNotFoundError:
+        return []
+
+
+def _try(work: Callable[[str], None], path: str) -> None:
+    try:
+        work(path)
+    except OSError as error:
+        logger.warning("%s could not be removed: %s", path, error)
+
+
+def _remove_bundle(path: str) -> None:
+    """Remove a dead container's run-time directory: files and empty directories only.
+
+    Whatever is mounted or full below is left and told: it may be somebody's data.
+    """
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    os.rmdir(entry.path)
+                else:
+                    os.unlink(entry.path)
+        os.rmdir(path)
+    except OSError as error:
+        logger.warning("%s could not be removed: %s", path, error)

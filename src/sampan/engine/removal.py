@@ -1,0 +1,183 @@
+"""Removing containers: on request, by ``--rm``, by prune, and what a crash left half removed.
+
+Order for a kept container: marked as being removed (a restart finishes it), writable layer, directory, then
+the record, then its name is free. A ``--rm`` container is gone for everybody at once; its remains follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from sampan.engine import lifecycle
+from sampan.engine.lifecycle import Move
+from sampan.engine.lookups import created_before
+from sampan.engine.model import Container, ExitStatus, Filters, Pruned, Status, WaitCondition
+from sampan.errors import Conflict, Failure, Internal, NotFound
+
+if TYPE_CHECKING:
+    from sampan.engine.events import Events
+    from sampan.engine.killing import Killing
+    from sampan.engine.ports import Snapshots, VolumeStore
+    from sampan.engine.settings import Settings
+    from sampan.engine.store import ContainerStore, Instance
+
+logger = logging.getLogger(__name__)
+
+_PRUNE_FILTERS = frozenset(("until", "label", "label!"))
+
+
+class Removal:
+    """Removes containers and everything that was theirs."""
+
+    def __init__(
+        self,
+        *,
+        store: ContainerStore,
+        snapshots: Snapshots,
+        volumes: VolumeStore,
+        events: Events,
+        killing: Killing,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._snapshots = snapshots
+        self._volumes = volumes
+        self._events = events
+        self._killing = killing
+        self._settings = settings
+
+    async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Conflict when it runs and ``force`` is not set, or when somebody else is removing it already."""
+        instance = self._store.find(ref)
+        if instance.state.status is Status.REMOVING:
+            lifecycle.after(instance.container, Move.REMOVE, ref=ref)
+        async with instance.lock:
+            if instance.removed:
+                if force:
+                    return
+                raise NotFound(f"No such container: {ref}")
+            if force:
+                await self._end(instance, ref)
+            if instance.removed:  # it ran with --rm: its end removed it
+                return
+            await self._remove(instance, ref=ref, volumes=volumes or instance.container.host.auto_remove)
+
+    async def _end(self, instance: Instance, ref: str) -> None:
+        while instance.state.running and not instance.removed:
+            try:
+                await self._killing.kill(instance, ref=ref)
+            except Conflict:  # it ended by itself meanwhile
+                continue
+
+    async def _remove(self, instance: Instance, *, ref: str, volumes: bool) -> None:
+        status = lifecycle.after(instance.container, Move.REMOVE, ref=ref)
+        before = instance.container
+        self._store.update(instance, replace(before, state=replace(before.state, status=status)))
+        await _settled(instance)
+        try:
+            await self._clear_files(instance)
+            await self._store.forget(instance.id, durable=not before.host.auto_remove)
+        except (OSError, Failure) as error:
+            dead = lifecycle.after(instance.container, Move.FAIL)
+            state = replace(before.state, status=dead, error=str(error))
+            self._store.update(instance, replace(before, state=state))
+            raise Internal(f"container {instance.id}: {error}") from error
+        self.withdraw(instance, recorded=False)
+        if volumes:
+            await self._clear_volumes(instance)
+
+    def withdraw(self, instance: Instance, *, recorded: bool = True) -> None:
+        """Let the container be gone for everybody, and answer those who wait for that. Its remains follow.
+
+        ``recorded``: its record is still there and has to go too.
+        """
+        if instance.removed:
+            return
+        self._store.withdraw(instance)
+        self._events.container(instance.container, "destroy")
+        status = ExitStatus(code=instance.state.exit_code)
+        instance.release(*WaitCondition, status=status)
+        for stream, _ in instance.pending:
+            sock, _ = stream.detach()
+            sock.close()
+        instance.pending.clear()
+        if recorded:
+            self._store.forget_soon(instance.id)
+
+    async def clear(self, instance: Instance, *, volumes: bool) -> None:
+        """Remove the remains of a withdrawn container; failures are logged, a restart tries again."""
+        try:
+            await self._clear_files(instance)
+            if volumes:
+                await self._clear_volumes(instance)
+        except (OSError, Failure) as error:
+            logger.warning("container %s: its remains could not be removed: %s", instance.id, error)
+
+    async def _clear_files(self, instance: Instance) -> None:
+        await self._snapshots.remove(instance.id)
+        remove_directory(self._settings.paths.container(instance.id))
+
+    async def _clear_volumes(self, instance: Instance) -> None:
+        for point in instance.container.mounts:
+            if point.type == "volume" and point.anonymous:
+                # In use by another container, or gone already: either way it is not ours to remove.
+                with contextlib.suppress(Failure):
+                    await self._volumes.remove(point.name)
+
+    async def prune(self, filters: Filters) -> Pruned:
+        """Remove what is created, exited or dead and passes the filters."""
+        filters.accept(_PRUNE_FILTERS)
+        before = created_before(filters, self._settings.now())
+        gone: list[str] = []
+        freed = 0
+        for instance in self._store:
+            container = instance.container
+            if not _prunable(container, filters, before):
+                continue
+            try:
+                used = await self._snapshots.usage(container.id)
+                await self.remove(container.id)
+            except Failure as error:
+                logger.info("container %s was not pruned: %s", container.id, error)
+                continue
+            gone.append(container.id)
+            freed += used
+        return Pruned(ids=tuple(gone), space_reclaimed=freed)
+
+
+def _prunable(container: Container, filters: Filters, before: int | None) -> bool:
+    labels = container.config.labels
+    return (
+        container.state.status in (Status.CREATED, Status.EXITED, Status.DEAD)
+        and (before is None or container.created < before)
+        and filters.matches_labels(labels)
+        and not ("label!" in filters and filters.matches_labels(labels, "label!"))
+    )
+
+
+async def _settled(instance: Instance) -> None:
+    """Wait for what the last exit left to be released."""
+    if instance.teardown is not None and instance.teardown is not asyncio.current_task():
+        await asyncio.wait((instance.teardown,))
+
+
+def remove_directory(path: str) -> None:
+    """Remove a container's small directory of files; succeeds when it is gone already."""
+    try:
+        with os.scandir(path) as entries:
+            found = list(entries)
+    except FileNotFoundError:
+        return
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.unlink(entry.path)
+    os.rmdir(path)

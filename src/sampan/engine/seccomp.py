@@ -1,0 +1,36 @@
+"""Which compiled seccomp filter a container gets: compiled once for a profile and a set of capabilities."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from sampan.sandbox.seccomp import cached_filter
+from sampan.spec import seccomp, seccomp_default
+
+_REMEMBERED = 64
+
+
+class Filters:
+    """Compiled filters in ``directory``. The paths of recent ones are remembered."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._paths: dict[tuple[str | None, frozenset[str]], str] = {}
+
+    async def path(self, profile: str | None, capabilities: frozenset[str]) -> str:
+        """See ``ports.SeccompFilters``."""
+        key = (profile, capabilities)
+        known = self._paths.get(key)
+        if known is not None and os.path.exists(known):
+            return known
+        path = await asyncio.to_thread(self._compile, profile, capabilities)
+        if len(self._paths) >= _REMEMBERED:
+            self._paths.clear()
+        self._paths[key] = path
+        return path
+
+    def _compile(self, profile: str | None, capabilities: frozenset[str]) -> str:
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        document = seccomp_default.default_profile() if profile is None else seccomp.parse(profile)
+        return cached_filter(self._directory, document, capabilities)

@@ -1,0 +1,80 @@
+"""A container's output: live (attach) and recorded (logs)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from sampan import errors
+from sampan.engine.logs import LogStream
+from sampan.engine.model import LogQuery
+from sampan.errors import Conflict, NotFound
+from sampan.wire import stdcopy
+
+if TYPE_CHECKING:
+    from sampan.engine.events import Events
+    from sampan.engine.ports import ClientStream, TakeStream
+    from sampan.engine.settings import Settings
+    from sampan.engine.store import ContainerStore, Instance
+    from sampan.engine.watching import Watching
+    from sampan.sandbox.messages import AttachOptions
+
+
+class Streams:
+    """Attach and logs."""
+
+    def __init__(
+        self, *, store: ContainerStore, events: Events, watching: Watching, settings: Settings
+    ) -> None:
+        self._store = store
+        self._events = events
+        self._watching = watching
+        self._settings = settings
+
+    def logs(self, ref: str, query: LogQuery) -> LogStream:
+        """Following ends with the run; a container that does not run has nothing to follow, as in Docker."""
+        instance = self._store.find(ref)
+        if instance.container.host.log_config.type == "none":
+            raise errors.NotImplemented("configured logging driver does not support reading")
+        return self._read(instance, query)
+
+    def _read(self, instance: Instance, query: LogQuery) -> LogStream:
+        return LogStream(
+            instance.container.log_path,
+            query,
+            watching=self._watching,
+            ended=instance.stopped,
+            now=self._settings.now,
+        )
+
+    async def attach(self, ref: str, options: AttachOptions, take: TakeStream) -> None:
+        """Hand the client's connection over: to the keeper, or to the next start when it does not run."""
+        instance = self._store.find(ref)
+        # A start under way holds the lock: the client then joins what it started.
+        async with instance.lock:
+            if instance.removed:
+                raise NotFound(f"No such container: {ref}")
+            if instance.state.paused:
+                raise Conflict(f"container {instance.id} is paused, unpause the container before attach")
+            stream = take()
+            if options.stream:
+                self._events.container(instance.container, "attach")
+            if instance.task is not None:
+                await instance.task.attach(stream, options)
+            elif options.stream:
+                instance.pending.append((stream, options))
+            else:
+                await self._replay(instance, stream, options)
+
+    async def _replay(self, instance: Instance, stream: ClientStream, options: AttachOptions) -> None:
+        """Send the log of a container that does not run, when it was asked for, and hang up."""
+        sock, _ = stream.detach()
+        with sock:
+            if not options.logs or not instance.container.log_path:
+                return
+            sock.setblocking(False)
+            loop = asyncio.get_running_loop()
+            query = LogQuery(stdout=options.stdout, stderr=options.stderr)
+            async for record in self._read(instance, query):
+                framed = stdcopy.frame(record.stream, record.data) if options.multiplex else record.data
+                await loop.sock_sendall(sock, framed)

@@ -1,0 +1,167 @@
+"""The engine as a whole: what it is, what it has, what it takes of the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sampan import __version__
+from sampan.engine.defaults import RUNTIME_NAME
+from sampan.engine.model import Container, Status
+
+if TYPE_CHECKING:
+    from sampan.engine.events import Events
+    from sampan.engine.ports import Snapshots
+    from sampan.engine.settings import Settings
+    from sampan.engine.store import ContainerStore
+
+API_VERSION = "1.56"
+MINIMUM_API_VERSION = "1.24"
+
+
+class SystemInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``info`` tells, apart from what is the same for every engine of this kind. Sizes are bytes."""
+
+    id: str
+    name: str
+    containers: int
+    containers_running: int
+    containers_paused: int
+    containers_stopped: int
+    images: int
+    driver: str
+    root_dir: str
+    events_listeners: int
+    system_time_ns: int
+    kernel_version: str
+    operating_system: str
+    os_version: str
+    architecture: str
+    cpu_count: int
+    memory_total: int
+    server_version: str
+    cgroup_driver: str
+    cgroup_version: str
+    logging_driver: str
+    default_runtime: str
+    security_options: tuple[str, ...]
+    swap_limit: bool
+    ip_forwarding: bool
+    debug: bool
+    labels: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class SystemVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``version`` tells."""
+
+    version: str
+    api_version: str
+    minimum_api_version: str
+    python_version: str
+    kernel_version: str
+    architecture: str
+    os: str = "linux"
+
+
+class ContainerUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """``size_rw`` are the bytes of a container's writable layer."""
+
+    container: Container
+    size_rw: int
+
+
+class System:
+    """Answers about the engine."""
+
+    def __init__(
+        self,
+        *,
+        store: ContainerStore,
+        snapshots: Snapshots,
+        events: Events,
+        count_images: Callable[[], int],
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._snapshots = snapshots
+        self._events = events
+        self._count_images = count_images
+        self._settings = settings
+
+    def info(self) -> SystemInfo:
+        settings = self._settings
+        facts, options = settings.facts, settings.options
+        statuses = [instance.state.status for instance in self._store]
+        running, paused = statuses.count(Status.RUNNING), statuses.count(Status.PAUSED)
+        return SystemInfo(
+            id=self.identity(),
+            name=facts.hostname,
+            containers=len(statuses),
+            containers_running=running,
+            containers_paused=paused,
+            containers_stopped=len(statuses) - running - paused,
+            images=self._count_images(),
+            driver="overlay2",
+            root_dir=settings.paths.data,
+            events_listeners=self._events.subscribers,
+            system_time_ns=settings.now(),
+            kernel_version=facts.kernel_version,
+            operating_system=facts.operating_system,
+            os_version=facts.os_version,
+            architecture=facts.architecture,
+            cpu_count=facts.cpu_count,
+            memory_total=facts.memory_total,
+            server_version=__version__,
+            cgroup_driver="cgroupfs",
+            cgroup_version=facts.cgroup_version,
+            logging_driver=options.log_driver,
+            default_runtime=RUNTIME_NAME,
+            security_options=self._security_options(),
+            swap_limit=facts.swap_limit,
+            ip_forwarding=facts.ip_forwarding,
+            debug=options.debug,
+            labels=options.labels,
+            warnings=() if facts.swap_limit else ("WARNING: No swap limit support",),
+        )
+
+    def version(self) -> SystemVersion:
+        facts = self._settings.facts
+        return SystemVersion(
+            version=__version__,
+            api_version=API_VERSION,
+            minimum_api_version=MINIMUM_API_VERSION,
+            python_version=platform.python_version(),
+            kernel_version=facts.kernel_version,
+            architecture=facts.architecture,
+        )
+
+    def identity(self) -> str:
+        """An id of this engine that stays: from the machine's and the data root."""
+        try:
+            with open("/etc/machine-id", encoding="ascii") as file:
+                machine = file.read().strip()
+        except OSError:
+            machine = os.uname().nodename
+        digest = hashlib.sha256(f"{machine}:{self._settings.paths.data}".encode()).hexdigest()
+        return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:32]}"
+
+    async def container_usage(self) -> Iterable[ContainerUsage]:
+        """Every container with the size of its writable layer."""
+        containers = [instance.container for instance in self._store]
+        return [
+            ContainerUsage(container=found, size_rw=await self._snapshots.usage(found.id))
+            for found in containers
+        ]
+
+    def _security_options(self) -> tuple[str, ...]:
+        found = ["name=seccomp,profile=builtin"]
+        if self._settings.options.userns == "private":
+            found.append("name=userns")
+        found.append("name=cgroupns")
+        return tuple(found)

@@ -1,0 +1,60 @@
+"""Flags that Docker has and this engine does not offer yet: refused in one line that names the flag.
+
+A table of (flag, whether it was used). Harmless values of the same fields pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sampan import errors
+from sampan.engine.model import ContainerConfig, HostConfig
+
+Asked = Callable[[ContainerConfig, HostConfig], bool]
+
+OTHER_RUNTIMES = ("runc", "io.containerd.runc.v2", "crun", "runsc")
+
+# An IPC, PID or network namespace of another container needs the shared sandbox of a later step.
+_TABLE: tuple[tuple[str, Asked], ...] = (
+    ("--restart", lambda _, host: host.restart_policy.name not in ("", "no")),
+    ("--health-cmd", lambda config, _: checks_health(config)),
+    ("--link", lambda _, host: bool(host.links)),
+    ("--publish", lambda _, host: _publishes(host)),
+    ("--publish-all", lambda config, host: host.publish_all_ports and bool(config.exposed_ports)),
+    ("--volumes-from", lambda _, host: bool(host.volumes_from)),
+    ("--volume-driver", lambda _, host: host.volume_driver not in ("", "local")),
+    ("--log-driver", lambda _, host: host.log_config.type not in ("", "json-file", "none")),
+    ("--network container:", lambda _, host: host.network_mode.startswith("container:")),
+    ("--ipc container:", lambda _, host: host.ipc_mode.startswith("container:")),
+    ("--pid container:", lambda _, host: host.pid_mode.startswith("container:")),
+    ("--runtime", lambda _, host: host.runtime in OTHER_RUNTIMES),
+    ("--gpus", lambda _, host: bool(host.device_requests)),
+    ("--storage-opt", lambda _, host: bool(host.storage_opt)),
+    ("--blkio-weight-device", lambda _, host: bool(host.blkio_weight_device)),
+    ("--device-read-bps", lambda _, host: bool(host.blkio_device_read_bps)),
+    ("--device-write-bps", lambda _, host: bool(host.blkio_device_write_bps)),
+    ("--device-read-iops", lambda _, host: bool(host.blkio_device_read_iops)),
+    ("--device-write-iops", lambda _, host: bool(host.blkio_device_write_iops)),
+    ("--cpu-rt-period", lambda _, host: host.cpu_realtime_period != 0),
+    ("--cpu-rt-runtime", lambda _, host: host.cpu_realtime_runtime != 0),
+    ("--log-opt compress", lambda _, host: (host.log_config.config or {}).get("compress") == "true"),
+    ("--log-opt mode", lambda _, host: (host.log_config.config or {}).get("mode") == "non-blocking"),
+)
+
+
+def refuse(config: ContainerConfig, host: HostConfig) -> None:
+    """Raise NotImplemented for the first flag that is not offered. ``config`` is as the user gave it."""
+    for flag, asked in _TABLE:
+        if asked(config, host):
+            raise errors.NotImplemented(f"{flag} is not offered by this engine yet")
+
+
+def checks_health(config: ContainerConfig) -> bool:
+    """Whether the configuration names a health check of its own; ["NONE"] and an empty one do not."""
+    check = config.healthcheck
+    return check is not None and bool(check.test) and check.test != ("NONE",)
+
+
+def _publishes(host: HostConfig) -> bool:
+    # Docker discards published ports with the host's network, with a warning.
+    return host.network_mode != "host" and any(host.port_bindings or {})

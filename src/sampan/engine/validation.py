@@ -1,0 +1,113 @@
+"""Whether a create request makes sense, before anything is looked up or changed. Docker's words and order."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from sampan.engine import capabilities, resources, security, signals, unsupported
+from sampan.engine.defaults import RUNTIME_NAME
+from sampan.engine.host import HostFacts
+from sampan.engine.logfiles import log_file_limits
+from sampan.engine.model import ContainerConfig, HostConfig, NetworkingConfig
+from sampan.errors import InvalidArgument, NotFound
+
+_OWN_NETWORKS = frozenset(("", "default", "bridge", "host", "none"))
+_RESTART_POLICIES = ("no", "always", "on-failure", "unless-stopped")
+
+
+def check(
+    config: ContainerConfig, host: HostConfig, networking: NetworkingConfig, facts: HostFacts
+) -> tuple[HostConfig, list[str]]:
+    """The host configuration with what this host cannot do discarded, and the warnings about that."""
+    _check_config(config)
+    _check_restart(host)
+    _check_modes(config, host)
+    unsupported.refuse(config, host)
+    _check_networks(host, networking)
+    security.parse(host.security_opt or (), apparmor_enabled=facts.apparmor)
+    log_file_limits(host.log_config, {})
+    for rule in host.device_cgroup_rules or ():
+        resources.parse_device_rule(rule)
+    host = replace(
+        host,
+        cap_add=host.cap_add and capabilities.normalize(host.cap_add, flag="CapAdd"),
+        cap_drop=host.cap_drop and capabilities.normalize(host.cap_drop, flag="CapDrop"),
+    )
+    host, warnings = resources.check(host, facts)
+    if not facts.ip_forwarding and host.network_mode not in ("host", "none"):
+        warnings.append("IPv4 forwarding is disabled. Networking will not work.")
+    if host.network_mode == "host" and host.port_bindings:
+        warnings.append("Published ports are discarded when using host network mode")
+    return host, warnings
+
+
+def _check_config(config: ContainerConfig) -> None:
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise InvalidArgument(
+            f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
+        )
+    for variable in config.env or ():
+        if variable.startswith("=") or not variable:
+            raise InvalidArgument(f"invalid environment variable: {variable}")
+    if config.stop_signal:
+        signals.number(config.stop_signal)
+    if len(config.hostname) > 64 or any(letter in config.hostname for letter in " \n\0/"):
+        raise InvalidArgument(f"invalid hostname format: {config.hostname}")
+
+
+def _check_restart(host: HostConfig) -> None:
+    policy = host.restart_policy
+    if policy.name and policy.name not in _RESTART_POLICIES:
+        raise InvalidArgument(
+            f"invalid restart policy: unknown policy '{policy.name}'; "
+            "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )
+    if policy.maximum_retry_count < 0:
+        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
+    if policy.maximum_retry_count and policy.name != "on-failure":
+        raise InvalidArgument(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'"
+        )
+    if host.auto_remove and policy.name not in ("", "no"):
+        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
+
+
+def _check_modes(config: ContainerConfig, host: HostConfig) -> None:
+    _one_of("IPC", host.ipc_mode, ("", "none", "private", "shareable", "host"), container=True)
+    _one_of("PID", host.pid_mode, ("", "host"), container=True)
+    _one_of("UTS", host.uts_mode, ("", "host"))
+    _one_of("user namespace", host.userns_mode, ("", "host", "private"))
+    _one_of("cgroup namespace", host.cgroupns_mode, ("", "private", "host"))
+    if host.uts_mode == "host" and (config.hostname or config.domainname):
+        raise InvalidArgument("conflicting options: hostname and the UTS mode")
+    if host.isolation not in ("", "default"):
+        raise InvalidArgument(f"invalid isolation '{host.isolation}' on linux")
+    if host.runtime not in ("", RUNTIME_NAME, *unsupported.OTHER_RUNTIMES):
+        raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
+
+
+def _one_of(kind: str, mode: str, allowed: tuple[str, ...], *, container: bool = False) -> None:
+    if mode not in allowed and not (container and mode.startswith("container:") and len(mode) > 10):
+        raise InvalidArgument(f"invalid {kind} mode: {mode}")
+
+
+def _check_networks(host: HostConfig, networking: NetworkingConfig) -> None:
+    mode = host.network_mode
+    if mode not in _OWN_NETWORKS:
+        raise NotFound(f"network {mode} not found")
+    for name, endpoint in (networking.endpoints_config or {}).items():
+        if name not in _OWN_NETWORKS:
+            raise NotFound(f"network {name} not found")
+        if endpoint is None:
+            continue
+        address = endpoint.ipam_config
+        if address is not None and (address.ipv4_address or address.ipv6_address):
+            raise InvalidArgument("user specified IP address is supported on user defined networks only")
+        if endpoint.links:
+            raise InvalidArgument("network-scoped links are supported only for user defined networks")
+        if endpoint.aliases:
+            raise InvalidArgument(
+                "network-scoped alias is supported only for containers in user defined networks"
+            )
+        if endpoint.mac_address and mode in ("host", "none"):
+            raise InvalidArgument("conflicting options: mac-address and the network mode")

@@ -1,0 +1,115 @@
+"""The container use cases put together from what they stand on. Called by ``daemon.main`` and by tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sampan.engine.containers import Containers
+from sampan.engine.creation import Creation
+from sampan.engine.execs import Execs
+from sampan.engine.exits import Exits
+from sampan.engine.idranges import IdRanges
+from sampan.engine.killing import Killing
+from sampan.engine.launches import Launches, Sources
+from sampan.engine.lookups import Lookups
+from sampan.engine.recovery import Leftovers, Recovery
+from sampan.engine.removal import Removal
+from sampan.engine.running import Running, Starting
+from sampan.engine.streams import Streams
+from sampan.engine.waits import Waits
+
+if TYPE_CHECKING:
+    from sampan.engine.events import Events
+    from sampan.engine.ports import Bridges, Runtime
+    from sampan.engine.settings import Settings
+    from sampan.engine.store import ContainerStore
+    from sampan.engine.watching import Watching
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foundations:
+    """What the container use cases stand on.
+
+    ``network_id`` gives a network's id by its name; ``end_group`` kills everything in a cgroup and removes
+    it, and succeeds when there is none.
+    """
+
+    store: ContainerStore
+    events: Events
+    sources: Sources
+    bridges: Bridges
+    network_id: Callable[[str], str]
+    runtime: Runtime
+    end_group: Callable[[str], None]
+    watching: Watching
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerUseCases:
+    """``recovery.run()`` is awaited once, before the first request."""
+
+    containers: Containers
+    execs: Execs
+    recovery: Recovery
+
+
+def wire(given: Foundations) -> ContainerUseCases:
+    """Build the objects; nothing is started."""
+    store, events, settings, sources = given.store, given.events, given.settings, given.sources
+    options = settings.options
+    id_ranges = IdRanges(first=options.first_host_id, unit=options.id_range)
+    killing = Killing(store=store, events=events)
+    launches = Launches(
+        sources=sources,
+        bridges=given.bridges,
+        network_id=given.network_id,
+        id_ranges=id_ranges,
+        settings=settings,
+    )
+    removal = Removal(
+        store=store,
+        snapshots=sources.snapshots,
+        volumes=sources.volumes,
+        events=events,
+        killing=killing,
+        settings=settings,
+    )
+    exits = Exits(store=store, events=events, launches=launches, removal=removal, now=settings.now)
+    starting = Starting(launches=launches, runtime=given.runtime, exits=exits, removal=removal, events=events)
+    containers = Containers(
+        creation=Creation(
+            store=store,
+            catalog=sources.catalog,
+            snapshots=sources.snapshots,
+            volumes=sources.volumes,
+            events=events,
+            settings=settings,
+        ),
+        running=Running(store=store, starting=starting, killing=killing, events=events, settings=settings),
+        removal=removal,
+        lookups=Lookups(store=store, catalog=sources.catalog),
+        waits=Waits(store=store),
+        streams=Streams(store=store, events=events, watching=given.watching, settings=settings),
+    )
+    leftovers = Leftovers(
+        snapshots=sources.snapshots,
+        bridges=given.bridges,
+        id_ranges=id_ranges,
+        end_group=given.end_group,
+        settings=settings,
+    )
+    return ContainerUseCases(
+        containers=containers,
+        execs=Execs(store=store, events=events, settings=settings, available=launches.available),
+        recovery=Recovery(
+            store=store,
+            runtime=given.runtime,
+            exits=exits,
+            removal=removal,
+            leftovers=leftovers,
+            settings=settings,
+        ),
+    )
