@@ -5,7 +5,7 @@ of all of a container's layers in one page. A layer is here once it is in the st
 once its row is committed, which happens together with the first image that needs it.
 
 Laws:
-- A layer that somebody holds, or that a kept image or a snapshot needs, is never removed; nor is one below it.
+- A layer that somebody holds, or that a kept image or a snapshot needs, is never removed, nor one below it.
 - Directories are removed after their rows. A directory that no row names is removed at the next start.
 - A layer unpacked from a kept blob does not wait for the disk: its row carries the boot id, and after a power
   loss (another boot id) it is unpacked again.

@@ -7,7 +7,7 @@ checked; whatever goes wrong before leaves nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from sampan.errors import InvalidArgument
@@ -29,11 +29,15 @@ _BATCH = 1 << 20  # bytes handed to the writing thread at once
 
 
 async def load(
-    catalog: Catalog, body: AsyncIterable[bytes], report: Callable[[Progress], None]
-) -> list[NewImage]:
+    catalog: Catalog,
+    body: AsyncIterable[bytes],
+    report: Callable[[Progress], None],
+    keep: Callable[[Sequence[NewImage], Hold], Awaitable[list[Image]]],
+) -> list[tuple[NewImage, Image]]:
     """Load an archive of images and answer with those that are now kept.
 
-    InvalidArgument for a bad archive; nothing of it is kept then.
+    ``keep`` is ``catalog.add``, or does it with more around. InvalidArgument for a bad archive; nothing of it
+    is kept then.
     """
     with catalog.blobs.workspace() as workspace:
         spool = Spool(workspace)
@@ -48,13 +52,12 @@ async def load(
             size, short = archive.size, digests.short(diff_id)
             report(Progress(status="Loading layer", id=short, current=size, total=size))
 
-        async def work(hold: Hold) -> list[NewImage]:
+        async def work(hold: Hold) -> list[tuple[NewImage, Image]]:
             new = []
             for one in found:
                 await catalog.layers.obtain_chain(hold, _steps(one), tell)
                 new.append(NewImage(raw=one.document.raw, names=one.names, manifest=one.manifest))
-            await catalog.add(new, hold)
-            return new
+            return list(zip(new, await keep(new, hold), strict=True))
 
         return await _or_sweep(catalog, work)
 

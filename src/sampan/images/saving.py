@@ -1,8 +1,8 @@
 """Save: kept images as one tar stream that is a docker-save archive and an OCI layout at once.
 
 Laws: the same images give the same bytes, whenever and in whatever order of loading: members are sorted,
-times are zero, and blobs go out as they came in. What is streamed is held, so that removing an image meanwhile
-breaks nothing.
+times are zero, and blobs go out as they came in. What is streamed is held, so that removing an image
+meanwhile breaks nothing.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.api.routes import absent, containers, create, execs, networks, streams, system, volumes
+from sampan.api.routes import absent, containers, create, execs, images, networks, streams, system, volumes
 from sampan.api.routing import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -11,6 +11,7 @@ ROUTES: tuple[Route, ...] = (
     *create.ROUTES,
     *streams.ROUTES,
     *execs.ROUTES,
+    *images.ROUTES,
     *networks.ROUTES,
     *volumes.ROUTES,
     *absent.ROUTES,

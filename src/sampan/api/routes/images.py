@@ -1,0 +1,169 @@
+"""Images."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from sampan import errors
+from sampan.api.params import Query
+from sampan.api.render import image as render
+from sampan.api.request import Request
+from sampan.api.responses import (
+    JSON,
+    TAR,
+    Answer,
+    Response,
+    Stream,
+    json_response,
+    progress,
+)
+from sampan.api.routing import Route
+from sampan.engine.facade import Engine
+from sampan.engine.images import ImportOptions
+from sampan.errors import InvalidArgument, NotFound
+from sampan.spec import reference as references
+
+
+def list_images(request: Request, engine: Engine) -> Answer:
+    """GET /images/json?all=&filters=&shared-size="""
+    query = request.query
+    found = engine.images.list(
+        query.filters(), show_all=query.flag("all"), shared_size=query.flag("shared-size")
+    )
+    return json_response([render.summary(one, request.version) for one in found])
+
+
+async def inspect(request: Request, engine: Engine) -> Answer:
+    """GET /images/{name}/json"""
+    return json_response(render.details(await engine.images.inspect(request.name), request.version))
+
+
+async def history(request: Request, engine: Engine) -> Answer:
+    """GET /images/{name}/history"""
+    return json_response([render.step(step) for step in await engine.images.history(request.name)])
+
+
+async def tag(request: Request, engine: Engine) -> Answer:
+    """POST /images/{name}/tag?repo=&tag="""
+    query = request.query
+    await engine.images.tag(request.name, query.text("repo"), query.text("tag"))
+    return Response(201)
+
+
+async def remove(request: Request, engine: Engine) -> Answer:
+    """DELETE /images/{name}?force=&noprune="""
+    query = request.query
+    removed = await engine.images.remove(
+        request.name, force=query.flag("force"), prune=not query.flag("noprune")
+    )
+    return json_response(removed)
+
+
+async def prune(request: Request, engine: Engine) -> Answer:
+    """POST /images/prune?filters="""
+    pruned = await engine.images.prune(request.query.filters())
+    return json_response({"ImagesDeleted": pruned.removed or None, "SpaceReclaimed": pruned.space_reclaimed})
+
+
+async def load(request: Request, engine: Engine) -> Answer:
+    """POST /images/load?quiet="""
+    messages = engine.images.load(request.body(), quiet=request.query.flag("quiet"))
+    return await _progress_after_first(render.progress_message(message) async for message in messages)
+
+
+async def create(request: Request, engine: Engine) -> Answer:
+    """POST /images/create: import with ``fromSrc``, pull with ``fromImage``"""
+    query = request.query
+    if query.text("fromImage"):
+        return await _pull(query, engine)
+    source = query.text("fromSrc")
+    if source != "-":
+        if not source:
+            raise InvalidArgument("either fromImage or fromSrc must be given")
+        raise errors.NotImplemented(f"importing from a URL is not offered by this engine: {source}")
+    options = ImportOptions(
+        repository=query.text("repo"),
+        tag=query.text("tag"),
+        message=query.text("message"),
+        changes=tuple(query.texts("changes")),
+        platform=query.text("platform"),
+        source=source,
+    )
+    return await _progress_after_first(_import(request, engine, options))
+
+
+async def _import(request: Request, engine: Engine, options: ImportOptions) -> AsyncIterator[Any]:
+    image = await engine.images.import_(request.body(), options)
+    yield {"status": image.id}
+
+
+async def _pull(query: Query, engine: Engine) -> Answer:
+    """What is here is up to date, what the engine can make is made; there is no registry client yet."""
+    name, tag_or_digest = query.text("fromImage"), query.text("tag")
+    if tag_or_digest:
+        name += ("@" if ":" in tag_or_digest else ":") + tag_or_digest
+    reference = references.parse(name).tagged()
+    try:
+        image = (await engine.images.inspect(reference.familiar)).image
+    except NotFound as error:
+        raise NotFound(
+            f"pull access denied for {reference.familiar_name}, repository does not exist or may require "
+            "'docker login': pulling from registries is not offered by this engine yet"
+        ) from error
+    del image
+    return await _progress_after_first(_up_to_date(reference))
+
+
+async def _up_to_date(reference: references.Reference) -> AsyncIterator[Any]:
+    yield {"status": f"Pulling from {reference.path}", "id": reference.tag or reference.digest}
+    yield {"status": f"Status: Image is up to date for {reference.familiar}"}
+
+
+def save_one(request: Request, engine: Engine) -> Answer:
+    """GET /images/{name}/get"""
+    return Stream(engine.images.save([request.name]), TAR)
+
+
+def save(request: Request, engine: Engine) -> Answer:
+    """GET /images/get?names="""
+    names = request.query.texts("names")
+    if not names:
+        raise InvalidArgument("no images to save: the parameter names is missing")
+    return Stream(engine.images.save(names), TAR)
+
+
+async def _progress_after_first(messages: AsyncIterator[Any]) -> Stream:
+    """A stream of messages whose head waits for the first: a failure before it still has its status."""
+    first = [message async for message in _take(messages, 1)]
+
+    async def all_messages() -> AsyncIterator[Any]:
+        for message in first:
+            yield message
+        async for message in messages:
+            yield message
+
+    return Stream(progress(all_messages()), JSON)
+
+
+async def _take(messages: AsyncIterator[Any], count: int) -> AsyncIterator[Any]:
+    while count:
+        try:
+            yield await anext(messages)
+        except StopAsyncIteration:
+            return
+        count -= 1
+
+
+ROUTES = (
+    Route("GET", "/images/json", list_images),
+    Route("POST", "/images/load", load),
+    Route("POST", "/images/create", create),
+    Route("POST", "/images/prune", prune),
+    Route("GET", "/images/get", save),
+    Route("GET", "/images/{name}/get", save_one),
+    Route("GET", "/images/{name}/json", inspect),
+    Route("GET", "/images/{name}/history", history),
+    Route("POST", "/images/{name}/tag", tag),
+    Route("DELETE", "/images/{name}", remove),
+)

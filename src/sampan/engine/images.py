@@ -1,0 +1,429 @@
+"""What a user does with images: list, inspect, tag, remove, load, import, save, history, prune.
+
+Images and their files are the affair of ``sampan.images``; here are Docker's rules about them, its words and
+its events. The image ``sampan/base`` is made when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import re
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from sampan.engine.image_removal import Removal, Removed, Users
+from sampan.engine.lookups import created_before
+from sampan.engine.model import Event, EventType, Filters
+from sampan.errors import InvalidArgument, NotFound
+from sampan.images import base, changes, loading, saving
+from sampan.images.catalog import Catalog, NewImage, host_architecture
+from sampan.images.layers import Hold
+from sampan.images.model import Image, Progress, format_time
+from sampan.spec import image as documents
+from sampan.spec import reference as references
+from sampan.spec.digest import Digest
+from sampan.spec.image import HistoryEntry, RunConfig
+from sampan.spec.reference import Reference
+
+if TYPE_CHECKING:
+    pass
+
+Summaries = list["Summary"]
+
+_LIST_FILTERS = frozenset(("dangling", "label", "label!", "before", "since", "reference", "until"))
+_PRUNE_FILTERS = frozenset(("dangling", "label", "label!", "until"))
+_BASE = references.parse(base.NAME).tagged()
+_SECOND = 1_000_000_000  # ns
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """An image as a list shows it. ``shared_size`` and ``containers`` are -1 when not counted."""
+
+    image: Image
+    names: tuple[Reference, ...]
+    containers: int = -1
+    shared_size: int = -1
+
+
+class Details(msgspec.Struct, frozen=True, kw_only=True):
+    """An image as inspect shows it; ``directories`` are its layers' files, topmost first."""
+
+    image: Image
+    names: tuple[Reference, ...]
+    directories: tuple[str, ...]
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of an image's history. ``size`` in bytes; ``image`` where the step's result is an image."""
+
+    entry: HistoryEntry
+    size: int
+    image: Image | None
+    names: tuple[Reference, ...]
+
+
+class Pruned(msgspec.Struct, frozen=True, kw_only=True):
+    """What a prune removed; ``space_reclaimed`` in bytes."""
+
+    removed: list[Removed]
+    space_reclaimed: int
+
+
+class ImportOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How an imported tar becomes an image. ``source`` is where it came from, for the default message."""
+
+    repository: str = ""
+    tag: str = ""
+    message: str = ""
+    changes: tuple[str, ...] = ()
+    platform: str = ""
+    source: str = "-"
+
+
+class Images:
+    """The use cases. ``users`` says which containers use an image; ``publish`` takes an event."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        users: Users,
+        publish: Callable[[Event], None],
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._catalog = catalog
+        self._users = users
+        self._publish = publish
+        self._clock = clock
+        self._building_base = asyncio.Lock()
+        self._changing = asyncio.Lock()
+        catalog.supply_with(self._supply)
+
+    # ------------------------------------------------------------------ looking
+
+    def list(
+        self, filters: Filters | None = None, *, show_all: bool = False, shared_size: bool = False
+    ) -> Summaries:
+        """Images, newest first. InvalidArgument for a filter that Docker does not have.
+
+        Without ``show_all``, images that only are steps to others are left out.
+        """
+        filters = filters or Filters()
+        filters.accept(_LIST_FILTERS)
+        dangling = filters.flag("dangling")
+        after, before = self._bounds(filters)
+        shared = self._shared_layers() if shared_size else frozenset()
+        found = []
+        for image in self._catalog:
+            if not (after < image.created < before) or not _passes_labels(filters, image):
+                continue
+            names = tuple(self._catalog.names_of(image.id))
+            if names and "reference" in filters:
+                names = tuple(name for name in names if _matches(name, filters.get("reference")))
+                if not names:
+                    continue
+            if names and dangling:
+                continue
+            if not names and not self._shows_nameless(image, filters, show_all=show_all, dangling=dangling):
+                continue
+            layers = self._catalog.layers.chain(image.chain_id)
+            found.append(
+                Summary(
+                    image=image,
+                    names=names,
+                    shared_size=sum(one.size for one in layers if one.chain_id in shared)
+                    if shared_size
+                    else -1,
+                )
+            )
+        return sorted(found, key=lambda summary: summary.image.created, reverse=True)
+
+    async def inspect(self, text: str) -> Details:
+        """The image by name, id or prefix; NotFound in Docker's words."""
+        image = await self._catalog.resolve(text)
+        layers = self._catalog.layers.chain(image.chain_id)
+        return Details(
+            image=image,
+            names=tuple(self._catalog.names_of(image.id)),
+            directories=tuple(self._catalog.layers.directory(layer) for layer in layers),
+        )
+
+    async def history(self, text: str) -> Sequence[Step]:
+        """The steps that made an image, newest first."""
+        image = await self._catalog.resolve(text)
+        sizes = [self._catalog.layers[chain_id].size for chain_id in image.chain]
+        entries = image.config.history or tuple(HistoryEntry() for _ in sizes)
+        steps: list[tuple[HistoryEntry, int]] = []
+        for entry in entries:
+            size = 0 if entry.empty_layer or not sizes else sizes.pop(0)
+            steps.append((entry, size))
+        owner: Image | None = image
+        found = []
+        for entry, size in reversed(steps):
+            names = tuple(self._catalog.names_of(owner.id)) if owner else ()
+            found.append(Step(entry=entry, size=size, image=owner, names=names))
+            owner = self._catalog.get(owner.config.parent) if owner else None
+        return found
+
+    # ------------------------------------------------------------------ naming and removing
+
+    async def tag(self, text: str, repository: str, tag: str = "") -> None:
+        """Name an image ``repository:tag``, taking the name from whoever has it."""
+        image = self._catalog.find(text)
+        reference = references.with_tag(repository, tag)
+        async with self._changing:
+            await self._catalog.tag(image, reference)
+        self._event(image, "tag", name=reference.familiar)
+
+    async def remove(self, text: str, *, force: bool = False, prune: bool = True) -> Sequence[Removed]:
+        """Remove a name, and the image with its last one. Conflict, NotFound in Docker's words."""
+        async with self._changing:
+            return await self._removal().remove(text, force=force, prune=prune)
+
+    async def prune(self, filters: Filters | None = None) -> Pruned:
+        """Remove images that no container uses: the nameless ones, or all with ``dangling=false``."""
+        filters = filters or Filters()
+        filters.accept(_PRUNE_FILTERS)
+        only_dangling = filters.flag("dangling") is not False
+        limit = self._limit(filters)
+        removed: list[Removed] = []
+        space = 0
+        async with self._changing:
+            for image in sorted(self._catalog, key=lambda image: image.created, reverse=True):
+                names = self._catalog.names_of(image.id)
+                used = self._catalog.get(image.id) is None or self._users(image.id)
+                if used or self._catalog.children_of(image.id) or (names and only_dangling):
+                    continue
+                if not image.created < limit or not _passes_labels(filters, image):
+                    continue
+                before = {layer.chain_id: layer.size for layer in self._catalog.layers}
+                removal = self._removal()
+                for text in [name.familiar for name in names] or [image.id]:
+                    await removal.remove(text, force=False, prune=True)
+                removed += removal.records
+                gone = {record.deleted for record in removal.records}
+                space += sum(size for chain_id, size in before.items() if chain_id in gone)
+        event = Event(type=EventType.IMAGE, action="prune", actor_id="", attributes={"reclaimed": str(space)})
+        self._publish(event)
+        return Pruned(removed=removed, space_reclaimed=space)
+
+    # ------------------------------------------------------------------ in and out
+
+    async def load(self, body: AsyncIterable[bytes], *, quiet: bool = False) -> AsyncIterator[Progress]:
+        """Load an archive of images; says what was loaded. InvalidArgument for a bad archive."""
+        messages: asyncio.Queue[Progress | None] = asyncio.Queue()
+        task = asyncio.create_task(self._load(body, messages, quiet=quiet))
+        task.add_done_callback(lambda _: messages.put_nowait(None))
+        try:
+            while (message := await messages.get()) is not None:
+                yield message
+            await task
+        finally:
+            if not task.done():
+                task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _load(
+        self, body: AsyncIterable[bytes], messages: asyncio.Queue[Progress | None], *, quiet: bool
+    ) -> None:
+        def report(progress: Progress) -> None:
+            if not quiet:
+                messages.put_nowait(progress)
+
+        before: dict[str, Image | None] = {}
+
+        async def keep(new: Sequence[NewImage], hold: Hold) -> list[Image]:
+            async with self._changing:
+                before.update(
+                    {name.canonical: self._catalog.owner(name) for one in new for name in one.names}
+                )
+                return await self._catalog.add(new, hold)
+
+        for one, image in await loading.load(self._catalog, body, report, keep):
+            self._event(image, "load", name=image.id)
+            for name in one.names:
+                old = before[name.canonical]
+                if old is not None and old.id != image.id:
+                    messages.put_nowait(Progress(stream=_renaming(name, old)))
+                messages.put_nowait(Progress(stream=f"Loaded image: {name.familiar}\n"))
+            if not one.names:
+                messages.put_nowait(Progress(stream=f"Loaded image ID: {image.id}\n"))
+
+    async def import_(self, body: AsyncIterable[bytes], options: ImportOptions) -> Image:
+        """Make an image of one layer from a tar stream. Bad options are refused before any reading."""
+        names = (references.with_tag(options.repository, options.tag),) if options.repository else ()
+        system, architecture, variant = _platform(options.platform)
+        config = changes.apply(RunConfig(), options.changes)
+        created = format_time(self._clock())
+        comment = options.message or f"Imported from {options.source}"
+
+        def describe(diff_id: Digest) -> bytes:
+            members = {
+                "architecture": architecture,
+                **({"variant": variant} if variant else {}),
+                "os": system,
+                "created": created,
+                "comment": comment,
+                "config": config.document(),
+                "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+                "history": [{"created": created, "comment": comment}],
+            }
+            return documents.encode(members)
+
+        image = await loading.add_layer_image(self._catalog, body, describe, names)
+        self._event(image, "import", name=image.id)
+        return image
+
+    def save(self, texts: Sequence[str]) -> AsyncIterator[bytes]:
+        """One archive of all images named. NotFound before anything is sent."""
+        selection: dict[str, tuple[Image, list[Reference]]] = {}
+        for text in texts:
+            for image, names in self._selected(text):
+                chosen = selection.setdefault(image.id, (image, []))[1]
+                chosen += [name for name in names if name not in chosen]
+        for image, _ in selection.values():
+            self._event(image, "save", name=image.id)
+        return saving.save(self._catalog, [(image, tuple(names)) for image, names in selection.values()])
+
+    def _selected(self, text: str) -> Iterable[tuple[Image, tuple[Reference, ...]]]:
+        """What a name means to ``save``: an id without names, one tag, or every tag of a repository."""
+        prefix = references.id_prefix(text)
+        image = self._found(text)
+        if image is not None and prefix is not None and image.id.startswith(f"sha256:{prefix}"):
+            return [(image, ())]
+        reference = references.parse(text)
+        if reference.tag or reference.digest:
+            return [(self._catalog.find(text), (reference,) if reference.tag else ())]
+        chosen = [
+            (image, tuple(name for name in self._catalog.names_of(image.id) if _is_tag_of(name, reference)))
+            for image in self._catalog
+        ]
+        chosen = [(image, names) for image, names in chosen if names]
+        return chosen or [(self._catalog.find(text), ())]
+
+    def _found(self, text: str) -> Image | None:
+        try:
+            return self._catalog.find(text)
+        except NotFound:
+            return None
+
+    # ------------------------------------------------------------------ the base image
+
+    async def ensure_base(self) -> Image:
+        """The image ``sampan/base:latest``, built from the host's programs if it is not here. Idempotent."""
+        async with self._building_base:
+            image = self._catalog.owner(_BASE)
+            if image is not None:
+                return image
+            config = RunConfig(env=(f"PATH={base.PATH}",), cmd=("sh",))
+
+            def describe(diff_id: Digest) -> bytes:
+                members = {
+                    "architecture": host_architecture(),
+                    "os": "linux",
+                    "config": config.document(),
+                    "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+                    "history": [{"created_by": "sampan: programs of this host"}],
+                }
+                return documents.encode(members)
+
+            image = await loading.add_layer_image(self._catalog, _base_stream(), describe, (_BASE,))
+            self._event(image, "import", name=image.id)
+            return image
+
+    async def _supply(self, reference: Reference) -> bool:
+        if reference != _BASE:
+            return False
+        await self.ensure_base()
+        return True
+
+    # ------------------------------------------------------------------ details
+
+    def _removal(self) -> Removal:
+        return Removal(self._catalog, self._users, lambda image, action: self._event(image, action))
+
+    def _event(self, image: Image, action: str, *, name: str = "") -> None:
+        attributes = {**image.config.config.labels, "name": name or image.id}
+        self._publish(Event(type=EventType.IMAGE, action=action, actor_id=image.id, attributes=attributes))
+
+    def _bounds(self, filters: Filters) -> tuple[float, float]:
+        """The open interval of creation times, in seconds, that ``since``, ``before`` and ``until`` leave."""
+        after = max((self._created(text) for text in filters.get("since")), default=float("-inf"))
+        before = min((self._created(text) for text in filters.get("before")), default=float("inf"))
+        return after, min(before, self._limit(filters))
+
+    def _created(self, text: str) -> float:
+        return self._catalog.find(text).created
+
+    def _limit(self, filters: Filters) -> float:
+        limit = created_before(filters, self._clock())
+        return float("inf") if limit is None else limit / _SECOND
+
+    def _shows_nameless(
+        self, image: Image, filters: Filters, *, show_all: bool, dangling: bool | None
+    ) -> bool:
+        if dangling is False or "reference" in filters:
+            return False
+        return show_all or not self._catalog.children_of(image.id)
+
+    def _shared_layers(self) -> frozenset[Digest]:
+        seen: set[Digest] = set()
+        shared: set[Digest] = set()
+        for image in self._catalog:
+            shared |= seen & set(image.chain)
+            seen |= set(image.chain)
+        return frozenset(shared)
+
+
+def _renaming(name: Reference, old: Image) -> str:
+    return (
+        f"The image {name.familiar} already exists, renaming the old one with ID {old.id} to empty string\n"
+    )
+
+
+async def _base_stream() -> AsyncIterator[bytes]:
+    pieces = base.archive()
+    while piece := await asyncio.to_thread(next, pieces, b""):
+        yield piece
+
+
+def _passes_labels(filters: Filters, image: Image) -> bool:
+    labels = image.config.config.labels
+    if not filters.matches_labels(labels):
+        return False
+    return not any(_has_label(labels, wanted) for wanted in filters.get("label!"))
+
+
+def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
+    name, separator, value = wanted.partition("=")
+    return name in labels and (not separator or labels[name] == value)
+
+
+def _is_tag_of(name: Reference, repository: Reference) -> bool:
+    return bool(name.tag) and name.name == repository.name
+
+
+def _matches(name: Reference, patterns: Iterable[str]) -> bool:
+    """Docker's match of shell patterns, whose ``*`` stops at a slash, with the name and with name:tag."""
+    for pattern in patterns:
+        expression = re.compile(fnmatch.translate(pattern).replace(".*", "[^/]*"), re.DOTALL)
+        if expression.fullmatch(name.familiar) or expression.fullmatch(name.familiar_name):
+            return True
+    return False
+
+
+def _platform(text: str) -> tuple[str, str, str]:
+    """(os, architecture, variant) of ``os[/arch[/variant]]``; this machine's for what is left out."""
+    if not text:
+        return "linux", host_architecture(), ""
+    parts = text.lower().split("/")
+    if len(parts) > 3 or not all(re.fullmatch(r"[a-z0-9_.-]+", part) for part in parts):
+        raise InvalidArgument(f'"{text}": invalid platform specifier')
+    system, architecture, variant = (*parts, "", "")[:3]
+    if system != "linux":
+        raise InvalidArgument("operating system is not supported")
+    names = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm"}
+    return system, names.get(architecture, architecture) or host_architecture(), variant
