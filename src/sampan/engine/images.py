@@ -28,9 +28,6 @@ from sampan.spec.digest import Digest
 from sampan.spec.image import HistoryEntry, RunConfig
 from sampan.spec.reference import Reference
 
-if TYPE_CHECKING:
-    pass
-
 Summaries = list["Summary"]
 
 _LIST_FILTERS = frozenset(("dangling", "label", "label!", "before", "since", "reference", "until"))
