@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sampan import __version__
+from sampan.daemon.instance import name_of
 from sampan.engine.options import EngineOptions
 
 DATA_ROOT = "/var/lib/sampan"
@@ -28,11 +29,8 @@ class Options:
     engine: EngineOptions
 
 
-def parse(arguments: Sequence[str], *, instance: str) -> Options:
-    """Exits with status 2 and one line on standard error when the command line is wrong.
-
-    ``instance`` is a template for the name of this engine's cgroups, given the data root's short hash.
-    """
+def parse(arguments: Sequence[str]) -> Options:
+    """Exits with status 2 and one line on standard error when the command line is wrong."""
     given = _parser().parse_args(arguments)
     data_root, exec_root = os.path.abspath(given.data_root), os.path.abspath(given.exec_root)
     debug = given.debug or given.log_level == "debug"
@@ -45,7 +43,7 @@ def parse(arguments: Sequence[str], *, instance: str) -> Options:
         log_level="debug" if debug else given.log_level,
         engine=EngineOptions(
             userns=given.userns,
-            cgroup_parent=given.cgroup_parent or instance,
+            cgroup_parent=given.cgroup_parent or f"/{name_of(data_root, default_root=DATA_ROOT)}",
             log_options=dict(pair.partition("=")[::2] for pair in given.log_opt),
             init=given.init,
             no_new_privileges=given.no_new_privileges,

@@ -22,7 +22,7 @@ from sampan.errors import Conflict, StartFailed
 from sampan.runtime.link import KeeperGone, Link
 from sampan.runtime.zygote import Zygote
 from sampan.sandbox import cgroups, channel
-from sampan.sandbox.keeper import SOCKET
+from sampan.sandbox.keeper import socket_path
 from sampan.sandbox.messages import AttachOptions, Exit, Launch, decode_exit, encode
 from sampan.sandbox.stdio import EXIT_FILE, write_exit
 
@@ -243,7 +243,8 @@ class Runtime:
         """The task of a container whose keeper outlived an earlier daemon; None when there is none."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            sock.connect(f"{self._bundles}/{container_id}/{SOCKET}")
+            with socket_path(f"{self._bundles}/{container_id}") as path:
+                sock.connect(path)
         except OSError:
             sock.close()
             return None

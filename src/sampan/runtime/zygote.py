@@ -31,6 +31,7 @@ class Zygote:
         self._starting = asyncio.Lock()
         self.pid = 0
         self._child = 0
+        self._watched = False
 
     async def request(self, document: object, fds: Sequence[int]) -> None:
         """Send a request, to a new zygote if the old one is gone. Raises Internal when none can be had."""
@@ -45,6 +46,12 @@ class Zygote:
                 if attempt:
                     raise Internal(f"the container launcher cannot be reached: {error.strerror}") from error
 
+    def begin(self) -> None:
+        """Start one at once, without waiting for it, unless one lives; ``start`` waits."""
+        self._socket = self._find_living()
+        if self._socket is None:
+            self._child = self._launch()
+
     async def start(self) -> None:
         """Be connected, so that the first launch need not wait."""
         await self._connected()
@@ -56,10 +63,15 @@ class Zygote:
     async def _connected(self) -> socket.socket:
         async with self._starting:
             if self._socket is None:
-                sock = self._find_living() or await self._spawn()
-                asyncio.get_running_loop().add_reader(sock.fileno(), self._hung_up, sock)
-                self._socket = sock
+                self._adopt(self._find_living() or await self._spawn())
+            elif not self._watched:
+                self._adopt(self._socket)
+            assert self._socket is not None
             return self._socket
+
+    def _adopt(self, sock: socket.socket) -> None:
+        asyncio.get_running_loop().add_reader(sock.fileno(), self._hung_up, sock)
+        self._socket, self._watched = sock, True
 
     def _find_living(self) -> socket.socket | None:
         """A zygote of this version that an earlier daemon left; an older one is left to its keepers."""
@@ -77,9 +89,7 @@ class Zygote:
         return None
 
     async def _spawn(self) -> socket.socket:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{self._exec_root}/{SOCKET}")
-        child = spawn(self._exec_root, self._log_path)
+        child = self._child or self._launch()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _START_TIMEOUT
         while loop.time() < deadline and os.waitpid(child, os.WNOHANG) == (0, 0):
@@ -87,7 +97,13 @@ class Zygote:
                 self._child = child
                 return sock
             await asyncio.sleep(0.005)
+        self._child = 0
         raise Internal(f"the container launcher did not start; see {self._log_path}")
+
+    def _launch(self) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self._exec_root}/{SOCKET}")
+        return spawn(self._exec_root, self._log_path)
 
     def _hung_up(self, sock: socket.socket) -> None:
         """The zygote sends nothing after its greeting: readable means gone."""
@@ -103,9 +119,10 @@ class Zygote:
 
     def _drop(self) -> None:
         if self._socket is not None:
-            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            if self._watched:
+                asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
-            self._socket = None
+            self._socket, self._watched = None, False
             self._reap()
 
 

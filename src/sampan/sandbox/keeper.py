@@ -18,7 +18,8 @@ import os
 import signal
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sampan.errors import Failure
@@ -33,6 +34,16 @@ from sampan.sandbox.steps import set_window_size
 from sampan.sandbox.streams import Streams
 
 SOCKET = "keeper.sock"
+
+
+@contextmanager
+def socket_path(bundle: str) -> Iterator[str]:
+    """A path of a bundle's keeper socket that fits an address (108 bytes), however deep the bundle lies."""
+    fd = os.open(bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{SOCKET}"
+    finally:
+        os.close(fd)
 
 
 class Keeper:
@@ -77,10 +88,11 @@ class Keeper:
 
     def _listen(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        path = f"{self._launch.bundle}/{SOCKET}"
+        os.makedirs(self._launch.bundle, 0o711, exist_ok=True)
         with suppress(FileNotFoundError):
-            os.unlink(path)
-        listener.bind(path)
+            os.unlink(f"{self._launch.bundle}/{SOCKET}")
+        with socket_path(self._launch.bundle) as path:
+            listener.bind(path)
         listener.listen(8)
         listener.setblocking(False)
         return listener
@@ -175,6 +187,7 @@ class Keeper:
         self._listener.close()
         with suppress(OSError):
             os.unlink(f"{self._launch.bundle}/{SOCKET}")
+            os.rmdir(self._launch.bundle)
         with suppress(OSError, Failure):
             self._cgroup.remove()
         self._tell_all({"event": "released"})

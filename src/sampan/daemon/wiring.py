@@ -1,0 +1,139 @@
+"""Every object of the engine, built once and handed its collaborators; nothing is looked up elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from contextlib import suppress
+
+from sampan.api.routes import ROUTES
+from sampan.api.server import Server
+from sampan.daemon.options import Options
+from sampan.engine.events import Events
+from sampan.engine.facade import Engine
+from sampan.engine.host import HostFacts
+from sampan.engine.images import Images
+from sampan.engine.launches import Sources
+from sampan.engine.lookups import Lookups
+from sampan.engine.networks import Networks
+from sampan.engine.paths import Paths
+from sampan.engine.seccomp import Filters
+from sampan.engine.settings import Settings
+from sampan.engine.store import ContainerStore
+from sampan.engine.system import System
+from sampan.engine.volumes import Volumes
+from sampan.engine.watching import Watching
+from sampan.engine.wiring import Foundations, wire
+from sampan.images.blobs import BlobStore
+from sampan.images.catalog import Catalog
+from sampan.images.layers import LayerStore
+from sampan.images.snapshots import Snapshots
+from sampan.network import Bridges
+from sampan.runtime.runtime import Runtime, end_group
+from sampan.runtime.zygote import Zygote
+from sampan.sandbox import cgroups
+from sampan.state.database import Database
+from sampan.volumes.local import LocalVolumes
+
+log = logging.getLogger(__name__)
+
+
+class Wiring:
+    """Built in dependency order; ``start`` recovers in the same order, ``close`` lets go in reverse."""
+
+    def __init__(self, options: Options, paths: Paths, zygote: Zygote) -> None:
+        self._paths = paths
+        self._zygote = zygote
+        self._cgroup_parent = options.engine.cgroup_parent
+        _make_directories(paths)
+        settings = Settings(paths=paths, options=options.engine, facts=HostFacts.read())
+        self._database = Database.open(paths.database)
+        self._events = Events(settings.now)
+        self._watching = Watching()
+
+        blobs = BlobStore(paths.blobs, paths.temporary)
+        layers = LayerStore(paths.layers, self._database, blobs, boot_id=_boot_id())
+        self._snapshots = Snapshots(paths.data, paths.snapshots, layers)
+        self._catalog = Catalog(self._database, blobs, layers, self._snapshots)
+        self._bridges = Bridges(data_root=paths.data, database=self._database)
+
+        store = ContainerStore(self._database)
+        lookups = Lookups(store=store, catalog=self._catalog)
+        local = LocalVolumes(directory=paths.volumes, database=self._database)
+        self._volumes = Volumes(local=local, users=lookups.users_of_volume, publish=self._events.publish)
+        self._networks = Networks(
+            bridges=self._bridges, database=self._database, containers=lookups.everything
+        )
+        images = Images(catalog=self._catalog, users=lookups.users_of_image, publish=self._events.publish)
+        use_cases = wire(
+            Foundations(
+                store=store,
+                events=self._events,
+                sources=Sources(
+                    catalog=self._catalog,
+                    snapshots=self._snapshots,
+                    volumes=self._volumes,
+                    filters=Filters(paths.seccomp),
+                ),
+                bridges=self._bridges,
+                network_id=self._networks.id_of,
+                runtime=Runtime(zygote, paths.bundles),
+                end_group=end_group,
+                watching=self._watching,
+                settings=settings,
+            )
+        )
+        self._recovery = use_cases.recovery
+        self.engine = Engine(
+            containers=use_cases.containers,
+            execs=use_cases.execs,
+            images=images,
+            networks=self._networks,
+            volumes=self._volumes,
+            events=self._events,
+            system=System(
+                store=store,
+                snapshots=self._snapshots,
+                events=self._events,
+                count_images=lambda: len(self._catalog),
+                settings=settings,
+            ),
+        )
+
+    def server(self) -> Server:
+        """The API over this engine, not listening yet."""
+        return Server(self.engine, ROUTES)
+
+    async def start(self) -> None:
+        """Recover what the last daemon left; afterwards the engine is true to the host."""
+        await self._catalog.recover(lambda problem: log.warning("images: %s", problem))
+        await self._volumes.start()
+        await self._bridges.start()
+        await self._networks.start()
+        await self._zygote.start()
+        await self._recovery.run()
+
+    async def close(self) -> None:
+        """Let go of everything but what running containers need."""
+        self._events.close()
+        self._watching.close()
+        await self._catalog.close()
+        await self._bridges.close()
+        with suppress(OSError):  # busy while containers run
+            cgroups.detect().remove_parent(self._cgroup_parent)
+        self._zygote.close()
+        self._database.close()
+
+
+def _make_directories(paths: Paths) -> None:
+    shutil.rmtree(paths.temporary, ignore_errors=True)
+    for path in (paths.blobs, paths.layers, paths.snapshots, paths.containers, paths.volumes, paths.seccomp):
+        os.makedirs(path, 0o711, exist_ok=True)
+    os.makedirs(paths.bundles, 0o711, exist_ok=True)
+    os.makedirs(paths.temporary, 0o700, exist_ok=True)
+
+
+def _boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
