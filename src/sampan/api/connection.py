@@ -3,7 +3,7 @@
     IDLE ── complete head ──► BUSY ── answer sent ──► IDLE
                                 │                 ├─► SKIPPING   rest of an unread small body, then IDLE
                                 │                 └─► LINGERING  rest of an unread large body, then closed
-                                └── hijack ──► HANDED OVER
+                                └── hijack ──► BUSY until detached ──► HANDED OVER
 
 Laws:
 - One request at a time: while one is answered, later bytes wait in `_buffer`, and reading pauses when that
@@ -86,8 +86,19 @@ class Service:
         await turns(2)  # ended transports close their descriptors
 
 
+def dead_socket() -> socket.socket:
+    """A socket whose peer has closed: what is left of a client that has gone away."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    return ours
+
+
 class HijackedStream:
-    """A connection that has left HTTP; see `request.ClientStream`."""
+    """A connection that has left HTTP; see `request.ClientStream`.
+
+    What the client sends is kept, at most `BUFFER` bytes, until it is detached, however long that takes. A
+    client that goes away meanwhile leaves a socket that is at its end.
+    """
 
     __slots__ = ("_connection",)
 
@@ -356,8 +367,10 @@ class Connection(asyncio.Protocol):
             self.task = None
         if self._state != _BUSY:
             return
+        if self._switched and isinstance(answer, Hijacked):
+            return  # whoever has the stream detaches it when it is needed: an attach may wait for its start
         if self._switched or isinstance(answer, Hijacked) or self._transport.is_closing():
-            self._transport.abort()  # a hijack that was begun and never detached, or never begun
+            self._transport.abort()
             return
         self._answered()
         self._advance()
@@ -474,13 +487,13 @@ class Connection(asyncio.Protocol):
         body = answer.body
         framing = b"Content-Length: %d\r\n" % len(body) if answer.status not in (204, 304) else b""
         head = self._head
-        framing += self._connection_field(keep)
+        framing += self._connection_field(keep=keep)
         data = self._service.heads.head(answer.status, answer.content_type, answer.headers, framing)
         if head is None or head.method != "HEAD":
             data += body
         self._transport.write(data)
 
-    def _connection_field(self, keep: bool) -> bytes:
+    def _connection_field(self, *, keep: bool) -> bytes:
         head = self._head
         if head is None or not keep or not head.keep_alive or self._service.closing:
             return b"Connection: close\r\n"
@@ -511,9 +524,9 @@ class Connection(asyncio.Protocol):
         assert head is not None
         if head.legacy:
             head.keep_alive = False
-        keep = self._settle_body()
+        self._continue = False  # too late for "100 Continue"
         framing = b"" if head.legacy else b"Transfer-Encoding: chunked\r\n"
-        framing += self._connection_field(keep)
+        framing += self._connection_field(keep=True)
         self._transport.write(
             self._service.heads.head(answer.status, answer.content_type, answer.headers, framing)
         )
@@ -535,6 +548,7 @@ class Connection(asyncio.Protocol):
             last += LAST_CHUNK
         if last:
             self._transport.write(last)
+        self._settle_body()  # the source may have read the body, or some of it
 
     def _take_pending(self) -> bytes:
         data = b"".join(self._pending)
@@ -559,21 +573,21 @@ class Connection(asyncio.Protocol):
     # Hijacking
 
     def hijack(self, head: bytes) -> HijackedStream:
-        """Send the answer's head; see `request.Exchange`. Raises ConnectionError when the client is gone."""
-        if not self._may_answer() or self._transport.is_closing():
-            raise BodyAborted("the client went away before it could be attached")
+        """Send the answer's head; see `request.Exchange`. Only once in a request."""
+        if self._switched:
+            raise RuntimeError("the connection was hijacked before")
         self._switched = True
-        self._transport.write(head + b"\r\n")
+        if not self._transport.is_closing():
+            self._transport.write(head + b"\r\n")
         return HijackedStream(self)
 
     def hand_over(self) -> tuple[socket.socket, bytes]:
         """Leave the event loop with the connection open."""
         transport = self._transport
-        if self._state != _BUSY or transport.is_closing():
-            raise BodyAborted("the client went away before it could be attached")
         if self._unsent:
-            transport.abort()
-            raise BodyAborted("the client does not read")
+            transport.abort()  # this client never read what it asked for
+        if transport.is_closing():
+            return dead_socket(), bytes(self._buffer)
         transport.pause_reading()
         sock: socket.socket = transport.get_extra_info("socket").dup()
         self._state = _HANDED_OVER

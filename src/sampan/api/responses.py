@@ -12,8 +12,8 @@ Law: the head of a stream is on its way before the source is asked for its first
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
@@ -21,6 +21,8 @@ from sampan.errors import Failure
 
 if TYPE_CHECKING:
     from typing import TypeAlias
+
+T = TypeVar("T")
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
@@ -112,14 +114,53 @@ def text(body: bytes, *, status: int = 200, headers: bytes = b"") -> Response:
     return Response(status, body, TEXT, headers)
 
 
-async def progress(lines: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+class Rendered(Generic[T]):
+    """The items of ``source`` as bytes, for a `Stream`.
+
+    A `Failure` of the source becomes its last item when ``last_words`` has some for it. Unlike a generator,
+    it closes its source even if it was never asked for an item.
+    """
+
+    __slots__ = ("_last_words", "_render", "_source")
+
+    def __init__(
+        self,
+        source: AsyncIterator[T],
+        render: Callable[[T], bytes],
+        last_words: Callable[[Failure], bytes] | None = None,
+    ) -> None:
+        self._source: AsyncIterator[T] | None = source
+        self._render = render
+        self._last_words = last_words
+
+    def __aiter__(self) -> Rendered[T]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._source is None:
+            raise StopAsyncIteration
+        try:
+            return self._render(await anext(self._source))
+        except Failure as failure:
+            if self._last_words is None:
+                raise
+            self._source = None
+            return self._last_words(failure)
+
+    async def aclose(self) -> None:
+        close = getattr(self._source, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def progress(lines: AsyncIterator[Any]) -> Rendered[Any]:
     """A stream of JSON messages as `docker load` or `pull` read it.
 
     A `Failure` after the head was sent becomes Docker's last message, ``{"errorDetail": …, "error": …}``.
     """
-    try:
-        async for line in lines:
-            yield json_line(line)
-    except Failure as failure:
-        message = " ".join(str(failure).splitlines())
-        yield json_line({"errorDetail": {"message": message}, "error": message})
+    return Rendered(lines, json_line, _error_detail)
+
+
+def _error_detail(failure: Failure) -> bytes:
+    message = " ".join(str(failure).splitlines())
+    return json_line({"errorDetail": {"message": message}, "error": message})

@@ -161,3 +161,89 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     yield start
     for served in running:
         served.close()
+
+
+# Docker's own description of its answers
+
+REFERENCE = Path(__file__).parents[4] / "shared" / "reference" / "docker-engine-api.yaml"
+
+
+class Description:
+    """Checks documents against definitions of the Engine API's OpenAPI file."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._document = document
+
+    def problems(self, name: str, value: Any) -> list[str]:
+        """What is wrong with ``value`` as an instance of the definition ``name``; unknown members count."""
+        found: list[str] = []
+        self._check({"$ref": f"#/definitions/{name}"}, value, name, found)
+        return found
+
+    def operations(self) -> list[tuple[str, str]]:
+        """All (method, path) of the API."""
+        return [(method.upper(), path) for path, item in self._document["paths"].items() for method in item]
+
+    def _resolve(self, schema: dict[str, Any]) -> dict[str, Any]:
+        resolved = dict(schema)
+        while "$ref" in resolved:
+            target = self._document["definitions"][resolved.pop("$ref").rpartition("/")[2]]
+            resolved = {**target, **resolved}
+        for part in resolved.pop("allOf", ()):
+            part = self._resolve(part)
+            resolved["properties"] = {**part.get("properties", {}), **resolved.get("properties", {})}
+            resolved.setdefault("type", part.get("type"))
+        return resolved
+
+    def _check(self, schema: dict[str, Any], value: Any, where: str, found: list[str]) -> None:
+        schema = self._resolve(schema)
+        kind = schema.get("type")
+        if value is None:
+            # Go's nil slices, maps and pointers are null wherever the description shows the type.
+            if (
+                kind not in ("object", "array", "string", "integer", "boolean")
+                or schema.get("x-nullable") is False
+            ):
+                found.append(f"{where}: null")
+            return
+        python: dict[Any, Any] = {
+            "object": dict,
+            "array": list,
+            "string": str,
+            "integer": int,
+            "boolean": bool,
+            "number": (int, float),
+        }
+        if kind in python and (not isinstance(value, python[kind]) or (kind == "integer" and value is True)):
+            found.append(f"{where}: {type(value).__name__} instead of {kind}")
+            return
+        if "enum" in schema and value not in schema["enum"]:
+            found.append(f"{where}: {value!r} is none of {schema['enum']}")
+        if isinstance(value, list):
+            for position, item in enumerate(value):
+                self._check(schema.get("items", {}), item, f"{where}[{position}]", found)
+        elif isinstance(value, dict):
+            self._check_object(schema, value, where, found)
+
+    def _check_object(
+        self, schema: dict[str, Any], value: dict[str, Any], where: str, found: list[str]
+    ) -> None:
+        properties = schema.get("properties", {})
+        found += [f"{where}.{name}: missing" for name in schema.get("required", ()) if name not in value]
+        for name, item in value.items():
+            if name in properties:
+                self._check(properties[name], item, f"{where}.{name}", found)
+            elif isinstance(rest := schema.get("additionalProperties"), dict):
+                self._check(rest, item, f"{where}.{name}", found)
+            elif properties and rest is not True:
+                found.append(f"{where}.{name}: unknown")
+
+
+@pytest.fixture(scope="session")
+def description() -> Description:
+    """The Engine API's description; skips where the reference data or a YAML reader is absent."""
+    yaml = pytest.importorskip("yaml", reason="reading the API's description needs PyYAML")
+    if not REFERENCE.exists():
+        pytest.skip("the Engine API's description is not on this machine")
+    with REFERENCE.open("rb") as file:
+        return Description(yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))

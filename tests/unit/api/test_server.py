@@ -319,6 +319,24 @@ def test_a_stream_sends_its_head_before_its_first_item(serve: Serve) -> None:
         assert client.answer()[1] == b"done"
 
 
+def test_a_stream_may_read_its_requests_body_as_it_answers(serve: Serve) -> None:
+    def load(request: Request, _engine: object) -> Answer:
+        async def source() -> AsyncIterator[bytes]:
+            async for piece in request.body():
+                yield piece.upper()
+
+        return Stream(source(), TEXT)
+
+    with serve(routes=(Route("POST", "/load", load), *BASIC)).client() as client:
+        client.send(b"POST /load HTTP/1.1\r\nHost: d\r\nContent-Length: 6\r\n\r\nabc")
+        head = client.head()
+        assert client.take(8) == b"3\r\nABC\r\n"
+        client.send(b"def")
+        assert client.body(head) == b"DEF"
+        client.request("GET /refuse")
+        assert client.document()[0] == 409
+
+
 def test_a_stream_that_fails_is_cut_so_that_nobody_takes_it_for_complete(serve: Serve) -> None:
     def broken(_request: Request, _engine: object) -> Answer:
         async def source() -> AsyncIterator[bytes]:
@@ -498,7 +516,39 @@ def test_a_refusal_before_the_hijack_is_an_ordinary_answer(serve: Serve) -> None
         assert client.document()[0] == 409
 
 
-def test_a_hijack_that_nobody_detaches_is_closed(serve: Serve) -> None:
+def test_a_stream_may_be_detached_long_after_its_request(serve: Serve) -> None:
+    streams: list[ClientStream] = []
+
+    async def attach(request: Request, _engine: object) -> Answer:
+        streams.append(request.hijacker(multiplexed=False)())
+        return HIJACKED
+
+    served = serve(routes=(Route("POST", "/attach", attach), *BASIC))
+    with served.client() as client, served.client() as leaver:
+        for one in (client, leaver):
+            one.request("POST /attach", Connection="Upgrade", Upgrade="tcp")
+        leaver.sock.close()  # with the answer unread, which resets the connection
+        assert client.head().status == 101
+        client.send(b"typed ahead")
+        client.sock.shutdown(socket.SHUT_WR)
+        assert served.get("GET /refuse")[0] == 409  # the server has seen all of that
+        served.call(lambda: echo_all(*streams[0].detach()))
+        assert client.rest() == b"got:typed ahead"
+        ends: list[bytes] = []
+        done = threading.Event()
+
+        def take_the_end() -> None:
+            sock, early = streams[1].detach()
+            with sock:
+                ends.append(early + sock.recv(10))
+            done.set()
+
+        served.call(take_the_end)
+        assert done.wait(10)
+        assert ends == [b""]
+
+
+def test_a_hijack_whose_handler_fails_is_closed(serve: Serve) -> None:
     async def attach(request: Request, _engine: object) -> Answer:
         request.hijacker(multiplexed=False)()
         raise errors.Conflict("too late")

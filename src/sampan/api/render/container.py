@@ -16,7 +16,7 @@ _NO_ENDPOINT = EndpointSettings()
 
 def inspect(container: Container, version: tuple[int, int]) -> JSONObject:
     """GET /containers/{id}/json."""
-    return {
+    shown = {
         "Id": container.id,
         "Created": rfc3339(container.created),
         "Path": container.path,
@@ -36,11 +36,15 @@ def inspect(container: Container, version: tuple[int, int]) -> JSONObject:
         "AppArmorProfile": "",
         "ExecIDs": container.exec_ids or None,
         "HostConfig": _host_config(container.host, version),
-        "GraphDriver": {"Data": None, "Name": container.driver},
         "Mounts": _mounts(container),
         "Config": render_struct(container.config),
         "NetworkSettings": _network_settings(container, version),
     }
+    if version >= (1, 52):
+        shown["Storage"] = {"RootFS": {"Snapshot": {"Name": container.driver}}}
+    else:
+        shown["GraphDriver"] = {"Data": None, "Name": container.driver}
+    return shown
 
 
 def _state(container: Container) -> JSONObject:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from sampan import errors
 from sampan.api.errors import with_prefix
@@ -11,8 +12,8 @@ from sampan.api.request import Request
 from sampan.api.responses import EMPTY, NOT_MODIFIED, Answer, Response, json_response
 from sampan.api.routing import Route
 from sampan.engine.facade import Engine
-from sampan.engine.model import ListQuery
-from sampan.errors import Failure, InvalidArgument
+from sampan.engine.model import Container, ListQuery
+from sampan.errors import Failure, InvalidArgument, NotFound
 
 
 async def list_containers(request: Request, engine: Engine) -> Answer:
@@ -23,12 +24,34 @@ async def list_containers(request: Request, engine: Engine) -> Answer:
     )
     now = time.time_ns()
     containers = await engine.containers.list(wanted)
-    return json_response([render.summary(container, now, request.version) for container in containers])
+    shown = [render.summary(container, now, request.version) for container in containers]
+    if query.flag("size"):
+        for document, sizes in zip(shown, await _sizes(engine, containers), strict=True):
+            document.update(sizes)
+    return json_response(shown)
 
 
-def inspect(request: Request, engine: Engine) -> Answer:
-    """GET /containers/{id}/json"""
-    return json_response(render.inspect(engine.containers.get(request.name), request.version))
+async def inspect(request: Request, engine: Engine) -> Answer:
+    """GET /containers/{id}/json?size="""
+    container = engine.containers.get(request.name)
+    shown = render.inspect(container, request.version)
+    if request.query.flag("size"):
+        shown.update(*await _sizes(engine, (container,)))
+    return json_response(shown)
+
+
+async def _sizes(engine: Engine, containers: Sequence[Container]) -> list[dict[str, int]]:
+    """Bytes of each container's own layer, and of all its files."""
+    layers = {one.container.id: one.size_rw for one in await engine.system.container_usage()}
+    found = []
+    for container in containers:
+        own = layers.get(container.id, 0)
+        try:
+            image = (await engine.images.inspect(container.image_id)).image.size
+        except NotFound:
+            image = 0
+        found.append({"SizeRw": own, "SizeRootFs": own + image})
+    return found
 
 
 async def start(request: Request, engine: Engine) -> Answer:

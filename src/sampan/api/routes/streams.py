@@ -15,6 +15,7 @@ from sampan.api.responses import (
     MULTIPLEXED_STREAM,
     RAW_STREAM,
     Answer,
+    Rendered,
     Stream,
     json_line,
 )
@@ -62,12 +63,11 @@ def logs(request: Request, engine: Engine) -> Answer:
         tail=_tail(query.text("tail")),
     )
     terminal = engine.containers.get(request.name).config.tty
-    line = _line_writer(
-        framed=not terminal, timestamps=query.flag("timestamps"), details=query.flag("details")
-    )
+    framed = not terminal
+    line = _line_writer(framed=framed, timestamps=query.flag("timestamps"), details=query.flag("details"))
     records = engine.containers.logs(request.name, wanted)
-    framed = not terminal and request.version >= (1, 42)
-    return Stream(_log(records, line, framed=not terminal), MULTIPLEXED_STREAM if framed else RAW_STREAM)
+    content_type = MULTIPLEXED_STREAM if framed and request.version >= (1, 42) else RAW_STREAM
+    return Stream(Rendered(records, line, _last_words(framed=framed)), content_type)
 
 
 def _tail(given: str) -> int | None:
@@ -89,19 +89,14 @@ def _line_writer(*, framed: bool, timestamps: bool, details: bool) -> Callable[[
     return write
 
 
-async def _log(
-    records: AsyncIterator[LogRecord], line: Callable[[LogRecord], bytes], *, framed: bool
-) -> AsyncIterator[bytes]:
-    try:
-        async for record in records:
-            yield line(record)
-    except Failure as failure:  # the head is out: Docker tells it in the stream
+def _last_words(*, framed: bool) -> Callable[[Failure], bytes]:
+    """The head is out when reading fails: Docker tells it in the stream."""
+
+    def tell(failure: Failure) -> bytes:
         text = f"Error grabbing logs: {failure}\n".encode()
-        yield stdcopy.frame(stdcopy.STDERR, text) if framed else text
-    finally:
-        close = getattr(records, "aclose", None)
-        if close is not None:
-            await close()
+        return stdcopy.frame(stdcopy.STDERR, text) if framed else text
+
+    return tell
 
 
 async def attach(request: Request, engine: Engine) -> Answer:

@@ -1,10 +1,22 @@
-"""The engine as a whole."""
+"""The engine as a whole: is it there, what is it, what happens in it."""
 
 from __future__ import annotations
 
+import os
+import time
+from collections import Counter
+
+from msgspec.structs import replace
+
+from sampan.api.params import timestamp
+from sampan.api.render import system as render
+from sampan.api.render.events import event as render_event
 from sampan.api.request import Request
-from sampan.api.responses import Answer, text
+from sampan.api.responses import JSON, Answer, Rendered, Stream, json_line, json_response, text
 from sampan.api.routing import Route
+from sampan.engine.facade import Engine
+from sampan.engine.model import Event
+from sampan.errors import InvalidArgument
 
 _PING = (
     b"Builder-Version: 1\r\nCache-Control: no-cache, no-store, must-revalidate\r\n"
@@ -12,12 +24,71 @@ _PING = (
 )
 
 
-def ping(request: Request, _engine: object) -> Answer:
-    """Is there a daemon, and what does it speak?"""
+def ping(request: Request, _engine: Engine) -> Answer:
+    """GET and HEAD /_ping: is there a daemon, and what does it speak?"""
     return text(b"" if request.method == "HEAD" else b"OK", headers=_PING)
 
 
+def events(request: Request, engine: Engine) -> Answer:
+    """GET /events?since=&until=&filters=: a JSON document per line, endless unless ``until`` is given."""
+    query = request.query
+    since, until = timestamp(query.text("since")), timestamp(query.text("until"))
+    if since and until and until < since:
+        raise InvalidArgument(
+            f"`since` time ({query.text('since')}) cannot be after `until` time ({query.text('until')})"
+        )
+    subscription = engine.events.subscribe(since, until, query.filters())
+    version = request.version
+
+    def line(event: Event) -> bytes:
+        return json_line(render_event(event, version))
+
+    return Stream(Rendered(subscription, line), JSON)
+
+
+def version(_request: Request, engine: Engine) -> Answer:
+    """GET /version"""
+    return json_response(render.version(engine.system.version()))
+
+
+def info(request: Request, engine: Engine) -> Answer:
+    """GET /info"""
+    descriptors = len(os.listdir("/proc/self/fd"))
+    return json_response(render.info(engine.system.info(), request.version, descriptors=descriptors))
+
+
+_KINDS = frozenset(("container", "image", "volume", "build-cache"))
+
+
+async def disk_usage(request: Request, engine: Engine) -> Answer:
+    """GET /system/df?type=&verbose=; ``type`` may be repeated, none means all."""
+    query = request.query
+    kinds = (frozenset(query.texts("type")) if request.version >= (1, 42) else frozenset()) or _KINDS
+    for kind in kinds - _KINDS:
+        raise InvalidArgument(f"unknown object type: {kind}")
+    containers = await engine.system.container_usage() if kinds & {"container", "image"} else ()
+    uses = Counter(one.container.image_id for one in containers)
+    images = engine.images.list(shared_size=True) if "image" in kinds else None
+    return json_response(
+        render.disk_usage(
+            images=[replace(one, containers=uses[one.image.id]) for one in images]
+            if images is not None
+            else None,
+            containers=tuple(containers) if "container" in kinds else None,
+            volumes=await engine.volumes.usage() if "volume" in kinds else None,
+            build_cache="build-cache" in kinds,
+            now=time.time_ns(),
+            version=request.version,
+            verbose=query.flag("verbose"),
+        )
+    )
+
+
 ROUTES = (
+    Route("GET", "/version", version),
+    Route("GET", "/info", info),
+    Route("GET", "/system/df", disk_usage),
     Route("GET", "/_ping", ping),
     Route("HEAD", "/_ping", ping),
+    Route("GET", "/events", events),
 )
