@@ -54,6 +54,7 @@ LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER = 0, 1, 2
 
 _EQUAL, _NOT_EQUAL = 0, 1
 _REGISTER, _VERDICT = 1, 0
+_AND_XOR = 0
 _IFNAMSIZ = 16
 
 _SUBSYSTEM = 10 << 8
@@ -124,7 +125,7 @@ def _data(kind: int, value: bytes) -> bytes:
 
 def meta(key: int) -> Expression:
     """Load a packet's metadata (``META_*``)."""
-    return _expression("meta", _be32(1, _REGISTER), _be32(2, key))
+    return _expression("meta", _be32(2, key), _be32(1, _REGISTER))
 
 
 def conntrack(key: int, *, direction: int | None = None) -> Expression:
@@ -145,6 +146,7 @@ def mask(bits: bytes) -> Expression:
         _be32(1, _REGISTER),
         _be32(2, _REGISTER),
         _be32(3, len(bits)),
+        _be32(6, _AND_XOR),
         _data(4, bits),
         _data(5, bytes(len(bits))),
     )
