@@ -132,7 +132,10 @@ def _volume(config: RunConfig, rest: str) -> RunConfig:
 
 
 def _workdir(config: RunConfig, rest: str) -> RunConfig:
-    (path,) = _words(rest) or ("",)
+    words = _words(rest)
+    if len(words) != 1:
+        raise InvalidArgument("WORKDIR requires exactly one argument")
+    (path,) = words
     return replace(config, working_dir=posixpath.normpath(posixpath.join("/", config.working_dir, path)))
 
 

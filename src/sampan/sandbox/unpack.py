@@ -394,7 +394,8 @@ class _Extractor:
             except (FileNotFoundError, NotADirectoryError):
                 continue  # replaced through another name of its parent
             try:
-                os.fchown(fd, looks.uid, looks.gid)
+                if looks.uid or looks.gid:
+                    os.fchown(fd, looks.uid, looks.gid)
                 os.fchmod(fd, looks.mode)
                 if looks.xattrs:
                     _set_xattrs(fd, looks.xattrs)
