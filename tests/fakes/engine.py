@@ -1,0 +1,401 @@
+"""What the container use cases stand on, in memory, and a whole engine on top of it.
+
+The fake runtime runs no program: a test ends its tasks, or lets signals do it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import random
+import signal
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sampan.engine.events import Events, Subscription
+from sampan.engine.host import HostFacts
+from sampan.engine.launches import Sources
+from sampan.engine.lookups import Lookups
+from sampan.engine.model import ContainerConfig, Filters, HostConfig, NetworkingConfig
+from sampan.engine.options import EngineOptions
+from sampan.engine.paths import Paths
+from sampan.engine.ports import ClientStream
+from sampan.engine.settings import Settings
+from sampan.engine.store import ContainerStore
+from sampan.engine.watching import Watching
+from sampan.engine.wiring import ContainerUseCases, Foundations, wire
+from sampan.errors import Conflict, NotFound, StartFailed
+from sampan.sandbox.messages import AttachOptions, Endpoint, Exit, Launch, RootFilesystem, encode
+from sampan.spec.image import ImageDocument, RunConfig, parse_image
+from sampan.state import Database
+
+if TYPE_CHECKING:
+    from sampan.spec.runtime import Process
+
+NOT_FOUND = "nosuch"
+DENIED = "denied"
+STUBBORN = "stubborn"  # as a command: ignores SIGTERM
+
+FACTS = HostFacts(
+    cpu_count=2,
+    cpus="0-1",
+    memory_nodes="0",
+    memory_total=8 << 30,
+    cgroup_version="1",
+    swap_limit=True,
+    kernel_version="6.1.0",
+    operating_system="Debian GNU/Linux 12 (bookworm)",
+    os_version="12",
+    architecture="x86_64",
+    hostname="harbour",
+    ip_forwarding=True,
+    apparmor=False,
+)
+
+
+class FakeImage:
+    def __init__(self, image_id: str, run: RunConfig) -> None:
+        document = {
+            "architecture": "amd64",
+            "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": []},
+            "config": run.document(),
+        }
+        self.id = image_id
+        self.config: ImageDocument = parse_image(json.dumps(document).encode())
+        self.max_id = 1000
+
+
+class FakeCatalog:
+    def __init__(self) -> None:
+        self.images: dict[str, FakeImage] = {}
+
+    def add(self, name: str, run: RunConfig) -> FakeImage:
+        image = FakeImage(f"sha256:{len(self.images):064x}", run)
+        self.images[name] = image
+        self.images[image.id] = image
+        return image
+
+    async def resolve(self, reference: str) -> FakeImage:
+        found = self.images.get(reference) or self.images.get(reference.removesuffix(":latest"))
+        if found is None:
+            raise NotFound(f"No such image: {reference}" + ("" if ":" in reference else ":latest"))
+        return found
+
+
+class FakeSnapshots:
+    def __init__(self) -> None:
+        self.there: set[str] = set()
+        self.refuse: str | None = None
+
+    async def prepare(self, key: str, image: object) -> RootFilesystem:
+        if self.refuse:
+            raise Conflict(self.refuse)
+        self.there.add(key)
+        return self.mounts(key, image)
+
+    def mounts(self, key: str, image: object) -> RootFilesystem:
+        return RootFilesystem(base="/layers", lowers=("1",), upper=f"{key}/upper", work=f"{key}/work")
+
+    async def remove(self, key: str) -> None:
+        if self.refuse:
+            raise Conflict(self.refuse)
+        self.there.discard(key)
+
+    def keys(self) -> Iterable[str]:
+        return list(self.there)
+
+    async def usage(self, key: str) -> int:
+        return 4096 if key in self.there else 0
+
+
+class FakeBridges:
+    def __init__(self) -> None:
+        self.connected: dict[str, Endpoint] = {}
+        self.reconciled: list[str] | None = None
+        self._hosts = itertools.count(2)
+
+    async def connect(self, container_id: str, *, mac: str | None = None) -> Endpoint:
+        number = next(self._hosts)
+        endpoint = Endpoint(
+            bridge="br-fake",
+            host_name=f"veth{number}",
+            mac=mac or f"02:42:ac:11:00:{number:02x}",
+            addresses=(f"172.17.0.{number}/16",),
+            gateway="172.17.0.1",
+        )
+        self.connected[container_id] = endpoint
+        return endpoint
+
+    async def release(self, container_id: str) -> None:
+        self.connected.pop(container_id, None)
+
+    async def reconcile(self, live_ids: Iterable[str]) -> None:
+        self.reconciled = list(live_ids)
+
+
+class FakeVolumes:
+    def __init__(self) -> None:
+        self.there: set[str] = set()
+        self.populated: list[tuple[str, str]] = []
+        self._numbers = itertools.count(1)
+
+    async def ensure(self, name: str | None, *, labels: Mapping[str, str] | None = None) -> str:
+        name = name or f"{next(self._numbers):064x}"
+        self.there.add(name)
+        return name
+
+    def mount_source(self, name: str) -> str:
+        if name not in self.there:
+            raise NotFound(f"get {name}: no such volume")
+        return f"/volumes/{name}/_data"
+
+    async def populate(self, name: str, root: RootFilesystem, path: str) -> None:
+        self.populated.append((name, path))
+
+    async def remove(self, name: str, *, force: bool = False) -> None:
+        self.there.discard(name)
+
+
+class FakeFilters:
+    async def path(self, profile: str | None, capabilities: frozenset[str]) -> str:
+        return "/seccomp/default.bpf" if profile is None else "/seccomp/own.bpf"
+
+
+class FakeStream:
+    """A client's connection; ``client`` is its far end."""
+
+    def __init__(self, early: bytes = b"") -> None:
+        self.client, self._ours = socket.socketpair()
+        self.client.settimeout(5)
+        self._early = early
+        self.detached = False
+
+    def detach(self) -> tuple[socket.socket, bytes]:
+        self.detached = True
+        return self._ours, self._early
+
+    def received(self) -> bytes:
+        """Everything until the other side closes."""
+        data = b""
+        while chunk := self.client.recv(65536):
+            data += chunk
+        self.client.close()
+        return data
+
+
+class FakeExecTask:
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.size = (0, 0)
+
+    async def resize(self, height: int, width: int) -> None:
+        self.size = (height, width)
+
+
+class FakeTask:
+    def __init__(self, launch: Launch, pid: int, started_at: float) -> None:
+        self.launch = launch
+        self.pid = pid
+        self.started_at = started_at
+        self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self.on_detach: Callable[[], None] = lambda: None
+        self.signals: list[int] = []
+        self.frozen = False
+        self.size = (0, 0)
+        self.attached: list[tuple[ClientStream, AttachOptions]] = []
+        self.execs: list[tuple[str, Process, dict[str, Any]]] = []
+        self.exec_tasks: list[FakeExecTask] = []
+
+    def end(self, code: int = 0, *, oom_killed: bool = False, error: str = "") -> None:
+        """The program ends; the record is written first, as a keeper does."""
+        if self.exited.done():
+            return
+        ended = Exit(code=code, oom_killed=oom_killed, error=error, finished_at=self.started_at + 3)
+        with open(f"{self.launch.state}/exit.json", "wb") as file:
+            file.write(encode(ended))
+        self.exited.set_result(ended)
+
+    async def signal(self, number: int) -> None:
+        self.signals.append(number)
+        if number == signal.SIGKILL:
+            self.end(137)
+        elif number == signal.SIGTERM and self.launch.spec["process"]["args"][0] != STUBBORN:
+            self.end(143)
+
+    async def pause(self) -> None:
+        self.frozen = True
+
+    async def resume(self) -> None:
+        self.frozen = False
+
+    async def resize(self, height: int, width: int) -> None:
+        self.size = (height, width)
+
+    async def attach(self, stream: ClientStream, options: AttachOptions) -> None:
+        self.attached.append((stream, options))
+
+    async def exec(
+        self,
+        exec_id: str,
+        process: Process,
+        *,
+        user: str | None,
+        filtered: bool,
+        stdin: bool,
+        stream: ClientStream | None,
+        detach_keys: str | None,
+        console_size: tuple[int, int] | None,
+    ) -> FakeExecTask:
+        if stream is not None:
+            sock, _ = stream.detach()
+            sock.close()
+        program = process["args"][0]
+        if program == NOT_FOUND:
+            raise StartFailed(f'exec: "{program}": executable file not found in $PATH', exit_code=127)
+        self.execs.append((exec_id, process, {"user": user, "filtered": filtered, "stdin": stdin}))
+        task = FakeExecTask(self.pid + len(self.execs))
+        self.exec_tasks.append(task)
+        return task
+
+
+class FakeRuntime:
+    """``tasks`` by container id; those in ``living`` are adopted by a new engine."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, FakeTask] = {}
+        self.living: dict[str, FakeTask] = {}
+        self.launches: list[Launch] = []
+        self.gate: asyncio.Event | None = None  # closed: launches wait
+        self._pids = itertools.count(1000, 100)
+
+    async def launch(
+        self, launch: Launch, attachments: Sequence[tuple[ClientStream, AttachOptions]]
+    ) -> FakeTask:
+        self.launches.append(launch)
+        if self.gate is not None:
+            await self.gate.wait()
+        program = launch.spec["process"]["args"][0]
+        if program in (NOT_FOUND, DENIED):
+            for stream, _ in attachments:
+                stream.detach()[0].close()
+            code, reason = (
+                (127, "executable file not found in $PATH")
+                if program == NOT_FOUND
+                else (126, "permission denied")
+            )
+            raise StartFailed(f'OCI runtime create failed: exec: "{program}": {reason}', exit_code=code)
+        os.makedirs(launch.bundle, exist_ok=True)
+        if os.path.exists(f"{launch.state}/exit.json"):
+            os.unlink(f"{launch.state}/exit.json")
+        task = FakeTask(launch, next(self._pids), 1_700_000_000.0)
+        task.attached.extend(attachments)
+        self.tasks[launch.id] = task
+        return task
+
+    async def adopt(self, container_id: str) -> FakeTask | None:
+        task = self.living.get(container_id)
+        if task is None:
+            return None
+        self.tasks[container_id] = FakeTask(task.launch, task.pid, task.started_at)
+        return self.tasks[container_id]
+
+
+class World:
+    """An engine on fakes, in a directory of its own, with a clock that ticks a millisecond at each look."""
+
+    def __init__(self, root: str, *, options: EngineOptions | None = None, facts: HostFacts = FACTS) -> None:
+        self.paths = Paths(data=f"{root}/data", run=f"{root}/run")
+        self.catalog = FakeCatalog()
+        self.catalog.add("base", RunConfig(cmd=("sh",), env=("PATH=/bin",)))
+        self.snapshots = FakeSnapshots()
+        self.bridges = FakeBridges()
+        self.volumes = FakeVolumes()
+        self.runtime = FakeRuntime()
+        self.ended_groups: list[str] = []
+        self.time = 1_700_000_000_000_000_000
+        self.settings = Settings(
+            paths=self.paths,
+            options=options or EngineOptions(),
+            facts=facts,
+            now=self._tick,
+            chance=random.Random(7),
+        )
+        self.open()
+
+    def _tick(self) -> int:
+        self.time += 1_000_000
+        return self.time
+
+    def open(self) -> None:
+        """Build the engine; called again, it is the next daemon on the same files."""
+        self.database = Database.open(self.paths.database)
+        self.events = Events(self._tick)
+        self.store = ContainerStore(self.database)
+        self.watching = Watching()
+        sources = Sources(
+            catalog=self.catalog, snapshots=self.snapshots, volumes=self.volumes, filters=FakeFilters()
+        )
+        self.lookups = Lookups(store=self.store, catalog=self.catalog)
+        self.built: ContainerUseCases = wire(
+            Foundations(
+                store=self.store,
+                events=self.events,
+                sources=sources,
+                bridges=self.bridges,
+                network_id=lambda name: f"id-of-{name}",
+                runtime=self.runtime,
+                end_group=self.ended_groups.append,
+                watching=self.watching,
+                settings=self.settings,
+            )
+        )
+        self.containers = self.built.containers
+        self.execs = self.built.execs
+
+    def close(self) -> None:
+        self.watching.close()
+        self.database.close()
+
+    async def restart_daemon(self) -> None:
+        """Forget everything in memory and come back; tasks in ``runtime.living`` are still there."""
+        self.close()
+        self.open()
+        await self.built.recovery.run()
+
+    async def create(self, *command: str, name: str | None = None, image: str = "base", **host: Any) -> str:
+        config = ContainerConfig(image=image, cmd=command or ("sleep",))
+        created = await self.containers.create(name, config, HostConfig(**host), NetworkingConfig())
+        return created.id
+
+    async def run(self, *command: str, name: str | None = None, **host: Any) -> str:
+        container_id = await self.create(*command, name=name, **host)
+        await self.containers.start(container_id)
+        return container_id
+
+    def task(self, container_id: str) -> FakeTask:
+        return self.runtime.tasks[container_id]
+
+    def record_events(self, **filters: tuple[str, ...]) -> Recorder:
+        return Recorder(self.events.subscribe(filters=Filters(filters)))
+
+
+class Recorder:
+    """What was published since it was made."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    async def told(self) -> list[str]:
+        self._subscription.close()
+        return [event.action async for event in self._subscription]
+
+
+async def settle() -> None:
+    """Let everything run that can run without waiting for the outside."""
+    for _ in range(20):
+        await asyncio.sleep(0)
