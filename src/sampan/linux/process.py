@@ -10,7 +10,7 @@ from sampan.linux.libc import check, syscall, syscall_holding_lock
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWTIME = 0x10000000, 0x20000000, 0x40000000, 0x80
-CLONE_PIDFD, CLONE_INTO_CGROUP = 0x1000, 0x200000000
+CLONE_PIDFD, CLONE_INTO_CGROUP, _CLONE_PARENT = 0x1000, 0x200000000, 0x8000
 SIGCHLD = 17
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME = 1, 4, 15
@@ -38,21 +38,24 @@ class _CloneArgs(ctypes.Structure):
     )
 
 
-def clone3(flags: int = 0, *, cgroup_fd: int | None = None) -> tuple[int, int]:
+def clone3(flags: int = 0, *, cgroup_fd: int | None = None, sibling: bool = False) -> tuple[int, int]:
     """Fork into new namespaces: (pid, pidfd) in the parent, (0, -1) in the child.
+
+    A ``sibling`` is a child of the caller's own parent.
 
     Skips Python's and the C library's fork handlers: sound only in a process with one thread.
     """
     pidfd = ctypes.c_int(-1)
     arguments = _CloneArgs(
-        flags=flags | CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd is not None else 0),
+        flags=flags
+        | CLONE_PIDFD
+        | (CLONE_INTO_CGROUP if cgroup_fd is not None else 0)
+        | (_CLONE_PARENT if sibling else 0),
         pidfd=ctypes.addressof(pidfd),
-        exit_signal=SIGCHLD,
+        exit_signal=0 if sibling else SIGCHLD,
         cgroup=cgroup_fd or 0,
     )
-    pid = syscall_holding_lock(
-        "clone3", libc.SYS_CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments)
-    )
+    pid = syscall_holding_lock("clone3", libc.SYS_CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments))
     return pid, (pidfd.value if pid else -1)
 
 

@@ -23,7 +23,7 @@ from sampan.runtime.link import KeeperGone, Link
 from sampan.runtime.zygote import Zygote
 from sampan.sandbox import cgroups, channel
 from sampan.sandbox.keeper import socket_path
-from sampan.sandbox.messages import AttachOptions, Exit, Launch, decode_exit, encode
+from sampan.sandbox.messages import AttachOptions, Exit, Keeping, Launch, decode_exit, encode
 from sampan.sandbox.stdio import EXIT_FILE, write_exit
 
 if TYPE_CHECKING:
@@ -219,8 +219,7 @@ class Runtime:
         self, launch: Launch, clients: Sequence[tuple[socket.socket, bytes, AttachOptions]]
     ) -> Task:
         header = {
-            "cgroup": launch.spec["linux"]["cgroupsPath"],
-            "state": launch.state,
+            "keeping": Keeping.of(launch),
             "clients": [
                 {"options": asdict(options), "early": early.decode("latin-1")}
                 for _, early, options in clients
@@ -230,7 +229,7 @@ class Runtime:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             fds = [document, theirs.fileno(), *(sock.fileno() for sock, _, _ in clients)]
-            await self._zygote.request(header, fds)
+            await self._zygote.request(encode(header), fds)
         except BaseException:
             ours.close()
             raise

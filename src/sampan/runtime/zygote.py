@@ -33,7 +33,7 @@ class Zygote:
         self._child = 0
         self._watched = False
 
-    async def request(self, document: object, fds: Sequence[int]) -> None:
+    async def request(self, document: bytes, fds: Sequence[int]) -> None:
         """Send a request, to a new zygote if the old one is gone. Raises Internal when none can be had."""
         for attempt in range(2):
             sock = await self._connected()

@@ -19,7 +19,7 @@ from sampan.linux import process as p
 from sampan.sandbox import channel
 from sampan.sandbox.launch import LaunchError, keep_only, make_controlling_terminal
 from sampan.sandbox.loop import READ, Loop
-from sampan.sandbox.messages import AttachOptions, Launch
+from sampan.sandbox.messages import AttachOptions, Keeping
 from sampan.sandbox.program import Program, ProgramError, run
 from sampan.sandbox.stdio import exit_code, null_streams, read_file, standard_pipes, terminal_ends
 from sampan.sandbox.steps import open_terminal
@@ -110,7 +110,7 @@ def start(
     fds: Sequence[int],
     init: int,
     cgroup: Cgroup,
-    container: Launch,
+    container: Keeping,
     on_end: Callable[[Exec, int], None],
 ) -> Exec:
     """Run ``request`` beside the process of pidfd ``init``; ``fds`` holds the client's socket, if any.
@@ -168,7 +168,7 @@ def _streams(loop: Loop, request: Request, outside: dict[int, int]) -> Streams:
 
 
 def _clone(
-    request: Request, stdio: Sequence[int], init: int, cgroup: Cgroup, container: Launch
+    request: Request, stdio: Sequence[int], init: int, cgroup: Cgroup, container: Keeping
 ) -> tuple[int, int, int]:
     """(pid, pidfd, console master or -1) of the program, once it runs."""
     filter_path = container.seccomp_filter if request.filtered else None
@@ -179,8 +179,8 @@ def _clone(
         filter=read_file(filter_path) if filter_path else None,
     )
     flags = 0
-    for namespace in container.spec["linux"]["namespaces"]:
-        flags |= _JOINED.get(namespace["type"], 0)
+    for kind in container.namespaces:
+        flags |= _JOINED.get(kind, 0)
     cgroup_fd = cgroup.clone_fd()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:

@@ -20,18 +20,22 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sampan.errors import Failure
 from sampan.linux import process as p
-from sampan.sandbox import cgroups, channel, execs, launch
+from sampan.sandbox import channel, execs
 from sampan.sandbox.launch import LaunchError, Started
+from sampan.sandbox.launcher import launch_aside
 from sampan.sandbox.logfile import LogWriter
 from sampan.sandbox.loop import READ, Loop
-from sampan.sandbox.messages import PROTOCOL, Exit, Launch, decode_attach, encode
-from sampan.sandbox.stdio import exit_code, read_file, standard_pipes, terminal_ends, write_exit
+from sampan.sandbox.messages import PROTOCOL, Exit, Keeping, decode_attach, encode
+from sampan.sandbox.stdio import exit_code, standard_pipes, terminal_ends, write_exit
 from sampan.sandbox.steps import set_window_size
 from sampan.sandbox.streams import Streams
+
+if TYPE_CHECKING:
+    from sampan.sandbox.cgroups import Hierarchy
 
 SOCKET = "keeper.sock"
 
@@ -47,18 +51,27 @@ def socket_path(bundle: str) -> Iterator[str]:
 
 
 class Keeper:
-    """Runs one container from launch to exit. ``control`` is the daemon that asked for it."""
+    """Runs one container from launch to exit. ``control`` is the daemon that asked for it.
+
+    ``document`` is the descriptor of the launch document.
+    """
 
     def __init__(
-        self, request: Launch, control: socket.socket, clients: list[tuple[socket.socket, dict[str, Any]]]
-    ):
-        self._launch = request
+        self,
+        keeping: Keeping,
+        document: int,
+        hierarchy: Hierarchy,
+        control: socket.socket,
+        clients: list[tuple[socket.socket, dict[str, Any]]],
+    ) -> None:
+        self._keeping = keeping
+        self._document = document
         self._clients = clients
         self._control = [control]
         self._loop = Loop()
-        self._hierarchy = cgroups.detect()
-        self._cgroup = self._hierarchy.group(request.spec["linux"]["cgroupsPath"])
-        self._log = LogWriter(request.log) if request.log else None
+        self._hierarchy = hierarchy
+        self._cgroup = hierarchy.group(keeping.cgroup)
+        self._log = LogWriter(keeping.log) if keeping.log else None
         self._execs: dict[str, execs.Exec] = {}
         self._started_at = 0.0
         self._exit: Exit | None = None
@@ -88,37 +101,31 @@ class Keeper:
 
     def _listen(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        os.makedirs(self._launch.bundle, 0o711, exist_ok=True)
+        os.makedirs(self._keeping.bundle, 0o711, exist_ok=True)
         with suppress(FileNotFoundError):
-            os.unlink(f"{self._launch.bundle}/{SOCKET}")
-        with socket_path(self._launch.bundle) as path:
+            os.unlink(f"{self._keeping.bundle}/{SOCKET}")
+        with socket_path(self._keeping.bundle) as path:
             listener.bind(path)
         listener.listen(8)
         listener.setblocking(False)
         return listener
 
     def _start(self) -> tuple[Started, Streams]:
-        spec = self._launch.spec
-        terminal = bool(spec["process"].get("terminal"))
-        filter_path = self._launch.seccomp_filter
+        keeping = self._keeping
+        terminal = keeping.terminal
+        inside, outside = ([], {}) if terminal else standard_pipes(stdin=keeping.open_stdin)
         try:
-            self._cgroup.create(spec["linux"].get("resources", {}))
-            seccomp = read_file(filter_path) if filter_path else None
-        except OSError as error:
-            raise LaunchError(f"{error.filename}: {error.strerror}", 128) from error
-        inside, outside = ([], {}) if terminal else standard_pipes(stdin=self._launch.open_stdin)
-        try:
-            started = launch.start(self._launch, inside, self._cgroup, self._hierarchy.mounted(), seccomp)
+            started = launch_aside(self._document, inside, self._hierarchy)
         finally:
-            for fd in inside:
+            for fd in (self._document, *inside):
                 os.close(fd)
         if terminal:
             outside = terminal_ends(started.console)
         streams = Streams(
             self._loop,
             outputs={n: fd for n, fd in outside.items() if n},
-            stdin=outside.get(0, -1) if self._launch.open_stdin else -1,
-            stdin_once=self._launch.stdin_once,
+            stdin=outside.get(0, -1) if keeping.open_stdin else -1,
+            stdin_once=keeping.stdin_once,
             terminal=terminal,
             log=self._log,
             on_quiet=self._became_quiet,
@@ -140,8 +147,8 @@ class Keeper:
             "pid": self._started.pid,
             "started_at": self._started_at,
             "protocol": PROTOCOL,
-            "cgroup": self._launch.spec["linux"]["cgroupsPath"],
-            "state": self._launch.state,
+            "cgroup": self._keeping.cgroup,
+            "state": self._keeping.state,
         }
 
     # -- exit -----------------------------------------------------------------------------------------
@@ -152,21 +159,20 @@ class Keeper:
         assert result is not None
         oom_killed = self._cgroup.oom_killed()
         self._exit = Exit(code=exit_code(result), oom_killed=oom_killed, finished_at=time.time())
-        # Without a pid namespace of its own nothing else ends the rest.
         self._end_rest()
         self._streams.end()
         if self._log is not None:
             self._log.close()
-        write_exit(self._launch.state, self._exit)
+        write_exit(self._keeping.state, self._exit)
         self._tell_all({"event": "exit", "exit": encode(self._exit).decode()})
         self._release()
         self._stop_if_done()
 
     def _end_rest(self) -> None:
+        """End what still runs. In a pid namespace of its own the kernel has done so already."""
         for running in tuple(self._execs.values()):
             running.kill()
-        spec = self._launch.spec
-        if not any(n["type"] == "pid" and not n.get("path") for n in spec["linux"]["namespaces"]):
+        if "pid" not in self._keeping.namespaces:
             self._cgroup.kill()
 
     def _became_quiet(self) -> None:
@@ -186,8 +192,8 @@ class Keeper:
         self._loop.forget(self._listener.fileno())
         self._listener.close()
         with suppress(OSError):
-            os.unlink(f"{self._launch.bundle}/{SOCKET}")
-            os.rmdir(self._launch.bundle)
+            os.unlink(f"{self._keeping.bundle}/{SOCKET}")
+            os.rmdir(self._keeping.bundle)
         with suppress(OSError, Failure):
             self._cgroup.remove()
         self._tell_all({"event": "released"})
@@ -283,7 +289,7 @@ class Keeper:
             fds,
             self._started.pidfd,
             self._cgroup,
-            self._launch,
+            self._keeping,
             self._exec_ended,
         )
         self._execs[running.id] = running

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import socket
 import termios
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -60,11 +62,18 @@ class Started:
 
 
 def start(
-    launch: Launch, stdio: Sequence[int], cgroup: Cgroup, hierarchies: Hierarchies, seccomp: bytes | None
+    launch: Launch,
+    stdio: Sequence[int],
+    cgroup: Cgroup,
+    hierarchies: Hierarchies,
+    seccomp: bytes | None,
+    *,
+    sibling: bool = False,
 ) -> Started:
     """Start ``launch`` in ``cgroup``, with descriptors for standard input, output and error.
 
-    ``stdio`` is empty when the specification asks for a terminal. Raises LaunchError.
+    ``stdio`` is empty when the specification asks for a terminal. The process becomes the caller's child, or
+    its ``sibling``. Raises LaunchError.
     """
     plan = compile_plan(launch, hierarchies)
     program = Program(
@@ -77,7 +86,8 @@ def start(
         if p.CLONE_NEWPID in namespaces:
             p.setns(namespaces[p.CLONE_NEWPID], p.CLONE_NEWPID)
         # A cgroup namespace is rooted where its creator is: the child makes it once it is in its cgroup.
-        pid, pidfd = p.clone3(plan.flags & ~p.CLONE_NEWCGROUP, cgroup_fd=cgroup_fd)
+        flags = plan.flags & ~p.CLONE_NEWCGROUP
+        pid, pidfd = p.clone3(flags, cgroup_fd=cgroup_fd, sibling=sibling)
         if pid == 0:
             ours.close()
             child = _Child(theirs, plan, program, stdio, namespaces)
@@ -108,8 +118,7 @@ def _see_through(
                 (console,) = fds
         return Started(pid=pid, pidfd=pidfd, console=console, mounts=mounts)
     except BaseException as error:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        _put_down(pidfd)
         for fd in (pidfd, console, mounts):
             if fd >= 0:
                 os.close(fd)
@@ -117,6 +126,16 @@ def _see_through(
             what = error.filename or "set up the container"
             raise LaunchError(f"{what}: {error.strerror}", _SETUP_FAILED) from error
         raise
+
+
+def _put_down(pidfd: int) -> None:
+    """Kill a child or sibling and wait until it is dead; a sibling is reaped by its parent."""
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    dead = select.poll()
+    dead.register(pidfd, select.POLLIN)
+    dead.poll()
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
 
 
 def _hand_over(ours: socket.socket, launch: Launch, plan: Plan, stdio: Sequence[int], pid: int) -> None:

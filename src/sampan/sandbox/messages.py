@@ -7,7 +7,7 @@ carries ``PROTOCOL`` so that a keeper left by another version is recognised befo
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -100,6 +100,43 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """What a keeper must know of its container for life; the rest of a launch is read once, by its launcher.
+
+    ``namespaces`` are the types of the container's own namespaces; see ``Launch`` for the others.
+    """
+
+    id: str
+    bundle: str
+    state: str
+    cgroup: str
+    namespaces: tuple[str, ...]
+    terminal: bool
+    open_stdin: bool
+    stdin_once: bool
+    log: LogFile | None
+    seccomp_filter: str | None
+    group_add: tuple[str, ...]
+
+    @classmethod
+    def of(cls, launch: Launch) -> Keeping:
+        linux = launch.spec["linux"]
+        return cls(
+            id=launch.id,
+            bundle=launch.bundle,
+            state=launch.state,
+            cgroup=linux["cgroupsPath"],
+            namespaces=tuple(n["type"] for n in linux["namespaces"]),
+            terminal=bool(launch.spec["process"].get("terminal")),
+            open_stdin=launch.open_stdin,
+            stdin_once=launch.stdin_once,
+            log=launch.log,
+            seccomp_filter=launch.seccomp_filter,
+            group_add=launch.group_add,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
     """How a container's first process ended. ``finished_at`` is in seconds since the epoch."""
 
@@ -111,8 +148,12 @@ class Exit:
 
 def encode(message: Any) -> bytes:
     """A message, or a plain document, as JSON bytes."""
-    document = asdict(message) if hasattr(message, "__dataclass_fields__") else message
-    return json.dumps(document, separators=(",", ":")).encode()
+    return json.dumps(message, default=fields_of, separators=(",", ":")).encode()
+
+
+def fields_of(message: Any) -> dict[str, Any]:
+    """A message as a JSON object, one level deep: nothing is copied."""
+    return {name: getattr(message, name) for name in message.__slots__}
 
 
 def decode_launch(data: bytes) -> Launch:
@@ -127,6 +168,18 @@ def decode_launch(data: bytes) -> Launch:
     size = document["console_size"]
     document["console_size"] = (size[0], size[1]) if size else None
     return Launch(**document)
+
+
+def decode_keeping(document: dict[str, Any]) -> Keeping:
+    log = document["log"]
+    return Keeping(
+        **{
+            **document,
+            "namespaces": tuple(document["namespaces"]),
+            "group_add": tuple(document["group_add"]),
+            "log": LogFile(**log) if log else None,
+        }
+    )
 
 
 def decode_attach(document: dict[str, Any]) -> AttachOptions:

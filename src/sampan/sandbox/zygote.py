@@ -24,7 +24,7 @@ from sampan import __version__
 from sampan.linux import process as p
 from sampan.sandbox import cgroups, channel, keeper
 from sampan.sandbox.loop import READ, Loop
-from sampan.sandbox.messages import PROTOCOL, decode_launch
+from sampan.sandbox.messages import PROTOCOL, decode_keeping
 
 SOCKET = "zygote.sock"
 
@@ -37,9 +37,9 @@ class Zygote:
         self._path = path
         self._loop = Loop()
         self._daemons: list[socket.socket] = []
-        self._keepers: dict[int, tuple[str, str]] = {}
+        self._keepers: dict[int, str] = {}
         self._signals = -1
-        self._known = False
+        self._hierarchy = cgroups.detect()
 
     def run(self) -> None:
         p.set_child_subreaper()
@@ -47,7 +47,6 @@ class Zygote:
         self._signals = p.signalfd(frozenset({signal.SIGCHLD}))
         self._loop.watch(self._signals, READ, self._reap)
         self._loop.watch(self._listener.fileno(), READ, self._accept)
-        cgroups.detect()
         # Nothing that exists now is ever collected: its pages stay shared with every keeper.
         gc.collect()
         gc.disable()
@@ -84,7 +83,7 @@ class Zygote:
     def _fork(self, request: dict[str, Any], fds: list[int]) -> None:
         pid = os.fork()
         if pid:
-            self._keepers[pid] = (request["cgroup"], request["state"])
+            self._keepers[pid] = request["keeping"]["cgroup"]
             return
         self._become_keeper(request, fds)
 
@@ -99,14 +98,12 @@ class Zygote:
             p.set_child_subreaper()
             p.set_name("sampan-keeper")
             document, control, *clients = fds
-            size = os.fstat(document).st_size
-            launch = decode_launch(os.pread(document, size, 0))
-            os.close(document)
+            keeping = decode_keeping(request["keeping"])
             pairs = [
                 (socket.socket(fileno=fd), options)
                 for fd, options in zip(clients, request["clients"], strict=True)
             ]
-            keeper.Keeper(launch, socket.socket(fileno=control), pairs).run()
+            keeper.Keeper(keeping, document, self._hierarchy, socket.socket(fileno=control), pairs).run()
             os._exit(0)
         except BaseException:
             import traceback
@@ -126,10 +123,10 @@ class Zygote:
 
     def _buried(self, pid: int, status: int) -> None:
         """A child ended. A keeper that did not end by itself leaves a container that nobody watches."""
-        cgroup, _ = self._keepers.pop(pid, ("", ""))
+        cgroup = self._keepers.pop(pid, "")
         if cgroup and status != 0:
             with suppress(OSError):
-                cgroups.detect().group(cgroup).kill()
+                self._hierarchy.group(cgroup).kill()
 
     def _stop_if_done(self) -> None:
         if not self._daemons and not self._keepers:
