@@ -76,15 +76,14 @@ def finish(volumes: str) -> None:
 @contextlib.contextmanager
 def _merged(root: RootFilesystem) -> Iterator[int]:
     """The layers as one read-only tree, seen by the calling thread alone until it ends."""
-    if len(root.lowers) == 1:
-        directory = os.path.join(root.base, root.lowers[0])
-    else:
+    # Mounted on one of its own layers, which hides nothing that is needed: the volume may lie below the base.
+    directory = os.path.join(root.base, root.lowers[0])
+    if len(root.lowers) > 1:
         process.unshare(_CLONE_NEWNS)  # and with it, this thread's working directory
         mount.mount("none", "/", "", mount.MS_REC | mount.MS_PRIVATE)
         os.chdir(root.base)
         options = f"lowerdir={':'.join(root.lowers)},{_LOWER_ONLY}"
-        mount.mount("overlay", root.base, "overlay", mount.MS_RDONLY, options)
-        directory = root.base
+        mount.mount("overlay", directory, "overlay", mount.MS_RDONLY, options)
     root_fd = os.open(directory, _DIRECTORY)
     try:
         yield root_fd

@@ -36,8 +36,9 @@ def root(tmp_path: Path) -> RootFilesystem:
     os.chown(top / "link", 70000, 70001, follow_symlinks=False)
     os.chown(top, 999, 998)
     (tmp_path / "volumes" / "vol" / "_data").mkdir(parents=True)
+    # As in a data root: layers and volumes below one base.
     return RootFilesystem(
-        base=os.fspath(tmp_path / "layers"), lowers=("top", "bottom"), upper="unused", work="unused"
+        base=os.fspath(tmp_path), lowers=("layers/top", "layers/bottom"), upper="unused", work="unused"
     )
 
 
@@ -64,13 +65,15 @@ def test_merged_layers(root: RootFilesystem, tmp_path: Path) -> None:
 
 
 def test_a_single_layer(root: RootFilesystem, tmp_path: Path) -> None:
-    single = RootFilesystem(base=root.base, lowers=("bottom",), upper="unused", work="unused")
+    single = RootFilesystem(base=root.base, lowers=("layers/bottom",), upper="unused", work="unused")
     populate(single, "/data", os.fspath(tmp_path / "volumes"), "vol")
     assert sorted(os.listdir(tmp_path / "volumes" / "vol" / "_data")) == ["gone", "kept"]
 
 
 def test_a_missing_layer_is_reported(root: RootFilesystem, tmp_path: Path) -> None:
-    broken = RootFilesystem(base=root.base, lowers=("top", "nowhere"), upper="unused", work="unused")
+    broken = RootFilesystem(
+        base=root.base, lowers=("layers/top", "layers/nowhere"), upper="unused", work="unused"
+    )
     with pytest.raises(OSError):
         populate(broken, "/data", os.fspath(tmp_path / "volumes"), "vol")
     assert os.listdir(tmp_path / "volumes") == ["vol"]
