@@ -10,7 +10,7 @@ from sampan import errors
 from sampan.api.request import Request
 from sampan.api.responses import Answer, json_response
 from sampan.api.routing import Handler, Route
-from sampan.errors import Unavailable
+from sampan.errors import NotFound, Unavailable
 
 
 def _absent(feature: str) -> Handler:
@@ -33,6 +33,10 @@ def _not_in_swarm(_request: Request, _engine: object) -> Answer:
 
 def _no_plugins(_request: Request, _engine: object) -> Answer:
     return json_response([])
+
+
+def _no_plugin(request: Request, _engine: object) -> Answer:
+    raise NotFound(f'plugin "{request.name}" not found')
 
 
 def _no_build_cache(_request: Request, _engine: object) -> Answer:
@@ -67,6 +71,17 @@ SWARM = (
     "GET /configs/{id}",
     "DELETE /configs/{id}",
     "POST /configs/{id}/update",
+    "PUT /volumes/{name}",
+)
+
+PLUGIN = (
+    "GET /plugins/{name}/json",
+    "DELETE /plugins/{name}",
+    "POST /plugins/{name}/enable",
+    "POST /plugins/{name}/disable",
+    "POST /plugins/{name}/upgrade",
+    "POST /plugins/{name}/push",
+    "POST /plugins/{name}/set",
 )
 
 ABSENT = {
@@ -75,13 +90,9 @@ ABSENT = {
     "GET /plugins/privileges": "installing plugins",
     "POST /plugins/pull": "installing plugins",
     "POST /plugins/create": "creating plugins",
-    "GET /plugins/{name}/json": "managing plugins",
-    "DELETE /plugins/{name}": "managing plugins",
-    "POST /plugins/{name}/enable": "managing plugins",
-    "POST /plugins/{name}/disable": "managing plugins",
-    "POST /plugins/{name}/upgrade": "managing plugins",
-    "POST /plugins/{name}/push": "managing plugins",
-    "POST /plugins/{name}/set": "managing plugins",
+    "GET /images/search": "searching a registry",
+    "POST /images/{name}/push": "pushing to a registry",
+    "GET /images/{name}/attestations": "reading attestations",
     "POST /build": "building images",
     "POST /build/cancel": "building images",
     "POST /session": "building with BuildKit",
@@ -90,7 +101,7 @@ ABSENT = {
     "POST /auth": "logging in to a registry",
     "GET /distribution/{name}/json": "looking images up in a registry",
     "GET /containers/{id}/top": "listing a container's processes",
-    "GET /containers/{id}/stats": "container statistics",
+    "GET /containers/{id}/stats": "reading container statistics",
     "POST /containers/{id}/update": "updating containers",
     "HEAD /containers/{id}/archive": "copying files",
     "GET /containers/{id}/archive": "copying files",
@@ -111,6 +122,7 @@ ROUTES = (
     *(_route(line, _no_swarm) for line in SWARM),
     _route("POST /swarm/leave", _not_in_swarm),
     _route("GET /plugins", _no_plugins),
+    *(_route(line, _no_plugin) for line in PLUGIN),
     _route("POST /build/prune", _no_build_cache),
     *(_route(line, _absent(feature)) for line, feature in ABSENT.items()),
 )

@@ -32,7 +32,7 @@ def ping(request: Request, _engine: Engine) -> Answer:
 def events(request: Request, engine: Engine) -> Answer:
     """GET /events?since=&until=&filters=: a JSON document per line, endless unless ``until`` is given."""
     query = request.query
-    since, until = timestamp(query.text("since")), timestamp(query.text("until"))
+    since, until = _moment(query.text("since")), _moment(query.text("until"))
     if since and until and until < since:
         raise InvalidArgument(
             f"`since` time ({query.text('since')}) cannot be after `until` time ({query.text('until')})"
@@ -44,6 +44,11 @@ def events(request: Request, engine: Engine) -> Answer:
         return json_line(render_event(event, version))
 
     return Stream(Rendered(subscription, line), JSON)
+
+
+def _moment(given: str) -> int:
+    """Nanoseconds since the epoch, 0 when not given; the epoch itself is a moment like any other."""
+    return timestamp(given) or int(given != "")
 
 
 def version(_request: Request, engine: Engine) -> Answer:
