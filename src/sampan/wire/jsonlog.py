@@ -10,7 +10,7 @@ import calendar
 import json
 import re
 from functools import lru_cache
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined]  # typeshed does not know it
 from json.encoder import encode_basestring
 
 STDOUT, STDERR = 1, 2

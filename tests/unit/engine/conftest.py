@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.fakes.engine import World
 
 TIMEOUT = 30.0

@@ -6,6 +6,7 @@ import asyncio
 import os
 
 import pytest
+from tests.fakes.engine import DENIED, NOT_FOUND, STUBBORN, FakeStream, World, settle
 
 from sampan.engine.lifecycle import MOVES, Move, after
 from sampan.engine.model import (
@@ -19,7 +20,6 @@ from sampan.engine.model import (
 )
 from sampan.errors import Conflict, InvalidArgument, NotFound
 from sampan.sandbox.messages import AttachOptions
-from tests.fakes.engine import DENIED, NOT_FOUND, STUBBORN, FakeStream, World, settle
 
 ID = "ab" * 32
 NO_NETWORK = NetworkingConfig()
@@ -103,7 +103,7 @@ async def test_the_end_of_a_program_is_recorded_with_its_code_and_duration(world
     state = world.containers.get(web).state
     assert (state.exit_code, state.finished_at - state.started_at) == (3, 3_000_000_000)
     subscription.close()
-    died = [event async for event in subscription if event.action == "die"][0]
+    (died,) = [event async for event in subscription if event.action == "die"]
     assert died.attributes["exitCode"] == "3"
     assert died.attributes["execDuration"] == "3"
     assert died.attributes["image"] == "base"

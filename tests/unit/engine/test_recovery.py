@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
+from tests.fakes.engine import World, settle
 
 from sampan.engine.model import Status
 from sampan.engine.options import EngineOptions
 from sampan.errors import NotFound
 from sampan.sandbox.messages import Exit, encode
-from tests.fakes.engine import World, settle
 
 
 def leave_exit(world: World, container_id: str, code: int, finished_at: float) -> None:

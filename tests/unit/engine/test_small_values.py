@@ -1,0 +1,179 @@
+"""Names, signals, id ranges, CPU lists, log sizes, filters, cgroup-independent odds and ends."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.fakes.engine import FACTS, World
+
+from sampan.engine import logfiles, names, signals
+from sampan.engine.host import HostFacts, parse_cpu_list
+from sampan.engine.idranges import IdRanges
+from sampan.engine.model import Filters, LogConfig
+from sampan.errors import InvalidArgument, Unavailable
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("SIGTERM", 15),
+        ("term", 15),
+        ("TERM", 15),
+        ("9", 9),
+        ("SIGRTMIN", 34),
+        ("RTMIN+3", 37),
+        ("SIGRTMAX-1", 63),
+        ("64", 64),
+        ("CLD", signal.SIGCHLD),
+    ],
+)
+def test_signals(text: str, number: int) -> None:
+    assert signals.number(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "0", "65", "-1", "SIGNOPE", "RTMIN+31", "15.0"])
+def test_what_is_no_signal(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="invalid signal: "):
+        signals.number(text)
+
+
+def test_random_names_are_valid_and_avoid_the_taken() -> None:
+    chance = random.Random(1)
+    taken: set[str] = set()
+    for _ in range(500):
+        name = names.generate(taken.__contains__, chance)
+        assert names.check(name) == name
+        assert name not in taken
+        taken.add(name)
+
+
+def test_a_name_is_found_when_every_pair_is_taken() -> None:
+    free = "9"
+    name = names.generate(lambda name: not name.endswith(free), random.Random(1))
+    assert name.endswith(free)
+
+
+class TestIdRanges:
+    def test_leases_do_not_overlap_and_cover_what_is_asked(self) -> None:
+        pool = IdRanges(first=1 << 20)
+        spans = [1, 65536, 65537, 200_000]
+        leases = [pool.lease(str(number), span) for number, span in enumerate(spans)]
+        assert [length for _, length in leases] == [65536, 65536, 131072, 262144]
+        ends = sorted((base, base + length) for base, length in leases)
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(ends))
+
+    def test_a_range_is_reused_only_after_the_others(self) -> None:
+        pool = IdRanges(first=0, unit=1 << 29)  # four ranges
+        first, _ = pool.lease("a", 1)
+        pool.release("a")
+        pool.release("a")
+        assert [pool.lease(name, 1)[0] >> 29 for name in "bcde"] == [1, 2, 3, first >> 29]
+        with pytest.raises(Unavailable):
+            pool.lease("f", 1)
+
+    def test_leasing_again_gives_the_former_back(self) -> None:
+        pool = IdRanges(first=0)
+        pool.lease("a", 1)
+        pool.lease("a", 1)
+        assert len(pool) == 1
+
+    def test_claims_of_running_containers(self) -> None:
+        pool = IdRanges(first=65536)
+        assert pool.claim("a", 65536 * 3, 65536)
+        assert not pool.claim("b", 65536 * 3, 65536)
+        assert not pool.claim("b", 65536 * 3 + 1, 65536)
+        assert not pool.claim("b", 0, 65536)
+        assert pool.lease("b", 3 * 65536)[0] == 65536 * 4
+
+
+@given(st.sets(st.integers(0, 300), min_size=1))
+def test_cpu_lists(numbers: set[int]) -> None:
+    assert parse_cpu_list(",".join(map(str, numbers))) == numbers
+
+
+@pytest.mark.parametrize("text", ["", "a", "3-1", "1-", "-1", "1,,2", "1-999999999"])
+def test_what_is_no_cpu_list(text: str) -> None:
+    with pytest.raises(InvalidArgument):
+        parse_cpu_list(text)
+
+
+def test_this_host_can_be_read() -> None:
+    facts = HostFacts.read()
+    assert facts.cpu_count >= 1
+    assert parse_cpu_list(facts.cpus)
+    assert facts.memory_total > 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("10m", 10_000_000), ("1.5k", 1500), ("5", 5), ("20MB", 20_000_000), ("-1", 0)]
+)
+def test_log_sizes(text: str, size: int) -> None:
+    assert logfiles.parse_size(text, option="max-size") == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "-5", "1x", "nan", "inf"])
+def test_what_is_no_log_size(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="max-size"):
+        logfiles.parse_size(text, option="max-size")
+
+
+def test_log_limits() -> None:
+    assert logfiles.log_file_limits(LogConfig(), {}) == (20_000_000, 5)
+    assert logfiles.log_file_limits(LogConfig(), {"max-size": "1m"}) == (1_000_000, 5)
+    own = LogConfig(config={"max-size": "-1", "max-file": "2"})
+    assert logfiles.log_file_limits(own, {"max-size": "1m"}) == (0, 2)
+    assert logfiles.log_file_limits(LogConfig(type="none"), {}) is None
+
+
+class TestFilters:
+    def test_both_forms_on_the_wire(self) -> None:
+        assert Filters.parse('{"label":["a","b"]}') == Filters({"label": ("a", "b")})
+        assert Filters.parse('{"label":{"a":true,"b":false}}') == Filters({"label": ("a",)})
+        assert not Filters.parse("")
+
+    @pytest.mark.parametrize("text", ["{", "[]", '{"a":1}', '"a"'])
+    def test_other_documents_are_refused(self, text: str) -> None:
+        with pytest.raises(InvalidArgument, match="invalid filter"):
+            Filters.parse(text)
+
+    def test_flags(self) -> None:
+        assert Filters().flag("dangling") is None
+        assert Filters({"dangling": ("1",)}).flag("dangling") is True
+        assert Filters({"dangling": ("False",)}).flag("dangling") is False
+        with pytest.raises(InvalidArgument, match=r"invalid filter 'dangling=\[odd\]'"):
+            Filters({"dangling": ("odd",)}).flag("dangling")
+
+    def test_all_labels_have_to_match(self) -> None:
+        labels = {"a": "1", "b": ""}
+        assert Filters({"label": ("a", "b=")}).matches_labels(labels)
+        assert not Filters({"label": ("a=1", "c")}).matches_labels(labels)
+        assert not Filters({"label": ("a",)}).matches_labels(None)
+
+
+async def test_info_counts_containers(world: World) -> None:
+    from sampan.engine.system import System
+
+    await world.run("sleep", name="up")
+    await world.run("sleep", name="frozen")
+    await world.containers.pause("frozen")
+    await world.create("sleep")
+    system = System(
+        store=world.store,
+        snapshots=world.snapshots,
+        events=world.events,
+        count_images=lambda: 4,
+        settings=world.settings,
+    )
+    info = system.info()
+    counts = (info.containers, info.containers_running, info.containers_paused, info.containers_stopped)
+    assert counts == (3, 1, 1, 1)
+    assert (info.images, info.name, info.cpu_count) == (4, FACTS.hostname, 2)
+    assert system.identity() == system.identity()
+    usage = await system.container_usage()
+    assert [found.size_rw for found in usage] == [4096, 4096, 4096]
+    assert system.version().api_version == "1.56"
