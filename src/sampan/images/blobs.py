@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 
 from sampan.errors import Internal, InvalidArgument
+from sampan.linux import tree
 from sampan.spec import digest as digests
 from sampan.spec.digest import Digest
 
@@ -27,6 +28,15 @@ class BlobStore:
         self._temporary = temporary
         os.makedirs(self._directory, mode=0o711, exist_ok=True)
         os.makedirs(temporary, mode=0o700, exist_ok=True)
+
+    def clear(self) -> None:
+        """Remove what an earlier life left unfinished. Before anything is begun in this one."""
+        fd = os.open(self._temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in os.listdir(fd):
+                tree.remove_tree(fd, name)
+        finally:
+            os.close(fd)
 
     def path(self, digest: str) -> str:
         """Where the blob lies, or would."""

@@ -29,6 +29,7 @@ from sampan.spec import digest as digests
 from sampan.spec import image as documents
 from sampan.spec import reference as references
 from sampan.spec.digest import Digest
+from sampan.spec.image import Descriptor
 from sampan.spec.reference import Reference
 from sampan.state import Database
 
@@ -235,16 +236,21 @@ class Catalog:
                 connection.execute("DELETE FROM images WHERE id = ?", (image.id,))
             connection.executemany("DELETE FROM layers WHERE id = ?", [(layer.id,) for layer in spare])
 
+        if image is None and not spare:
+            return spare
         # Forgotten before the wait: whoever needs one of them now unpacks it anew.
         self.layers.forget(spare)
         await self._database.write(work)
         return spare
 
-    def _blobs_of(self, images: Iterable[Image], layers: Iterable[Layer]) -> set[Digest]:
-        gone = {layer.blob for layer in layers}
+    @staticmethod
+    def _blobs_of(images: Iterable[Image], layers: Iterable[Layer]) -> set[Digest]:
+        found = {layer.blob for layer in layers}
         for image in images:
-            gone |= {image.id} | ({image.manifest} if image.manifest else set())
-        return gone
+            found |= {image.id, *(blob.digest for blob in image.blobs)}
+            if image.manifest:
+                found.add(image.manifest)
+        return found
 
     def _drop_blobs(self, candidates: set[Digest]) -> None:
         """Take blobs that nothing needs out of the store now; unlink their files in the background.
@@ -257,10 +263,7 @@ class Catalog:
             self._later(asyncio.to_thread(_unlink, retired))
 
     def _needed_blobs(self) -> set[Digest]:
-        needed = {layer.blob for layer in self.layers} | set(self.layers.pinned)
-        for image in tuple(self._images.values()):
-            needed |= {image.id} | ({image.manifest} if image.manifest else set())
-        return needed
+        return self._blobs_of(self, self.layers) | set(self.layers.pinned)
 
     def _later(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -271,6 +274,7 @@ class Catalog:
 
     async def recover(self, report: Callable[[str], None]) -> None:
         """Read the rows, and remove what no row names. ``report`` gets one line for each thing lost."""
+        await asyncio.to_thread(self.blobs.clear)
         await self.layers.recover(report)
         rows = self._database.read(lambda connection: connection.execute(_SELECT_IMAGES).fetchall())
         for image_id, manifest, loaded_ns, tagged_ns in rows:
@@ -302,11 +306,19 @@ class Catalog:
     ) -> Image:
         chain = digests.chain_ids(document.diff_ids)
         layers = [self.layers[chain_id] for chain_id in chain]
+        if manifest is None:
+            blobs = tuple(
+                Descriptor(media_type=layer.media_type, digest=layer.blob, size=layer.blob_size)
+                for layer in layers
+            )
+        else:
+            blobs = documents.parse_manifest(self.blobs.read(manifest)).layers
         return Image(
             id=document.digest,
             config=document,
             manifest=manifest,
             chain=chain,
+            blobs=blobs,
             size=sum(layer.size for layer in layers),
             max_id=max((max(layer.max_uid, layer.max_gid) for layer in layers), default=0),
             loaded_ns=loaded_ns,

@@ -50,6 +50,8 @@ class Archive:
     compression: str
     media_type: str
     part: Part | None = None
+    kept: bool = False
+    """Whether the blob is wanted even if the layer is here already: a manifest names it."""
 
 
 class LayerStore:
@@ -160,6 +162,9 @@ class LayerStore:
                 if layer is None:
                     report(diff_id, archive)
                     layer = await self._make(hold, chain_id, diff_id, archive, below)
+                elif archive.part is not None and archive.kept:
+                    hold.pin(archive.digest)
+                    await asyncio.to_thread(self._blobs.adopt, archive.part)
                 hold.add(layer)
                 return layer
         finally:
@@ -344,6 +349,7 @@ class Hold:
     def __init__(self, held: Counter[Digest], pinned: Counter[Digest]) -> None:
         self._held = held
         self._pinned = pinned
+        self._ended = False
         self.chain_ids: list[Digest] = []
         self.blobs: list[Digest] = []
 
@@ -358,12 +364,15 @@ class Hold:
         self.blobs.append(blob)
 
     def end(self) -> None:
-        """Let go of everything."""
+        """Let go of everything. Idempotent."""
+        if self._ended:
+            return
         self._held.subtract(self.chain_ids)
         self._pinned.subtract(self.blobs)
         for counter in (self._held, self._pinned):
             for digest in [digest for digest, count in counter.items() if count <= 0]:
                 del counter[digest]
+        self._ended = True
 
 
 def boot_id() -> str:

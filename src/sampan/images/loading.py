@@ -63,7 +63,10 @@ async def load(
 
 
 def _steps(one: layout.Found) -> list[tuple[Digest, Archive]]:
-    archives = [_archive(part, kind) for part, kind in zip(one.layers, one.media_types, strict=True)]
+    kept = one.manifest is not None
+    archives = [
+        _archive(part, kind, kept=kept) for part, kind in zip(one.layers, one.media_types, strict=True)
+    ]
     return list(zip(one.document.diff_ids, archives, strict=True))
 
 
@@ -89,7 +92,7 @@ async def add_layer_image(
         raw = describe(part.digest)
 
         async def work(hold: Hold) -> Image:
-            await catalog.layers.obtain_chain(hold, [(part.digest, _archive(part, ""))], _silent)
+            await catalog.layers.obtain_chain(hold, [(part.digest, _archive(part))], _silent)
             return (await catalog.add([NewImage(raw=raw, names=names)], hold))[0]
 
         return await _or_sweep(catalog, work)
@@ -132,7 +135,7 @@ def _silent(diff_id: Digest, archive: Archive) -> None:
     """No progress is told."""
 
 
-def _archive(part: Part, media_type: str) -> Archive:
+def _archive(part: Part, media_type: str = "", *, kept: bool = False) -> Archive:
     kind = compression.detect(part.head)
     suffixes = {"gzip": "+gzip", "zstd": "+zstd", "": ""}
     if kind not in suffixes and not media_type:
@@ -143,6 +146,7 @@ def _archive(part: Part, media_type: str) -> Archive:
         compression=kind,
         media_type=media_type or documents.OCI_LAYER + suffixes[kind],
         part=part,
+        kept=kept,
     )
 
 

@@ -7,7 +7,7 @@ import datetime
 from msgspec import Struct
 
 from sampan.spec.digest import Digest
-from sampan.spec.image import ImageDocument
+from sampan.spec.image import Descriptor, ImageDocument
 from sampan.spec.reference import Reference
 
 
@@ -40,6 +40,8 @@ class Image(Struct, frozen=True, kw_only=True):
     """The manifest with which it came, if it came with one."""
     chain: tuple[Digest, ...]
     """The chain ids of its layers, bottom first."""
+    blobs: tuple[Descriptor, ...]
+    """The archives of its layers as kept, bottom first: the manifest's own where it came with one."""
     size: int
     """Bytes of all files in all layers."""
     max_id: int

@@ -14,7 +14,7 @@ from typing import Any
 
 from sampan.images.catalog import Catalog
 from sampan.images.layout import NAME_ANNOTATION, REF_ANNOTATION
-from sampan.images.model import Image, Layer
+from sampan.images.model import Image
 from sampan.spec import digest as digests
 from sampan.spec import image as documents
 from sampan.spec.digest import Digest
@@ -31,28 +31,37 @@ async def save(
     """The archive of images with the names that each is saved under."""
     with catalog.layers.holding() as hold:
         for image, _ in selection:
-            for layer in catalog.layers.chain(image.chain_id):
-                hold.add(layer)
-                hold.pin(layer.blob)
-        documents_by_path, blobs = _contents(catalog, selection)
-        directories = (b"blobs/", b"blobs/sha256/")
-        for name in directories:
-            yield tar.header(tar.Member(name=name, kind=tar.DIRECTORY, mode=0o755))
-        for path in sorted({*documents_by_path, *blobs}):
-            name = path.encode()
-            if path in documents_by_path:
-                data = documents_by_path[path]
-                yield tar.header(tar.Member(name=name, size=len(data))) + data + bytes(tar.padding(len(data)))
-                continue
-            yield tar.header(tar.Member(name=name, size=blobs[path].blob_size))
-            async for data in _blob(catalog, blobs[path]):
-                yield data
-            yield bytes(tar.padding(blobs[path].blob_size))
-        yield tar.END
+            for blob in image.blobs:
+                hold.pin(blob.digest)
+        try:
+            async for piece in _stream(catalog, selection):
+                yield piece
+        finally:
+            hold.end()
+            await catalog.sweep(hold.blobs)
 
 
-async def _blob(catalog: Catalog, layer: Layer) -> AsyncIterator[bytes]:
-    fd = catalog.blobs.open(layer.blob)
+async def _stream(
+    catalog: Catalog, selection: Sequence[tuple[Image, tuple[Reference, ...]]]
+) -> AsyncIterator[bytes]:
+    files, blobs = _contents(catalog, selection)
+    for directory in (b"blobs/", b"blobs/sha256/"):
+        yield tar.header(tar.Member(name=directory, kind=tar.DIRECTORY, mode=0o755))
+    for path in sorted({*files, *blobs}):
+        name = path.encode()
+        if path in files:
+            data = files[path]
+            yield tar.header(tar.Member(name=name, size=len(data))) + data + bytes(tar.padding(len(data)))
+            continue
+        yield tar.header(tar.Member(name=name, size=blobs[path].size))
+        async for data in _blob(catalog, blobs[path]):
+            yield data
+        yield bytes(tar.padding(blobs[path].size))
+    yield tar.END
+
+
+async def _blob(catalog: Catalog, blob: Descriptor) -> AsyncIterator[bytes]:
+    fd = catalog.blobs.open(blob.digest)
     try:
         while data := await asyncio.to_thread(os.read, fd, _CHUNK):
             yield data
@@ -62,31 +71,30 @@ async def _blob(catalog: Catalog, layer: Layer) -> AsyncIterator[bytes]:
 
 def _contents(
     catalog: Catalog, selection: Iterable[tuple[Image, tuple[Reference, ...]]]
-) -> tuple[dict[str, bytes], dict[str, Layer]]:
-    """The archive's documents by path, and the layers by the paths of their blobs."""
+) -> tuple[dict[str, bytes], dict[str, Descriptor]]:
+    """The archive's documents and its layers' blobs, by path."""
     files: dict[str, bytes] = {"oci-layout": documents.encode({"imageLayoutVersion": "1.0.0"})}
-    blobs: dict[str, Layer] = {}
+    blobs: dict[str, Descriptor] = {}
     listing: list[dict[str, Any]] = []
     index: list[dict[str, Any]] = []
     repositories: dict[str, dict[str, str]] = {}
     for image, names in sorted(selection, key=lambda one: one[0].id):
-        layers = catalog.layers.chain(image.chain_id)[::-1]
-        for layer in layers:
-            blobs[_path(layer.blob)] = layer
-        raw, media_type = manifest_of(catalog, image, layers)
+        blobs |= {_path(blob.digest): blob for blob in image.blobs}
+        raw, media_type = manifest_of(catalog, image)
         files[_path(image.id)] = image.config.raw
         files[_path(digests.of(raw))] = raw
         listing.append(
             {
                 "Config": _path(image.id),
                 "RepoTags": [name.familiar for name in names] or None,
-                "Layers": [_path(layer.blob) for layer in layers],
+                "Layers": [_path(blob.digest) for blob in image.blobs],
             }
         )
         index += _index_entries(raw, media_type, names)
         for name in names:
-            if layers and name.tag:
-                repositories.setdefault(name.familiar_name, {})[name.tag] = digests.hex_of(layers[-1].blob)
+            if image.blobs and name.tag:
+                top = digests.hex_of(image.blobs[-1].digest)
+                repositories.setdefault(name.familiar_name, {})[name.tag] = top
     files["manifest.json"] = documents.encode(listing)
     files["index.json"] = documents.encode(
         {"schemaVersion": 2, "mediaType": documents.OCI_INDEX, "manifests": index}
@@ -96,21 +104,18 @@ def _contents(
     return files, blobs
 
 
-def manifest_of(catalog: Catalog, image: Image, layers: Sequence[Layer]) -> tuple[bytes, str]:
+def manifest_of(catalog: Catalog, image: Image) -> tuple[bytes, str]:
     """The manifest that the image came with, or one made for it; and its media type."""
     if image.manifest is not None:
         raw = catalog.blobs.read(image.manifest)
         return raw, documents.parse_manifest(raw).media_type
     config = Descriptor(media_type=documents.OCI_CONFIG, digest=image.id, size=len(image.config.raw))
-    descriptors = [
-        Descriptor(media_type=layer.media_type, digest=layer.blob, size=layer.blob_size) for layer in layers
-    ]
     raw = documents.encode(
         {
             "schemaVersion": 2,
             "mediaType": documents.OCI_MANIFEST,
             "config": config.document(),
-            "layers": [descriptor.document() for descriptor in descriptors],
+            "layers": [blob.document() for blob in image.blobs],
         }
     )
     return raw, documents.OCI_MANIFEST

@@ -305,7 +305,7 @@ class _Extractor:
             if not stat.S_ISDIR(there.st_mode):
                 self.replace(parent, path, base)
                 os.mkdir(base, 0o700, dir_fd=parent)
-                if stat.S_ISCHR(there.st_mode) and there.st_rdev == 0:
+                if _is_whiteout(there):
                     _make_opaque(parent, base)
         self.directories[full] = looks
 
@@ -336,7 +336,7 @@ class _Extractor:
         if path:
             try:
                 fd = openat2(self.root, os.fsdecode(path), _PARENT, resolve=_RESOLVE)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 fd = self.make_parents(path, name)
             except OSError as error:
                 raise Refused(name, f"its parent: {os.strerror(error.errno or 0).lower()}") from error
@@ -353,18 +353,32 @@ class _Extractor:
             walked = walked + b"/" + part if walked else part
             try:
                 deeper = openat2(self.root, os.fsdecode(walked), _PARENT, resolve=_RESOLVE)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 try:
-                    os.mkdir(part, 0o755, dir_fd=fd)
-                    deeper = os.open(part, _PARENT | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+                    deeper = self.make_parent(fd, part)
                 except OSError as error:
-                    why = "a broken link" if isinstance(error, FileExistsError) else str(error.strerror)
+                    why = os.strerror(error.errno or 0).lower()
                     raise Refused(name, f"its parent {quoted(walked)}: {why}") from error
                 self.result.implied.append(os.fsdecode(walked))
             finally:
                 os.close(fd)
             fd = deeper
         return fd
+
+    @staticmethod
+    def make_parent(parent: int, base: bytes) -> int:
+        """Create and open a directory that no member describes; instead of a whiteout it is opaque."""
+        try:
+            os.mkdir(base, 0o755, dir_fd=parent)
+        except FileExistsError:
+            there = os.stat(base, dir_fd=parent, follow_symlinks=False)
+            if not _is_whiteout(there):
+                broken = errno.ENOENT if stat.S_ISLNK(there.st_mode) else errno.ENOTDIR
+                raise OSError(broken, os.strerror(broken)) from None
+            os.unlink(base, dir_fd=parent)
+            os.mkdir(base, 0o755, dir_fd=parent)
+            _make_opaque(parent, base)
+        return os.open(base, _PARENT | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
 
     def replace(self, parent: int, path: bytes, base: bytes) -> None:
         """Remove what has the name of a member that comes now, and forget what was known of it."""
@@ -428,6 +442,10 @@ def _split(name: bytes) -> tuple[bytes, bytes]:
 def _times(member: tar.Member) -> tuple[int, int]:
     mtime = member.mtime
     return (mtime if member.atime is None else max(member.atime, mtime), mtime)
+
+
+def _is_whiteout(there: os.stat_result) -> bool:
+    return stat.S_ISCHR(there.st_mode) and there.st_rdev == 0
 
 
 def _make_opaque(parent: int, base: bytes) -> None:
