@@ -20,26 +20,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import select
 import socket
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
+from sampan.api.bodies import IncomingBody, OutgoingBody
 from sampan.api.errors import BodyAborted, error_response, message_response
-from sampan.api.head import RequestHead, ResponseHeads
+from sampan.api.head import RequestHead
+from sampan.api.hijack import HijackedStream, dead_socket, peer_closed
 from sampan.api.request import Request
 from sampan.api.responses import Answer, Hijacked, Response, Stream
-from sampan.api.routing import Router, split_version
-from sampan.wire.http import LAST_CHUNK, MAX_HEAD, ChunkedDecoder, ProtocolError, chunk
+from sampan.api.routing import split_version
+from sampan.wire.http import LAST_CHUNK, MAX_HEAD, ProtocolError
+
+if TYPE_CHECKING:
+    from sampan.api.service import Service
 
 log = logging.getLogger("sampan.api")
 
 BUFFER = 256 * 1024
 """Received bytes kept for a request that is not asked for them yet."""
-
-FLUSH = 64 * 1024
-"""Pieces of a stream are gathered to chunks of about this size as long as the source is never waited for."""
 
 SKIP = 256 * 1024
 """Longest unread rest of a body that is read and dropped to keep the connection."""
@@ -56,79 +56,19 @@ TURN = 64
 _IDLE, _BUSY, _SKIPPING, _LINGERING, _HANDED_OVER = range(5)
 
 
-async def turns(number: int) -> None:
-    """Let the event loop do what is due, ``number`` times."""
-    for _ in range(number):
-        await asyncio.sleep(0)
-
-
-@dataclass(slots=True, kw_only=True)
-class Service:
-    """What all connections of a server share."""
-
-    engine: Any
-    router: Router
-    heads: ResponseHeads
-    connections: set[Connection] = field(default_factory=set)
-    requests: int = 0
-    closing: bool = False
-
-    async def drain(self, grace: float) -> None:
-        """End every connection: idle ones and streams at once, the others within ``grace`` seconds."""
-        self.closing = True
-        for connection in tuple(self.connections):
-            connection.end()
-        tasks = [task for connection in self.connections if (task := connection.task) is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=grace)
-        for connection in tuple(self.connections):
-            connection.cut()
-        await turns(2)  # ended transports close their descriptors
-
-
-def dead_socket() -> socket.socket:
-    """A socket whose peer has closed: what is left of a client that has gone away."""
-    ours, theirs = socket.socketpair()
-    theirs.close()
-    return ours
-
-
-class HijackedStream:
-    """A connection that has left HTTP; see `request.ClientStream`.
-
-    What the client sends is kept, at most `BUFFER` bytes, until it is detached, however long that takes. A
-    client that goes away meanwhile leaves a socket that is at its end.
-    """
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection: Connection | None = connection
-
-    def detach(self) -> tuple[socket.socket, bytes]:
-        """The raw blocking socket and the bytes received after the request. Only once."""
-        connection, self._connection = self._connection, None
-        if connection is None:
-            raise RuntimeError("the connection was detached before")
-        return connection.hand_over()
-
-
 class Connection(asyncio.Protocol):
     """See the module."""
 
     __slots__ = (
         "_arrival",
+        "_body",
         "_buffer",
         "_continue",
-        "_decoder",
         "_drained",
         "_eof",
         "_gone",
         "_head",
-        "_left",
         "_paused",
-        "_pending",
-        "_pending_size",
         "_scanned",
         "_service",
         "_state",
@@ -153,13 +93,10 @@ class Connection(asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None  # a writer waits for the client to take bytes
         self._timer: asyncio.TimerHandle | None = None
         self._head: RequestHead | None = None
-        self._left = 0  # bytes of a body of known length still to come
-        self._decoder: ChunkedDecoder | None = None
+        self._body = IncomingBody()
         self._continue = False  # the client waits for "100 Continue" before it sends its body
         self._streaming = False
         self._switched = False  # the head of a hijack was sent: no more HTTP
-        self._pending: list[bytes] = []
-        self._pending_size = 0
         self.task: asyncio.Task[None] | None = None
 
     # The transport's side
@@ -199,7 +136,7 @@ class Connection(asyncio.Protocol):
         self._eof = True
         if self._state in (_IDLE, _SKIPPING, _LINGERING):
             return False
-        self._gone = self._gone or self._peer_closed()
+        self._gone = self._gone or peer_closed(self._transport.get_extra_info("socket"))
         self._wake()
         if self._streaming and self._gone and self.task is not None:
             self.task.cancel()
@@ -214,15 +151,6 @@ class Connection(asyncio.Protocol):
             self._drained.set_result(None)
         if self._state == _IDLE and self._buffer:
             self._advance()
-
-    def _peer_closed(self) -> bool:
-        """Has the client closed, or only finished sending? TCP cannot tell; there it counts as closed."""
-        sock = self._transport.get_extra_info("socket")
-        if sock is None or sock.family != socket.AF_UNIX:
-            return True
-        poll = select.poll()
-        poll.register(sock.fileno(), 0)
-        return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
 
     def _wake(self) -> None:
         if self._arrival is not None and not self._arrival.done():
@@ -324,8 +252,7 @@ class Connection(asyncio.Protocol):
     def _begin(self, head: RequestHead, length: int) -> None:
         self._state = _BUSY
         self._head = head
-        self._left = max(0, length)
-        self._decoder = ChunkedDecoder() if length < 0 else None
+        self._body = IncomingBody(length)
         self._continue = bool(length) and head.fields.get(b"expect", b"").lower() == b"100-continue"
         service = self._service
         service.requests = number = service.requests + 1
@@ -376,7 +303,7 @@ class Connection(asyncio.Protocol):
         self._advance()
 
     def _may_answer(self) -> bool:
-        return self._state == _BUSY and not self._switched and not self._gone
+        return self._state == _BUSY and not self._switched and not self._transport.is_closing()
 
     async def _outcome(self, answer: Awaitable[Answer], number: int) -> Answer:
         """What the handler returns, its failure turned into an answer."""
@@ -396,13 +323,13 @@ class Connection(asyncio.Protocol):
         if head is None or self._transport.is_closing():
             return
         if not head.keep_alive or self._service.closing:
-            if self._body_complete():
+            if self._body.complete:
                 self._state = _IDLE
                 self._transport.close()
             else:
                 self._linger()
             return
-        if self._body_complete():
+        if self._body.complete:
             self._state = _IDLE
         else:
             self._state = _SKIPPING
@@ -416,36 +343,22 @@ class Connection(asyncio.Protocol):
 
     # Bodies
 
-    def _body_complete(self) -> bool:
-        return self._left == 0 and (self._decoder is None or self._decoder.done)
-
-    def _take_body(self) -> bytes:
-        """What has arrived of the current body. Raises ProtocolError."""
-        buffer = self._buffer
-        if self._decoder is not None:
-            return self._decoder.take(buffer)
-        size = min(self._left, len(buffer))
-        piece = bytes(buffer) if size == len(buffer) else bytes(memoryview(buffer)[:size])
-        del buffer[:size]
-        self._left -= size
-        return piece
-
     async def read_body(self) -> bytes:
         """Next piece of the body; see `request.Exchange`."""
         if self._continue:
             self._continue = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        while not self._body_complete():
+        while not self._body.complete:
             if self._buffer:
                 try:
-                    piece = self._take_body()
+                    piece = self._body.take(self._buffer)
                 except ProtocolError as error:
                     raise BodyAborted(str(error)) from None
                 if len(self._buffer) < BUFFER // 2:
                     self._resume_reading()
                 if piece:
                     return piece
-                if self._body_complete():
+                if self._body.complete:
                     break
             if self._eof:
                 raise BodyAborted("the client went away before its request was complete")
@@ -458,15 +371,15 @@ class Connection(asyncio.Protocol):
 
     def _settle_body(self) -> bool:
         """Before an answer: drop what the handler left of the body. False: the connection cannot be kept."""
-        if self._body_complete():
+        if self._body.complete:
             return True
         if self._continue:  # the client was never asked for it and may or may not send it
             return self._forsake()
         try:
-            self._take_body()
+            self._body.take(self._buffer)
         except ProtocolError:
             return self._forsake()
-        if self._body_complete() or 0 < self._left <= SKIP:
+        if self._body.complete or 0 < (self._body.left or 0) <= SKIP:
             return True
         return self._forsake()
 
@@ -476,8 +389,8 @@ class Connection(asyncio.Protocol):
         return False
 
     def _skip(self) -> None:
-        self._take_body()
-        if self._body_complete():
+        self._body.take(self._buffer)
+        if self._body.complete:
             self._state = _IDLE
             self._advance()
 
@@ -531,37 +444,28 @@ class Connection(asyncio.Protocol):
             self._service.heads.head(answer.status, answer.content_type, answer.headers, framing)
         )
         loop = asyncio.get_running_loop()
+        body = OutgoingBody(chunked=not head.legacy)
         async for piece in answer.source:
             if not piece:
                 continue
-            if not self._pending:
-                loop.call_soon(self._flush)
-            self._pending.append(piece)
-            self._pending_size += len(piece)
-            if self._pending_size >= FLUSH:
-                self._flush()
+            if body.empty:
+                loop.call_soon(self._flush, body)
+            if body.add(piece):
+                self._flush(body)
                 await asyncio.sleep(0)
             while self._unsent and not self._gone:
                 await self._until_drained()
-        last = self._take_pending()
+        last = body.take()
         if not head.legacy:
             last += LAST_CHUNK
         if last:
             self._transport.write(last)
-        self._settle_body()  # the source may have read the body, or some of it
+        self._settle_body()  # the source may have read the request's body, or some of it
 
-    def _take_pending(self) -> bytes:
-        data = b"".join(self._pending)
-        self._pending.clear()
-        self._pending_size = 0
-        if not data or self._head is None or self._head.legacy:
-            return data
-        return chunk(data)
-
-    def _flush(self) -> None:
-        """Write what a stream has gathered (called again by the loop: there may be nothing left)."""
-        if self._pending and not self._gone:
-            self._transport.write(self._take_pending())
+    def _flush(self, body: OutgoingBody) -> None:
+        """Write what a stream has gathered (the loop calls again: there may be nothing left)."""
+        if not body.empty and not self._gone:
+            self._transport.write(body.take())
 
     async def _until_drained(self) -> None:
         self._drained = asyncio.get_running_loop().create_future()

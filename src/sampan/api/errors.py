@@ -6,7 +6,6 @@ is no `Failure` is a bug of ours: it is logged with the request's number, and th
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from sampan import errors
@@ -65,8 +64,6 @@ def message_of(error: BaseException, request_number: int) -> str:
 
 def error_response(error: BaseException, request_number: int) -> Response:
     """The answer to a request whose handler raised ``error``."""
-    if isinstance(error, asyncio.CancelledError):
-        return message_response(503, "the daemon is shutting down")
     status = status_of(error) if isinstance(error, errors.Failure) else 500
     return message_response(status, message_of(error, request_number))
 

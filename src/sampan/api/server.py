@@ -15,9 +15,9 @@ import stat
 from collections.abc import Iterable
 from typing import Any
 
-from sampan.api.connection import Connection, Service, turns
-from sampan.api.head import ResponseHeads
+from sampan.api.connection import Connection
 from sampan.api.routing import Route, Router
+from sampan.api.service import Service, turns
 from sampan.errors import Conflict
 
 BACKLOG = 512
@@ -30,7 +30,7 @@ class Server:
     """
 
     def __init__(self, engine: Any, routes: Iterable[Route]) -> None:
-        self._service = Service(engine=engine, router=Router(routes), heads=ResponseHeads())
+        self._service = Service(engine=engine, router=Router(routes))
         self._listeners: list[asyncio.Server] = []
         self._paths: list[tuple[str, tuple[int, int]]] = []
 

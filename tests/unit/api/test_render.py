@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import pytest
+from tests.fakes.api import Description
 
 from sampan.api.render import container as render
 from sampan.api.render import execs as render_exec
@@ -30,9 +31,6 @@ from sampan.engine.model import (
     PortBinding,
     Status,
 )
-
-if TYPE_CHECKING:
-    from conftest import Description
 
 SECOND = 1_000_000_000
 NOW = 1_700_000_000 * SECOND

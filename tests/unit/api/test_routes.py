@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from tests.fakes.api import NAME, Description, FakeContainers, FakeEngine, Serve
 
 from sampan import errors
-from sampan.api.request import ClientStream
 from sampan.api.routes import ROUTES
 from sampan.api.routing import PageNotFound, Router
-from sampan.engine.events import Events
 from sampan.engine.model import (
-    Container,
     ContainerConfig,
-    Created,
     EndpointSettings,
     Event,
     EventType,
-    Exec,
     ExecConfig,
     ExitStatus,
     Filters,
@@ -33,213 +25,13 @@ from sampan.engine.model import (
     LogRecord,
     Mount,
     NetworkingConfig,
-    Pruned,
     VolumeOptions,
 )
-from sampan.engine.system import SystemInfo, SystemVersion
 from sampan.sandbox.messages import AttachOptions
 from sampan.wire import stdcopy
 
-if TYPE_CHECKING:
-    from conftest import Description, Serve
-
-Take = Callable[[], ClientStream]
-Size = tuple[int, int]
-
-NAME = "quiet_crane"
 JSON_TYPE = {"content_type": "application/json"}
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
-
-
-@dataclass
-class FakeContainers:
-    """One container; remembers what it was asked."""
-
-    tty: bool = False
-    changes: bool = True
-    calls: list[tuple[Any, ...]] = field(default_factory=list)
-    records: tuple[LogRecord, ...] = ()
-    log_failure: errors.Failure | None = None
-    ended: asyncio.Future[ExitStatus] | None = None
-
-    def _find(self, ref: str) -> None:
-        if ref not in (NAME, "/" + NAME):
-            raise errors.NotFound(f"No such container: {ref}")
-
-    async def create(
-        self, name: str | None, config: ContainerConfig, host: HostConfig, networking: NetworkingConfig
-    ) -> Created:
-        self.calls.append(("create", name, config, host, networking))
-        return Created(id="ab" * 32, warnings=("mind the gap",))
-
-    async def _act(self, verb: str, ref: str, *details: Any) -> bool:
-        self._find(ref)
-        self.calls.append((verb, *details))
-        return self.changes
-
-    async def start(self, ref: str) -> bool:
-        return await self._act("start", ref)
-
-    async def stop(self, ref: str, *, signal: str | None, timeout: int | None) -> bool:
-        return await self._act("stop", ref, signal, timeout)
-
-    async def restart(self, ref: str, *, signal: str | None, timeout: int | None) -> None:
-        await self._act("restart", ref, signal, timeout)
-
-    async def kill(self, ref: str, signal: str | None) -> None:
-        await self._act("kill", ref, signal)
-
-    async def pause(self, ref: str) -> None:
-        await self._act("pause", ref)
-
-    async def unpause(self, ref: str) -> None:
-        await self._act("unpause", ref)
-
-    async def rename(self, ref: str, name: str) -> None:
-        await self._act("rename", ref, name)
-
-    async def resize(self, ref: str, height: int, width: int) -> None:
-        await self._act("resize", ref, height, width)
-
-    async def remove(self, ref: str, *, force: bool, volumes: bool) -> None:
-        await self._act("remove", ref, force, volumes)
-
-    async def prune(self, filters: Filters) -> Pruned:
-        self.calls.append(("prune", filters))
-        return Pruned(ids=("one",), space_reclaimed=5)
-
-    async def list(self, query: ListQuery) -> list[Container]:
-        self.calls.append(("list", query))
-        return [self.get(NAME)]
-
-    def get(self, ref: str) -> Container:
-        self._find(ref)
-        return Container(
-            id="ab" * 32,
-            name=NAME,
-            created=1,
-            path="sh",
-            args=(),
-            image_id="sha256:" + "cd" * 32,
-            config=ContainerConfig(image="busybox", tty=self.tty),
-            host=HostConfig(),
-        )
-
-    def wait(self, ref: str, condition: str) -> asyncio.Future[ExitStatus]:
-        self._find(ref)
-        self.calls.append(("wait", condition))
-        self.ended = asyncio.get_running_loop().create_future()
-        return self.ended
-
-    def logs(self, ref: str, query: LogQuery) -> AsyncIterator[LogRecord]:
-        self._find(ref)
-        self.calls.append(("logs", query))
-        return self._records()
-
-    async def _records(self) -> AsyncIterator[LogRecord]:
-        for record in self.records:
-            yield record
-        if self.log_failure is not None:
-            raise self.log_failure
-
-    async def attach(self, ref: str, options: AttachOptions, take: Take) -> None:
-        self._find(ref)
-        self.calls.append(("attach", options))
-        sock, _ = take().detach()
-        with sock:
-            sock.sendall(b"attached")
-
-
-@dataclass
-class FakeExecs:
-    calls: list[tuple[Any, ...]] = field(default_factory=list)
-
-    async def create(self, ref: str, config: ExecConfig) -> str:
-        self.calls.append(("create", ref, config))
-        return "e" * 64
-
-    async def start(
-        self,
-        exec_id: str,
-        *,
-        detach: bool,
-        tty: bool,
-        console_size: tuple[int, int] | None,
-        take: Take | None,
-    ) -> None:
-        if exec_id != "e":
-            raise errors.NotFound(f"No such exec instance: {exec_id}")
-        self.calls.append(("start", detach, tty, console_size))
-        if take is not None:
-            sock, _ = take().detach()
-            with sock:
-                sock.sendall(b"running")
-
-    async def resize(self, exec_id: str, height: int, width: int) -> None:
-        self.calls.append(("resize", exec_id, height, width))
-
-    def inspect(self, exec_id: str) -> Exec:
-        return Exec(id=exec_id, container_id="c", config=ExecConfig(cmd=("sh",)))
-
-
-@dataclass
-class FakeSystem:
-    def info(self) -> SystemInfo:
-        return SystemInfo(
-            id="x",
-            name="host",
-            containers=3,
-            containers_running=1,
-            containers_paused=1,
-            containers_stopped=1,
-            images=2,
-            driver="overlay2",
-            root_dir="/data",
-            events_listeners=0,
-            system_time_ns=1,
-            kernel_version="6.1",
-            operating_system="Debian",
-            os_version="12",
-            architecture="x86_64",
-            cpu_count=2,
-            memory_total=5,
-            server_version="0",
-            cgroup_driver="cgroupfs",
-            cgroup_version="1",
-            logging_driver="json-file",
-            default_runtime="sampan",
-            security_options=("name=seccomp,profile=builtin",),
-            swap_limit=True,
-            ip_forwarding=True,
-            debug=False,
-        )
-
-    def version(self) -> SystemVersion:
-        return SystemVersion(
-            version="0",
-            api_version="1.56",
-            minimum_api_version="1.24",
-            python_version="3.11.2",
-            kernel_version="6.1",
-            architecture="x86_64",
-        )
-
-    async def container_usage(self) -> list[Any]:
-        return []
-
-
-@dataclass
-class FakeEngine:
-    containers: FakeContainers = field(default_factory=FakeContainers)
-    execs: FakeExecs = field(default_factory=FakeExecs)
-    events: Events = field(default_factory=Events)
-    system: FakeSystem = field(default_factory=FakeSystem)
-    images: Any = field(default_factory=lambda: SimpleNamespace(list=lambda **_: []))
-    volumes: Any = field(default_factory=lambda: SimpleNamespace(usage=_nothing))
-
-
-async def _nothing() -> list[Any]:
-    return []
 
 
 def test_every_operation_of_the_description_is_answered(description: Description) -> None:
@@ -506,6 +298,7 @@ def test_attach_hands_the_connection_over(serve: Serve) -> None:
         with serve(engine).client() as client:
             client.request(
                 f"POST /containers/{NAME}/attach?stream=1&stdin=1&stdout=1&logs=1&detachKeys=ctrl-a",
+                b"",
                 **UPGRADE,
             )
             head = client.head()
