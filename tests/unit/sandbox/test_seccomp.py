@@ -198,7 +198,7 @@ def test_every_call_gets_the_verdict_of_the_reference(host: str, capabilities: t
 
 
 def part(number: int, audit: int) -> tuple[int, int, int]:
-    """The numbers that a call is among: those of x32 and the private ones of arm are counted by themselves."""
+    """The numbers that a call is among: x32 and the private calls of arm are parts of their own."""
     return audit, number & X32_BIT, number & ARM_PRIVATE
 
 
