@@ -117,7 +117,7 @@ class Creation:
             self._store.announce(container)
             root = await self._snapshots.prepare(container.id, image)
             for point in points:
-                if point.type == "volume" and not point.no_copy and not point.subpath:
+                if point.type == "volume" and not point.no_copy:
                     await self._volumes.populate(point.name, root, point.destination)
             os.makedirs(home, mode=0o710, exist_ok=True)
             await self._store.add(container, durable=not container.host.auto_remove)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from sampan.engine import lifecycle, oci, security
+from sampan.engine import lifecycle, oci, security, validation
 from sampan.engine.lifecycle import Move
 from sampan.engine.model import Container, Exec, ExecConfig
 from sampan.engine.store import RunningExec
@@ -47,9 +47,8 @@ class Execs:
         lifecycle.after(instance.container, Move.EXEC, ref=ref)
         if not config.cmd:
             raise InvalidArgument("No exec command specified")
-        for variable in config.env or ():
-            if variable.startswith("=") or not variable:
-                raise InvalidArgument(f"invalid environment variable: {variable}")
+        validation.check_environment(config.env or ())
+        validation.check_texts("exec command", (*config.cmd, config.user, config.working_dir))
         found = Exec(
             id=self._settings.new_id(),
             container_id=instance.id,

@@ -100,6 +100,7 @@ class Exits:
         seconds = max(0, after.state.finished_at - after.state.started_at) // 1_000_000_000
         self._events.container(after, "die", execDuration=str(seconds), exitCode=str(after.state.exit_code))
         announce_network(self._events, before, "disconnect")
+        announce_volumes(self._events, after, "unmount")
 
     async def _tear_down(self, instance: Instance, *, remove: bool) -> None:
         try:
@@ -108,6 +109,23 @@ class Exits:
             logger.exception("container %s: its network could not be released", instance.id)
         if remove:
             await self._removal.clear(instance, volumes=True)
+
+
+def announce_volumes(events: Events, container: Container, action: str) -> None:
+    """Publish a mount or unmount of each of the container's volumes."""
+    for point in container.mounts:
+        if point.type != "volume":
+            continue
+        attributes = {"container": container.id, "driver": point.driver}
+        if action == "mount":
+            attributes |= {
+                "destination": point.destination,
+                "read/write": "true" if point.rw else "false",
+                "propagation": point.propagation,
+            }
+        events.publish(
+            Event(type=EventType.VOLUME, action=action, actor_id=point.name, attributes=attributes)
+        )
 
 
 def announce_network(events: Events, container: Container, action: str) -> None:

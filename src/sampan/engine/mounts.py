@@ -197,11 +197,6 @@ def _volume_mount(mount: Mount) -> MountPoint:
             raise errors.NotImplemented(
                 "--mount volume-driver and volume-opt are not offered by this engine yet"
             )
-    subpath = options.subpath if options else ""
-    if subpath and not mount.source:
-        raise _invalid(mount, "must not set Subpath when using anonymous volumes")
-    if subpath and (subpath.startswith("/") or ".." in subpath.split("/")):
-        raise _invalid(mount, "subpath must be a relative path within the volume")
     if mount.source:
         _check_volume_name(mount.source)
     return MountPoint(
@@ -212,7 +207,6 @@ def _volume_mount(mount: Mount) -> MountPoint:
         mode="z",
         rw=not mount.read_only,
         no_copy=bool(options and options.no_copy),
-        subpath=subpath,
         origin="mount",
         anonymous=not mount.source,
     )

@@ -211,8 +211,6 @@ def _mount(point: MountPoint, sources: Mapping[str, str]) -> Mount:
     source = point.source
     if point.type == "volume":
         source = sources[point.name]
-        if point.subpath:
-            source = f"{source}/{point.subpath}"
     options = ["bind" if point.non_recursive else "rbind", point.propagation or "rprivate"]
     if not point.rw:
         # Since Docker 25 a read-only bind is so with everything mounted below it.

@@ -229,6 +229,8 @@ def host_devices() -> list[Device]:
 
 
 _NOT_LISTED = frozenset(("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"))
+# The runtime makes these two itself: a terminal, and the multiplexer of the container's own devpts.
+_MADE_BY_RUNTIME = frozenset(("console", "ptmx"))
 
 
 def device_paths(directory: str) -> list[str]:
@@ -239,7 +241,7 @@ def device_paths(directory: str) -> list[str]:
             if entry.is_dir(follow_symlinks=False):
                 if entry.name not in _NOT_LISTED:
                     paths.extend(device_paths(entry.path))
-            elif entry.name != "console" and not entry.is_symlink() and _is_device(entry):
+            elif entry.name not in _MADE_BY_RUNTIME and not entry.is_symlink() and _is_device(entry):
                 paths.append(entry.path)
     return paths
 

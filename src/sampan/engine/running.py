@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from sampan.engine import lifecycle, signals
-from sampan.engine.exits import announce_network
+from sampan.engine.exits import announce_network, announce_volumes
 from sampan.engine.launches import disconnected
 from sampan.engine.lifecycle import Move
 from sampan.engine.model import Container, Status
@@ -83,6 +83,7 @@ class Starting:
         container = replace(prepared, state=state, has_been_manually_stopped=False)
         store.update(instance, container)
         announce_network(self._events, container, "connect")
+        announce_volumes(self._events, container, "mount")
         self._events.container(container, "start")
         self._exits.follow(instance, task)
 

@@ -28,6 +28,7 @@ _TABLE: tuple[tuple[str, Asked], ...] = (
     ("--ipc container:", lambda _, host: host.ipc_mode.startswith("container:")),
     ("--pid container:", lambda _, host: host.pid_mode.startswith("container:")),
     ("--runtime", lambda _, host: host.runtime in OTHER_RUNTIMES),
+    ("--mount volume-subpath", lambda _, host: _uses_subpath(host)),
     ("--gpus", lambda _, host: bool(host.device_requests)),
     ("--storage-opt", lambda _, host: bool(host.storage_opt)),
     ("--blkio-weight-device", lambda _, host: bool(host.blkio_weight_device)),
@@ -53,6 +54,13 @@ def checks_health(config: ContainerConfig) -> bool:
     """Whether the configuration names a health check of its own; ["NONE"] and an empty one do not."""
     check = config.healthcheck
     return check is not None and bool(check.test) and check.test != ("NONE",)
+
+
+def _uses_subpath(host: HostConfig) -> bool:
+    # A container can put a link there that leads out of its volume; following it needs care that comes later.
+    return any(
+        mount.volume_options is not None and mount.volume_options.subpath for mount in host.mounts or ()
+    )
 
 
 def _publishes(host: HostConfig) -> bool:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from msgspec.structs import replace
 
-from sampan.engine import capabilities, resources, security, signals, unsupported
+from sampan.engine import capabilities, resources, security, signals, sysctls, unsupported
 from sampan.engine.defaults import RUNTIME_NAME
 from sampan.engine.host import HostFacts
 from sampan.engine.logfiles import log_file_limits
 from sampan.engine.model import ContainerConfig, HostConfig, NetworkingConfig
 from sampan.errors import InvalidArgument, NotFound
+from sampan.network import resolv
 
 _OWN_NETWORKS = frozenset(("", "default", "bridge", "host", "none"))
+_MAC = re.compile(r"[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2}){5}")
+_ULIMIT_WORDS = (
+    "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
+)
+_ULIMITS = frozenset(_ULIMIT_WORDS.split())
 _RESTART_POLICIES = ("no", "always", "on-failure", "unless-stopped")
 
 
@@ -23,7 +32,9 @@ def check(
     _check_restart(host)
     _check_modes(config, host)
     unsupported.refuse(config, host)
-    _check_networks(host, networking)
+    _check_networks(config, host, networking)
+    _check_paths(config, host)
+    sysctls.check(host)
     security.parse(host.security_opt or (), apparmor_enabled=facts.apparmor)
     log_file_limits(host.log_config, {})
     for rule in host.device_cgroup_rules or ():
@@ -46,13 +57,15 @@ def _check_config(config: ContainerConfig) -> None:
         raise InvalidArgument(
             f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
         )
-    for variable in config.env or ():
-        if variable.startswith("=") or not variable:
-            raise InvalidArgument(f"invalid environment variable: {variable}")
+    check_environment(config.env or ())
     if config.stop_signal:
         signals.number(config.stop_signal)
-    if len(config.hostname) > 64 or any(letter in config.hostname for letter in " \n\0/"):
-        raise InvalidArgument(f"invalid hostname format: {config.hostname}")
+    for kind, name in (("hostname", config.hostname), ("domainname", config.domainname)):
+        if len(name) > 64 or any(letter <= " " or letter == "/" for letter in name):
+            raise InvalidArgument(f"invalid {kind} format: {name!r}")
+    command = (*(config.entrypoint or ()), *(config.cmd or ()))
+    check_texts("command", command)
+    check_texts("working directory", (config.working_dir, config.user))
 
 
 def _check_restart(host: HostConfig) -> None:
@@ -86,13 +99,55 @@ def _check_modes(config: ContainerConfig, host: HostConfig) -> None:
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
 
 
+def _check_paths(config: ContainerConfig, host: HostConfig) -> None:
+    """What ends in a path or a file of the engine must not lead elsewhere."""
+    if ".." in host.cgroup_parent.split("/"):
+        raise InvalidArgument(f"invalid cgroup-parent: {host.cgroup_parent}")
+    check_texts("cgroup-parent", (host.cgroup_parent,))
+    check_texts("mount", host.binds or ())
+    check_texts("mount", (part for mount in host.mounts or () for part in (mount.source, mount.target)))
+    check_texts("mount", (part for item in (host.tmpfs or {}).items() for part in item))
+    check_texts("volume", config.volumes or ())
+    check_texts("device", (mapping.path_on_host for mapping in host.devices or ()))
+    for address in host.dns or ():
+        resolv.check_nameserver(address)
+    for entry in host.extra_hosts or ():
+        resolv.extra_host(entry, gateway="0.0.0.0")
+    for limit in host.ulimits or ():
+        if limit.name.lower() not in _ULIMITS:
+            raise InvalidArgument(f"invalid ulimit type: {limit.name}")
+        if 0 <= limit.hard < limit.soft:
+            raise InvalidArgument(
+                f"ulimit soft limit must be less than or equal to hard limit: {limit.soft} > {limit.hard}"
+            )
+
+
+def check_environment(variables: Iterable[str]) -> None:
+    """Raise InvalidArgument for a variable without a name."""
+    for variable in variables:
+        if variable.startswith("=") or not variable or "\0" in variable:
+            raise InvalidArgument(f"invalid environment variable: {variable}".replace("\0", "\\0"))
+
+
+def check_texts(what: str, texts: Iterable[str]) -> None:
+    """Raise InvalidArgument for a null character: the kernel ends a string there, the rest would be lost."""
+    if any("\0" in text for text in texts):
+        raise InvalidArgument(f"invalid {what}: it contains a null character")
+
+
+def _check_mac(address: str) -> None:
+    if address and not _MAC.fullmatch(address):
+        raise InvalidArgument(f"invalid MAC address: {address}")
+
+
 def _one_of(kind: str, mode: str, allowed: tuple[str, ...], *, container: bool = False) -> None:
     if mode not in allowed and not (container and mode.startswith("container:") and len(mode) > 10):
         raise InvalidArgument(f"invalid {kind} mode: {mode}")
 
 
-def _check_networks(host: HostConfig, networking: NetworkingConfig) -> None:
+def _check_networks(config: ContainerConfig, host: HostConfig, networking: NetworkingConfig) -> None:
     mode = host.network_mode
+    _check_mac(config.mac_address)
     if mode not in _OWN_NETWORKS:
         raise NotFound(f"network {mode} not found")
     for name, endpoint in (networking.endpoints_config or {}).items():
@@ -100,6 +155,7 @@ def _check_networks(host: HostConfig, networking: NetworkingConfig) -> None:
             raise NotFound(f"network {name} not found")
         if endpoint is None:
             continue
+        _check_mac(endpoint.mac_address)
         address = endpoint.ipam_config
         if address is not None and (address.ipv4_address or address.ipv6_address):
             raise InvalidArgument("user specified IP address is supported on user defined networks only")

@@ -23,6 +23,8 @@ from sampan.engine.model import (
     NetworkingConfig,
     PortBinding,
     RestartPolicy,
+    Ulimit,
+    VolumeOptions,
 )
 from sampan.errors import Conflict, Failure, InvalidArgument, NotFound
 from sampan.spec.image import RunConfig
@@ -220,6 +222,16 @@ REFUSED_HOSTS: list[tuple[dict[str, Any], str]] = [
     ({"mounts": (Mount(type="volume", source="v", target="b"),)}, "mount path must be absolute"),
     ({"mounts": (Mount(type="tmpfs", source="v", target="/b"),)}, "field Source must not be specified"),
     ({"tmpfs": {"/t": "odd=1"}}, 'invalid tmpfs option "odd=1"'),
+    ({"dns": ("odd",)}, "bad nameserver address odd"),
+    ({"extra_hosts": ("odd",)}, 'bad format for add-host: "odd"'),
+    ({"cgroup_parent": "/a/../../b"}, "invalid cgroup-parent: /a/../../b"),
+    ({"binds": ("/a\0b:/c",)}, "invalid mount: it contains a null character"),
+    ({"ulimits": (Ulimit(name="odd"),)}, "invalid ulimit type: odd"),
+    ({"ulimits": (Ulimit(name="core", soft=2, hard=1),)}, "ulimit soft limit must be less than or equal"),
+    ({"sysctls": {"kernel.core_pattern": "x"}}, "is not in a separate kernel namespace"),
+    ({"sysctls": {"net/../kernel.x": "x"}}, "is not in a separate kernel namespace"),
+    ({"sysctls": {"net.a.b": "1"}, "network_mode": "host"}, "not allowed in host network namespace"),
+    ({"sysctls": {"kernel.sem": "1"}, "ipc_mode": "host"}, "not allowed in the hosts ipc namespace"),
 ]
 
 
@@ -249,6 +261,14 @@ NOT_OFFERED: list[tuple[dict[str, Any], str]] = [
     ({"storage_opt": {"size": "1G"}}, "--storage-opt"),
     ({"runtime": "runc"}, "--runtime"),
     ({"mounts": (Mount(type="image", source="base", target="/b"),)}, "--mount type=image"),
+    (
+        {
+            "mounts": (
+                Mount(type="volume", source="v", target="/b", volume_options=VolumeOptions(subpath="a")),
+            )
+        },
+        "--mount volume-subpath",
+    ),
 ]
 
 
@@ -272,6 +292,7 @@ HARMLESS: list[dict[str, Any]] = [
     {"security_opt": ("label=disable", "apparmor=unconfined", "seccomp=unconfined")},
     {"log_config": LogConfig(type="json-file", config={"max-size": "1k", "max-file": "2"})},
     {"memory_swappiness": -1},
+    {"sysctls": {"net.core.somaxconn": "1", "kernel.shmmax": "1", "fs.mqueue.msg_max": "1"}},
     {"network_mode": "host", "port_bindings": {"80/tcp": None}},
 ]
 
@@ -288,7 +309,10 @@ async def test_harmless_values_of_the_same_fields_pass(world: World, host: dict[
         (replace(PLAIN, env=("=x",)), "invalid environment variable: =x"),
         (replace(PLAIN, stop_signal="ODD"), "invalid signal: ODD"),
         (replace(PLAIN, image="nope"), "No such image: nope:latest"),
-        (replace(PLAIN, hostname="a b"), "invalid hostname format: a b"),
+        (replace(PLAIN, hostname="a b"), "invalid hostname format: 'a b'"),
+        (replace(PLAIN, domainname="a\nb"), "invalid domainname format"),
+        (replace(PLAIN, mac_address="odd"), "invalid MAC address: odd"),
+        (replace(PLAIN, cmd=("a\0b",)), "invalid command: it contains a null character"),
     ],
 )
 async def test_a_bad_configuration_is_refused(world: World, config: ContainerConfig, words: str) -> None:

@@ -75,6 +75,10 @@ async def test_refusals(world: World) -> None:
         await world.execs.create("nope", LS)
     with pytest.raises(InvalidArgument, match="No exec command specified"):
         await world.execs.create(web, ExecConfig())
+    with pytest.raises(InvalidArgument, match="null character"):
+        await world.execs.create(web, ExecConfig(cmd=("a\0b",)))
+    with pytest.raises(InvalidArgument, match="invalid environment variable: =x"):
+        await world.execs.create(web, ExecConfig(cmd=("a",), env=("=x",)))
     with pytest.raises(NotFound, match="No such exec instance: nope"):
         world.execs.inspect("nope")
     exec_id = await world.execs.create(web, LS)

@@ -110,6 +110,17 @@ async def test_the_end_of_a_program_is_recorded_with_its_code_and_duration(world
     assert died.attributes["name"] == world.containers.get(web).name
 
 
+async def test_volumes_are_told_when_they_are_mounted_and_unmounted(world: World) -> None:
+    web = await world.create("sleep", binds=("data:/data:ro", "/:/host"))
+    recorder = world.events.subscribe()
+    await world.containers.start(web)
+    world.task(web).end()
+    await settle()
+    recorder.close()
+    told = [(event.action, event.actor_id) async for event in recorder if event.type == "volume"]
+    assert told == [("mount", "data"), ("unmount", "data")]
+
+
 async def test_an_oom_kill_is_told_before_the_death(world: World) -> None:
     web = await world.run("sleep")
     recorder = world.record_events(type=("container",))

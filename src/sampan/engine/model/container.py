@@ -72,7 +72,6 @@ class MountPoint(msgspec.Struct, frozen=True, kw_only=True):
     propagation: str = ""
     origin: str = "bind"
     no_copy: bool = False
-    subpath: str = ""
     non_recursive: bool = False
     read_only_non_recursive: bool = False
     anonymous: bool = False
