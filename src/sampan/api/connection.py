@@ -59,27 +59,6 @@ _IDLE, _BUSY, _SKIPPING, _LINGERING, _HANDED_OVER = range(5)
 class Connection(asyncio.Protocol):
     """See the module."""
 
-    __slots__ = (
-        "_arrival",
-        "_body",
-        "_buffer",
-        "_continue",
-        "_drained",
-        "_eof",
-        "_gone",
-        "_head",
-        "_paused",
-        "_scanned",
-        "_service",
-        "_state",
-        "_streaming",
-        "_switched",
-        "_timer",
-        "_transport",
-        "_unsent",
-        "task",
-    )
-
     def __init__(self, service: Service) -> None:
         self._service = service
         self._state = _IDLE
@@ -89,6 +68,7 @@ class Connection(asyncio.Protocol):
         self._eof = False  # the client will send no more
         self._gone = False  # the client will receive no more
         self._unsent = False
+        self._watched = -1  # the descriptor, while it is among the service's hangups
         self._arrival: asyncio.Future[None] | None = None  # a reader of the body waits for bytes
         self._drained: asyncio.Future[None] | None = None  # a writer waits for the client to take bytes
         self._timer: asyncio.TimerHandle | None = None
@@ -110,6 +90,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._service.connections.discard(self)
+        self._unwatch()
         self._eof = self._gone = True
         self._stop_timer()
         self._wake()
@@ -136,11 +117,26 @@ class Connection(asyncio.Protocol):
         self._eof = True
         if self._state in (_IDLE, _SKIPPING, _LINGERING):
             return False
-        self._gone = self._gone or peer_closed(self._transport.get_extra_info("socket"))
         self._wake()
-        if self._streaming and self._gone and self.task is not None:
-            self.task.cancel()
+        sock = self._transport.get_extra_info("socket")
+        if peer_closed(sock):
+            self._hung_up()
+        else:
+            self._watched = sock.fileno()
+            self._service.hangups.watch(self._watched, self._hung_up)
         return True
+
+    def _hung_up(self) -> None:
+        """The client will not see what is sent: what is sent only to it ends."""
+        self._gone = True
+        self._watched = -1
+        if self._streaming and self.task is not None:
+            self.task.cancel()
+
+    def _unwatch(self) -> None:
+        if self._watched >= 0:
+            self._service.hangups.forget(self._watched)
+            self._watched = -1
 
     def pause_writing(self) -> None:
         self._unsent = True
@@ -493,6 +489,7 @@ class Connection(asyncio.Protocol):
         if transport.is_closing():
             return dead_socket(), bytes(self._buffer)
         transport.pause_reading()
+        self._unwatch()
         sock: socket.socket = transport.get_extra_info("socket").dup()
         self._state = _HANDED_OVER
         early = bytes(self._buffer)

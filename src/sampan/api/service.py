@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sampan.api.hangups import Hangups
 from sampan.api.head import ResponseHeads
 from sampan.api.routing import Router
 
@@ -20,6 +21,7 @@ class Service:
     engine: Any
     router: Router
     heads: ResponseHeads = field(default_factory=ResponseHeads)
+    hangups: Hangups = field(default_factory=Hangups)
     connections: set[Connection] = field(default_factory=set)
     requests: int = 0
     closing: bool = False
@@ -35,6 +37,7 @@ class Service:
         for connection in tuple(self.connections):
             connection.cut()
         await turns(2)  # ended transports close their descriptors
+        self.hangups.close()
 
 
 async def turns(number: int) -> None:

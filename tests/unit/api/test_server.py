@@ -346,7 +346,8 @@ def test_a_stream_that_fails_is_cut_so_that_nobody_takes_it_for_complete(serve: 
         assert b"0\r\n\r\n" not in client.rest()
 
 
-def test_a_streams_source_is_closed_when_its_client_leaves(serve: Serve) -> None:
+@pytest.mark.parametrize("half_close_first", [False, True])
+def test_a_streams_source_is_closed_when_its_client_leaves(serve: Serve, half_close_first: bool) -> None:
     closed = threading.Event()
 
     def follow(_request: Request, _engine: object) -> Answer:
@@ -359,10 +360,15 @@ def test_a_streams_source_is_closed_when_its_client_leaves(serve: Serve) -> None
 
         return Stream(source(), TEXT)
 
-    with serve(routes=(Route("GET", "/follow", follow),)).client() as client:
+    served = serve(routes=(Route("GET", "/follow", follow), *BASIC))
+    with served.client() as client:
         client.request("GET /follow")
         assert client.head().status == 200
         assert client.take(8) == b"5\r\nfirst"
+        if half_close_first:
+            client.sock.shutdown(socket.SHUT_WR)
+            assert served.get("GET /refuse")[0] == 409  # the server has seen that
+            assert not closed.is_set()
     assert closed.wait(10)
 
 

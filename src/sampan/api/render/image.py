@@ -34,7 +34,7 @@ def summary(found: Summary, version: tuple[int, int]) -> dict[str, Any]:
     if version < (1, 43):
         # Clients of old versions expect a placeholder where there is no name.
         shown["RepoTags"] = tags or ["<none>:<none>"]
-        shown["RepoDigests"] = digests or ["<none>@<none>"] if not tags else digests
+        shown["RepoDigests"] = digests or (None if tags else ["<none>@<none>"])
     if version < (1, 44):
         shown["VirtualSize"] = image.size
     return shown
@@ -70,6 +70,8 @@ def details(found: Details, version: tuple[int, int]) -> dict[str, Any]:
         del shown["Created"]
     if version < (1, 44):
         shown["VirtualSize"] = image.size
+    if version < (1, 45):
+        shown |= {"Container": "", "ContainerConfig": config(RunConfig(), version)}
     return shown
 
 
