@@ -15,15 +15,15 @@ from msgspec.structs import replace
 from sampan.engine.launches import disconnected
 from sampan.engine.lifecycle import MOVES, Move
 from sampan.engine.model import Container, Event, EventType, ExitStatus, WaitCondition
+from sampan.engine.removal import remove_bundle
 from sampan.sandbox.messages import Exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sampan.engine.events import Events
     from sampan.engine.launches import Launches
     from sampan.engine.ports import Task
     from sampan.engine.removal import Removal
+    from sampan.engine.settings import Settings
     from sampan.engine.store import ContainerStore, Instance
 
 logger = logging.getLogger(__name__)
@@ -41,13 +41,13 @@ class Exits:
         events: Events,
         launches: Launches,
         removal: Removal,
-        now: Callable[[], int],
+        settings: Settings,
     ) -> None:
         self._store = store
         self._events = events
         self._launches = launches
         self._removal = removal
-        self._now = now
+        self._settings = settings
 
     def follow(self, instance: Instance, task: Task) -> None:
         """Record the exit of ``task`` when it comes. The container is running from this call on."""
@@ -70,7 +70,7 @@ class Exits:
     def record(self, instance: Instance, result: Exit) -> None:
         """Make the container exited with ``result``, tell it, answer waiters, start the tear-down."""
         before = instance.container
-        finished = int(result.finished_at * 1e9) or self._now()
+        finished = int(result.finished_at * 1e9) or self._settings.now()
         state = replace(
             before.state,
             status=MOVES[(before.state.status, Move.DIE)],
@@ -107,6 +107,8 @@ class Exits:
             await self._launches.release(instance.id)
         except Exception:
             logger.exception("container %s: its network could not be released", instance.id)
+        if instance.state.error:  # its keeper did not tidy up
+            remove_bundle(self._settings.paths.bundle(instance.id))
         if remove:
             await self._removal.clear(instance, volumes=True)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from sampan.engine.model import Status
-from sampan.engine.removal import remove_directory
+from sampan.engine.removal import remove_bundle, remove_directory
 from sampan.errors import Failure
 from sampan.sandbox.messages import Exit, decode_exit
 
@@ -146,7 +146,7 @@ class Leftovers:
         running = [instance.id for instance in store if instance.task is not None]
         for name in _entries(paths.bundles):
             if name not in running:
-                _remove_bundle(paths.bundle(name))
+                remove_bundle(paths.bundle(name))
         for name in _entries(paths.containers):
             if name not in store:
                 _try(remove_directory, paths.container(name))
@@ -178,22 +178,5 @@ def _entries(path: str) -> list[str]:
 def _try(work: Callable[[str], None], path: str) -> None:
     try:
         work(path)
-    except OSError as error:
-        logger.warning("%s could not be removed: %s", path, error)
-
-
-def _remove_bundle(path: str) -> None:
-    """Remove a dead container's run-time directory: files and empty directories only.
-
-    Whatever is mounted or full below is left and told: it may be somebody's data.
-    """
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    os.rmdir(entry.path)
-                else:
-                    os.unlink(entry.path)
-        os.rmdir(path)
     except OSError as error:
         logger.warning("%s could not be removed: %s", path, error)

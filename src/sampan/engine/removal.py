@@ -181,3 +181,22 @@ def remove_directory(path: str) -> None:
         else:
             os.unlink(entry.path)
     os.rmdir(path)
+
+
+def remove_bundle(path: str) -> None:
+    """Remove a dead container's run-time directory: files and empty directories only.
+
+    Whatever is mounted or full below is left and told: it may be somebody's data.
+    """
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    os.rmdir(entry.path)
+                else:
+                    os.unlink(entry.path)
+        os.rmdir(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        logger.warning("%s could not be removed: %s", path, error)

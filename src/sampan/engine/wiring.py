@@ -77,7 +77,7 @@ def wire(given: Foundations) -> ContainerUseCases:
         killing=killing,
         settings=settings,
     )
-    exits = Exits(store=store, events=events, launches=launches, removal=removal, now=settings.now)
+    exits = Exits(store=store, events=events, launches=launches, removal=removal, settings=settings)
     starting = Starting(launches=launches, runtime=given.runtime, exits=exits, removal=removal, events=events)
     containers = Containers(
         creation=Creation(

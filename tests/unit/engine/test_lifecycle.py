@@ -121,6 +121,14 @@ async def test_volumes_are_told_when_they_are_mounted_and_unmounted(world: World
     assert told == [("mount", "data"), ("unmount", "data")]
 
 
+async def test_what_a_dead_keeper_leaves_is_cleaned_away(world: World) -> None:
+    web = await world.run("sleep")
+    world.task(web).end(137, error="the container's keeper process was killed")
+    await settle()
+    assert world.containers.get(web).state.error == "the container's keeper process was killed"
+    assert os.listdir(world.paths.bundles) == []
+
+
 async def test_an_oom_kill_is_told_before_the_death(world: World) -> None:
     web = await world.run("sleep")
     recorder = world.record_events(type=("container",))
