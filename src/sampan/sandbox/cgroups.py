@@ -20,8 +20,8 @@ value that names a group and costs nothing. A group:
 - ``remove()``: remove it with the groups inside; a group that is gone is success, one with processes is a
   ``Conflict`` after a moment's patience.
 
-Limits that the host lacks are passed over without a word here: ``cgroups_limits.verify`` tells the user, when
-a container is created.
+Limits that the host lacks are passed over without a word here: ``hierarchy.features`` says beforehand what it
+has, so that the user can be told when a container is created.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Control files, and the values that both versions of cgroups share.
 
 Law: a control file that is absent means that the host lacks the feature. Writing to it answers False and
-changes nothing; that the user is told is the business of ``cgroups_limits``. Every other refusal by the
-kernel is raised, in the words that Docker's runtime uses.
+changes nothing; ``Features`` tells of it beforehand. Every other refusal by the kernel is raised, in the
+words that Docker's runtime uses.
 """
 
 from __future__ import annotations
