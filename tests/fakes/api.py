@@ -35,7 +35,7 @@ from sampan.engine.model import (
 )
 from sampan.engine.system import SystemInfo, SystemVersion
 from sampan.sandbox.messages import AttachOptions
-from sampan.wire.http import ChunkedDecoder, ResponseHead, response_head
+from sampan.wire.http import ChunkedDecoder
 
 Take = Callable[[], ClientStream]
 Size = tuple[int, int]
@@ -45,6 +45,43 @@ NAME = "quiet_crane"
 
 TIMEOUT = 10.0
 """Seconds after which a test that waits for bytes has failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseHead:
+    """Status line and header fields; field names in lower case."""
+
+    status: int
+    reason: str
+    fields: dict[str, str]
+
+    @property
+    def chunked(self) -> bool:
+        return self.fields.get("transfer-encoding") == "chunked"
+
+    @property
+    def content_length(self) -> int | None:
+        return int(self.fields["content-length"]) if "content-length" in self.fields else None
+
+    @property
+    def has_body(self) -> bool:
+        return self.status >= 200 and self.status not in (204, 304)
+
+
+def response_head(buffer: bytearray) -> ResponseHead | None:
+    """Take a complete head out of ``buffer``; None when more is needed."""
+    end = buffer.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    status_line, *lines = bytes(buffer[:end]).decode("latin-1").split("\r\n")
+    del buffer[: end + 4]
+    version, status, reason = status_line.split(" ", 2)
+    assert version == "HTTP/1.1"
+    fields = dict(line.split(": ", 1) for line in lines)
+    assert len(fields) == len(lines), "a repeated field"
+    return ResponseHead(
+        status=int(status), reason=reason, fields={name.lower(): value for name, value in fields.items()}
+    )
 
 
 class Client:

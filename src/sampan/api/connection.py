@@ -31,12 +31,15 @@ from sampan.api.hijack import HijackedStream, dead_socket, peer_closed
 from sampan.api.request import Request
 from sampan.api.responses import Answer, Hijacked, Response, Stream
 from sampan.api.routing import split_version
-from sampan.wire.http import LAST_CHUNK, MAX_HEAD, ProtocolError
+from sampan.wire.http import LAST_CHUNK, ProtocolError
 
 if TYPE_CHECKING:
     from sampan.api.service import Service
 
 log = logging.getLogger("sampan.api")
+
+MAX_HEAD = 256 * 1024
+"""Longest head of a request, in bytes."""
 
 BUFFER = 256 * 1024
 """Received bytes kept for a request that is not asked for them yet."""

@@ -1,20 +1,14 @@
-"""HTTP/1.1 framing without I/O: chunked bodies and the head of a response (RFC 9112).
+"""HTTP/1.1 chunked bodies without I/O (RFC 9112, 7.1).
 
-Laws: a decoder consumes exactly the bytes that belong to its message and leaves the rest in the buffer
-(what follows may be the next message or a hijacked stream); whatever a peer sends, at most `MAX_LINE`
-bytes of framing are kept. Requests' heads are parsed by httptools in `sampan.api`; this module serves the
-server's bodies and both directions of the synchronous client, so it imports next to nothing.
+Laws: a decoder consumes exactly the bytes that belong to its message and leaves the rest in the buffer (what
+follows may be the next message or a hijacked stream); whatever a peer sends, at most `MAX_LINE` bytes of
+framing are kept. Heads of requests are parsed by httptools, in `sampan.api`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 MAX_LINE = 4096
 """Longest chunk-size line or trailer that is accepted, in bytes."""
-
-MAX_HEAD = 256 * 1024
-"""Longest head of a message that is accepted, in bytes."""
 
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
@@ -99,59 +93,3 @@ def chunk(data: bytes) -> bytes:
 
 
 LAST_CHUNK = b"0\r\n\r\n"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResponseHead:
-    """Status line and header fields; field names are lower case, repeated fields joined by ", "."""
-
-    status: int
-    reason: str
-    fields: dict[str, str]
-
-    @property
-    def chunked(self) -> bool:
-        return self.fields.get("transfer-encoding", "").lower().endswith("chunked")
-
-    @property
-    def content_length(self) -> int | None:
-        """Length of the body in bytes, None when it is chunked or ends with the connection."""
-        if self.chunked or "content-length" not in self.fields:
-            return None
-        text = self.fields["content-length"]
-        if not text.isascii() or not text.isdigit():
-            raise ProtocolError("malformed Content-Length")
-        return int(text)
-
-    @property
-    def has_body(self) -> bool:
-        """False for statuses that never carry a body (an answer to HEAD does not either)."""
-        return self.status >= 200 and self.status not in (204, 304)
-
-
-def response_head(buffer: bytearray) -> ResponseHead | None:
-    """Take a complete response head out of ``buffer``; None (and nothing consumed) when more is needed.
-
-    Raises ProtocolError when this is no HTTP/1 response or the head is longer than `MAX_HEAD`.
-    """
-    end = buffer.find(b"\r\n\r\n")
-    if end < 0:
-        if len(buffer) > MAX_HEAD:
-            raise ProtocolError("response head too long")
-        if buffer and not buffer.startswith(b"HTTP/1."[: len(buffer)]):
-            raise ProtocolError("not an HTTP response")
-        return None
-    status_line, *lines = bytes(buffer[:end]).decode("latin-1").split("\r\n")
-    del buffer[: end + 4]
-    version, _, rest = status_line.partition(" ")
-    code, _, reason = rest.partition(" ")
-    if not version.startswith("HTTP/1.") or len(code) != 3 or not code.isdigit():
-        raise ProtocolError("not an HTTP response")
-    fields: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon:
-            raise ProtocolError("malformed header field")
-        name, value = name.lower(), value.strip()
-        fields[name] = f"{fields[name]}, {value}" if name in fields else value
-    return ResponseHead(status=int(code), reason=reason, fields=fields)

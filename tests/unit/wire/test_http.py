@@ -1,4 +1,4 @@
-"""Chunked bodies and response heads, whatever way the bytes are cut."""
+"""Chunked bodies, whatever way the bytes are cut."""
 
 from __future__ import annotations
 
@@ -6,15 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.wire.http import (
-    LAST_CHUNK,
-    MAX_HEAD,
-    MAX_LINE,
-    ChunkedDecoder,
-    ProtocolError,
-    chunk,
-    response_head,
-)
+from sampan.wire.http import LAST_CHUNK, MAX_LINE, ChunkedDecoder, ProtocolError, chunk
 
 
 @given(
@@ -55,43 +47,3 @@ def test_extensions_and_trailers_are_dropped() -> None:
 def test_garbage_is_refused(wire: bytes) -> None:
     with pytest.raises(ProtocolError):
         ChunkedDecoder().take(bytearray(wire))
-
-
-def test_a_response_head_is_taken_when_complete() -> None:
-    wire = b"HTTP/1.1 101 UPGRADED\r\nContent-Type: a/b\r\nX: 1\r\nx:2 \r\n\r\nraw"
-    for size in range(len(wire) - 3):
-        assert response_head(bytearray(wire[:size])) is None
-    buffer = bytearray(wire)
-    head = response_head(buffer)
-    assert head is not None
-    assert (head.status, head.reason) == (101, "UPGRADED")
-    assert head.fields == {"content-type": "a/b", "x": "1, 2"}
-    assert not head.has_body
-    assert buffer == b"raw"
-
-
-def test_how_a_body_ends() -> None:
-    def read(fields: str) -> tuple[bool, int | None]:
-        head = response_head(bytearray(f"HTTP/1.1 200 OK\r\n{fields}\r\n".encode()))
-        assert head is not None
-        return head.chunked, head.content_length
-
-    assert read("Transfer-Encoding: chunked\r\n") == (True, None)
-    assert read("content-LENGTH: 12\r\n") == (False, 12)
-    assert read("") == (False, None)
-    with pytest.raises(ProtocolError):
-        read("Content-Length: -1\r\n")
-
-
-@pytest.mark.parametrize(
-    "wire",
-    [b"SSH-2.0-x\r\n", b"HTTP/2 200 OK\r\n\r\n", b"HTTP/1.1 two OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nx\r\n\r\n"],
-)
-def test_what_is_no_response_is_refused(wire: bytes) -> None:
-    with pytest.raises(ProtocolError):
-        response_head(bytearray(wire))
-
-
-def test_a_head_has_a_largest_size() -> None:
-    with pytest.raises(ProtocolError):
-        response_head(bytearray(b"HTTP/1.1 200 OK\r\nX: " + b"y" * MAX_HEAD))
