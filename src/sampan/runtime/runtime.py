@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sampan.errors import Conflict, StartFailed
 from sampan.runtime.link import KeeperGone, Link
 from sampan.runtime.zygote import Zygote
-from sampan.sandbox import cgroups, channel
-from sampan.sandbox.keeper import socket_path
+from sampan.sandbox import cgroups, channel, keeper_socket
 from sampan.sandbox.messages import AttachOptions, Exit, Keeping, Launch, decode_exit, encode
 from sampan.sandbox.stdio import EXIT_FILE, write_exit
 
@@ -218,18 +217,12 @@ class Runtime:
     async def _try(
         self, launch: Launch, clients: Sequence[tuple[socket.socket, bytes, AttachOptions]]
     ) -> Task:
-        header = {
-            "keeping": Keeping.of(launch),
-            "clients": [
-                {"options": asdict(options), "early": early.decode("latin-1")}
-                for _, early, options in clients
-            ],
-        }
+        keeping = Keeping.of(launch, [(options, early) for _, early, options in clients])
         document = channel.as_memfd(encode(launch))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             fds = [document, theirs.fileno(), *(sock.fileno() for sock, _, _ in clients)]
-            await self._zygote.request(encode(header), fds)
+            await self._zygote.request(keeping.encode(), fds)
         except BaseException:
             ours.close()
             raise
@@ -240,12 +233,9 @@ class Runtime:
 
     async def adopt(self, container_id: str) -> Task | None:
         """The task of a container whose keeper outlived an earlier daemon; None when there is none."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            with socket_path(f"{self._bundles}/{container_id}") as path:
-                sock.connect(path)
+            sock = keeper_socket.connect(f"{self._bundles}/{container_id}")
         except OSError:
-            sock.close()
             return None
         try:
             return self._known(container_id, await _first_word(Link(sock)))

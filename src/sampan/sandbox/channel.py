@@ -13,7 +13,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-_INLINE = 32 << 10
+_INLINE = 8 << 10
 _IN_MEMFD = b"\0"
 _MAX_FDS = 250
 _INT = struct.calcsize("i")
@@ -53,6 +53,12 @@ def receive(sock: socket.socket) -> tuple[Any, list[int]] | None:
 
     Raises BlockingIOError on a non-blocking socket without a message.
     """
+    message = receive_bytes(sock)
+    return message and (json.loads(message[0]), message[1])
+
+
+def receive_bytes(sock: socket.socket) -> tuple[bytes, list[int]] | None:
+    """As ``receive``, not decoded."""
     # socket.recv_fds does not pass its flags on: descriptors would be inherited by what is executed.
     data, ancillary, _, _ = sock.recvmsg(
         _INLINE + 1, socket.CMSG_SPACE(_MAX_FDS * _INT), socket.MSG_CMSG_CLOEXEC
@@ -72,4 +78,4 @@ def receive(sock: socket.socket) -> tuple[Any, list[int]] | None:
             data = os.pread(memfd, os.fstat(memfd).st_size, 0)
         finally:
             os.close(memfd)
-    return json.loads(data), fds
+    return data, fds

@@ -13,143 +13,129 @@ Laws:
 
 from __future__ import annotations
 
+import _socket
 import errno
+import functools
 import os
+import select
 import signal
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import Failure
-from sampan.linux import process as p
-from sampan.sandbox import channel, execs
+from sampan.sandbox import channel, execs, keeper_socket
 from sampan.sandbox.launch import LaunchError, Started
-from sampan.sandbox.launcher import launch_aside
+from sampan.sandbox.launcher import Launcher, started_event
 from sampan.sandbox.logfile import LogWriter
 from sampan.sandbox.loop import READ, Loop
-from sampan.sandbox.messages import PROTOCOL, Exit, Keeping, decode_attach, encode
+from sampan.sandbox.messages import (
+    LOGGED,
+    STDIN,
+    TERMINAL,
+    Exit,
+    Keeping,
+    decode_attach,
+    decode_keeping,
+    encode,
+)
 from sampan.sandbox.stdio import exit_code, standard_pipes, terminal_ends, write_exit
 from sampan.sandbox.steps import set_window_size
 from sampan.sandbox.streams import Streams
 
 if TYPE_CHECKING:
-    from sampan.sandbox.cgroups import Hierarchy
+    from sampan.sandbox.cgroups import Cgroup, Hierarchy
 
-SOCKET = "keeper.sock"
+_LISTENER_KIND = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
 
 
-@contextmanager
-def socket_path(bundle: str) -> Iterator[str]:
-    """A path of a bundle's keeper socket that fits an address (108 bytes), however deep the bundle lies."""
-    fd = os.open(bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{fd}/{SOCKET}"
-    finally:
-        os.close(fd)
+def _sleep(pidfd: int, control: int, listener: int, outside: dict[int, int], console: int) -> None:
+    """Wait until anything happens."""
+    anything = select.poll()
+    for fd in (pidfd, control, listener, outside.get(1, console), outside.get(2, console)):
+        anything.register(fd, select.POLLIN)
+    anything.poll()
 
 
 class Keeper:
-    """Runs one container from launch to exit. ``control`` is the daemon that asked for it.
+    """Runs one container from launch to exit.
 
-    ``document`` is the descriptor of the launch document.
+    ``fds`` are those of the launch document, of the daemon that asked for the container, and of the clients
+    that are to be attached from the start.
+
+    A container that is quiet should cost next to nothing, and every page that the keeper writes to is its
+    own from then on: until something happens it does no more than to fork its launcher and to wait, on
+    plain descriptors; what it keeps is decoded when there is something to say.
     """
 
-    def __init__(
-        self,
-        keeping: Keeping,
-        document: int,
-        hierarchy: Hierarchy,
-        control: socket.socket,
-        clients: list[tuple[socket.socket, dict[str, Any]]],
-    ) -> None:
-        self._keeping = keeping
-        self._document = document
-        self._clients = clients
-        self._control = [control]
-        self._loop = Loop()
+    def __init__(self, keeping: bytes, hierarchy: Hierarchy, fds: list[int]) -> None:
+        self._encoded = keeping
         self._hierarchy = hierarchy
-        self._cgroup = hierarchy.group(keeping.cgroup)
-        self._log = LogWriter(keeping.log) if keeping.log else None
+        self._fds = fds
+        self._controls: dict[int, socket.socket | None] = {fds[1]: None}
         self._execs: dict[str, execs.Exec] = {}
-        self._started_at = 0.0
         self._exit: Exit | None = None
         self._quiet = False
+
+    @functools.cached_property
+    def _keeping(self) -> Keeping:
+        return decode_keeping(self._encoded)
+
+    @property
+    def _cgroup(self) -> Cgroup:
+        return self._hierarchy.group(self._keeping.cgroup)
 
     # -- life -----------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Start the container, serve until it has ended and everybody has been served."""
-        signals = p.signalfd(frozenset({signal.SIGCHLD}))
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        self._listener = self._listen()
-        try:
-            started, streams = self._start()
-        except LaunchError as error:
-            self._give_up(error)
+        flags = self._encoded[0]
+        terminal = bool(flags & TERMINAL)
+        document, control, *clients = self._fds
+        self._listener = _socket.socket(_socket.AF_UNIX, _LISTENER_KIND).detach()
+        inside, outside = ([], {}) if terminal else standard_pipes(stdin=bool(flags & STDIN))
+        launcher = Launcher(self._encoded, self._hierarchy, document=document, control=control, stdio=inside)
+        running = launcher.run_aside(self._listener, terminal=terminal)
+        for fd in (document, *inside):
+            os.close(fd)
+        if running is None:  # the launcher has said why
             return
-        self._started, self._streams = started, streams
-        self._started_at = time.time()
+        pid, pidfd, mounts, console, at = running
+        if not clients:
+            _sleep(pidfd, control, self._listener, outside, console)
+        started = Started(pid=pid, pidfd=pidfd, mounts=mounts, console=console, at=at)
+        self._started = started
+        self._loop = Loop()
+        self._streams = self._join_streams(flags, terminal_ends(started.console) if terminal else outside)
+        for fd, (options, early) in zip(clients, self._keeping.clients if clients else (), strict=True):
+            sock = socket.socket(fileno=fd)
+            self._streams.attach(sock, options, owner=True, early=early.encode("latin-1"))
         self._loop.watch(started.pidfd, READ, self._ended)
-        self._loop.watch(signals, READ, lambda _events: self._reap(signals))
-        self._loop.watch(self._listener.fileno(), READ, self._accept)
-        self._watch_control(self._control[0])
-        self._tell(self._control[0], {"event": "started", **self._state()})
-        streams.begin()
+        self._loop.watch(self._listener, READ, self._accept)
+        self._watch_control(control)
+        self._streams.begin()
         self._loop.run()
 
-    def _listen(self) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        os.makedirs(self._keeping.bundle, 0o711, exist_ok=True)
-        with suppress(FileNotFoundError):
-            os.unlink(f"{self._keeping.bundle}/{SOCKET}")
-        with socket_path(self._keeping.bundle) as path:
-            listener.bind(path)
-        listener.listen(8)
-        listener.setblocking(False)
-        return listener
-
-    def _start(self) -> tuple[Started, Streams]:
-        keeping = self._keeping
-        terminal = keeping.terminal
-        inside, outside = ([], {}) if terminal else standard_pipes(stdin=keeping.open_stdin)
-        try:
-            started = launch_aside(self._document, inside, self._hierarchy)
-        finally:
-            for fd in (self._document, *inside):
-                os.close(fd)
-        if terminal:
-            outside = terminal_ends(started.console)
-        streams = Streams(
+    def _join_streams(self, flags: int, outside: dict[int, int]) -> Streams:
+        stdin = outside.pop(0, -1)
+        if stdin >= 0 and not flags & STDIN:
+            os.close(stdin)
+            stdin = -1
+        return Streams(
             self._loop,
-            outputs={n: fd for n, fd in outside.items() if n},
-            stdin=outside.get(0, -1) if keeping.open_stdin else -1,
-            stdin_once=keeping.stdin_once,
-            terminal=terminal,
-            log=self._log,
+            outputs=outside,
+            stdin=stdin,
+            stdin_once=bool(flags & STDIN) and self._keeping.stdin_once,
+            terminal=bool(flags & TERMINAL),
+            open_log=self._open_log if flags & LOGGED else None,
             on_quiet=self._became_quiet,
             on_detach=lambda: self._tell_all({"event": "detached"}),
         )
-        for sock, client in self._clients:
-            early = client["early"].encode("latin-1")
-            streams.attach(sock, decode_attach(client["options"]), owner=True, early=early)
-        return started, streams
 
-    def _give_up(self, error: LaunchError) -> None:
-        for sock, _ in self._clients:
-            sock.close()
-        self._cgroup.remove()
-        self._tell(self._control[0], {"event": "failed", "message": str(error), "code": error.code})
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "pid": self._started.pid,
-            "started_at": self._started_at,
-            "protocol": PROTOCOL,
-            "cgroup": self._keeping.cgroup,
-            "state": self._keeping.state,
-        }
+    def _open_log(self) -> LogWriter:
+        assert self._keeping.log is not None
+        return LogWriter(self._keeping.log)
 
     # -- exit -----------------------------------------------------------------------------------------
 
@@ -161,8 +147,6 @@ class Keeper:
         self._exit = Exit(code=exit_code(result), oom_killed=oom_killed, finished_at=time.time())
         self._end_rest()
         self._streams.end()
-        if self._log is not None:
-            self._log.close()
         write_exit(self._keeping.state, self._exit)
         self._tell_all({"event": "exit", "exit": encode(self._exit).decode()})
         self._release()
@@ -189,53 +173,50 @@ class Keeper:
         Clients may still be reading the last output.
         """
         os.close(self._started.mounts)
-        self._loop.forget(self._listener.fileno())
-        self._listener.close()
-        with suppress(OSError):
-            os.unlink(f"{self._keeping.bundle}/{SOCKET}")
-            os.rmdir(self._keeping.bundle)
+        self._loop.forget(self._listener)
+        os.close(self._listener)
+        keeper_socket.remove(self._keeping.bundle)
         with suppress(OSError, Failure):
             self._cgroup.remove()
         self._tell_all({"event": "released"})
-
-    def _reap(self, signals: int) -> None:
-        """Reap what was orphaned into this process; its own children are waited for by descriptor."""
-        with suppress(BlockingIOError):
-            os.read(signals, 4096)
-        own = {self._started.pid, *(running.pid for running in self._execs.values())}
-        while True:
-            try:
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if found is None or found.si_pid in own:
-                return
-            os.waitpid(found.si_pid, os.WNOHANG)
 
     # -- control --------------------------------------------------------------------------------------
 
     def _accept(self, _events: int) -> None:
         with suppress(OSError):
-            control, _ = self._listener.accept()
-            self._control.append(control)
+            listener = socket.socket(fileno=self._listener)
+            try:
+                accepted, _ = listener.accept()
+            finally:
+                listener.detach()
+            control = accepted.detach()
+            self._controls[control] = None
             self._watch_control(control)
-            self._tell(control, {"event": "started", **self._state()})
+            self._tell(control, started_event(self._keeping, self._started))
 
-    def _watch_control(self, control: socket.socket) -> None:
-        control.setblocking(False)
-        self._loop.watch(control.fileno(), READ, lambda _events: self._serve(control))
+    def _watch_control(self, control: int) -> None:
+        os.set_blocking(control, False)
+        self._loop.watch(control, READ, lambda _events: self._serve(control))
 
-    def _serve(self, control: socket.socket) -> None:
+    def _socket(self, control: int) -> socket.socket:
+        """The socket object of a control connection, made when it is first needed."""
+        known = self._controls[control]
+        if known is None:
+            known = self._controls[control] = socket.socket(fileno=control)
+        return known
+
+    def _serve(self, control: int) -> None:
+        sock = self._socket(control)
         try:
-            message = channel.receive(control)
+            message = channel.receive(sock)
         except BlockingIOError:
             return
         except OSError:
             message = None
         if message is None:
-            self._loop.forget(control.fileno())
-            self._control.remove(control)
-            control.close()
+            self._loop.forget(control)
+            del self._controls[control]
+            sock.close()
             return
         request, fds = message
         try:
@@ -301,10 +282,10 @@ class Keeper:
         self._stop_if_done()
 
     def _tell_all(self, document: dict[str, Any]) -> None:
-        for control in tuple(self._control):
+        for control in tuple(self._controls):
             self._tell(control, document)
 
-    def _tell(self, control: socket.socket, document: dict[str, Any]) -> None:
+    def _tell(self, control: int, document: dict[str, Any]) -> None:
         # A daemon that went away finds everything again by itself.
         with suppress(OSError):
-            channel.send(control, document)
+            channel.send(self._socket(control), document)

@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import termios
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -49,7 +50,9 @@ class LaunchError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A running first process. The descriptors are the caller's: ``console`` is the terminal's master, or -1.
+    """A first process that runs since ``at`` (seconds since the epoch). The descriptors are the caller's.
+
+    ``console`` is the terminal's master, or -1.
 
     ``mounts`` keeps the mount namespace: it is torn down when the last process and the last descriptor are
     gone, which takes milliseconds that need not delay the report of the exit.
@@ -57,8 +60,9 @@ class Started:
 
     pid: int
     pidfd: int
-    console: int
     mounts: int
+    console: int
+    at: float
 
 
 def start(
@@ -69,11 +73,12 @@ def start(
     seccomp: bytes | None,
     *,
     sibling: bool = False,
+    on_clone: Callable[[int], None] = lambda _pid: None,
 ) -> Started:
     """Start ``launch`` in ``cgroup``, with descriptors for standard input, output and error.
 
     ``stdio`` is empty when the specification asks for a terminal. The process becomes the caller's child, or
-    its ``sibling``. Raises LaunchError.
+    its ``sibling``. ``on_clone`` is told its pid while it still waits to be set up. Raises LaunchError.
     """
     plan = compile_plan(launch, hierarchies)
     program = Program(
@@ -99,6 +104,7 @@ def start(
         theirs.close()
         for fd in (*namespaces.values(), *(() if cgroup_fd is None else (cgroup_fd,))):
             os.close(fd)
+    on_clone(pid)
     return _see_through(ours, launch, plan, stdio, pid, pidfd)
 
 
@@ -116,7 +122,7 @@ def _see_through(
                 if "failed" in document:
                     raise LaunchError(document["failed"], document["code"])
                 (console,) = fds
-        return Started(pid=pid, pidfd=pidfd, console=console, mounts=mounts)
+        return Started(pid=pid, pidfd=pidfd, console=console, mounts=mounts, at=time.time())
     except BaseException as error:
         _put_down(pidfd)
         for fd in (pidfd, console, mounts):

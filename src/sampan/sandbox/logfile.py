@@ -19,6 +19,15 @@ _PART = 16 << 10
 _NAMES = {1: "stdout", 2: "stderr"}
 
 
+def create(log: LogFile) -> None:
+    """Make an empty log where there is none: a container that says nothing has one too."""
+    os.close(_open(log.path))
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+
 class LogWriter:
     """Appends a container's output to its log."""
 
@@ -30,7 +39,7 @@ class LogWriter:
         self._open()
 
     def _open(self) -> None:
-        self._fd = os.open(self._log.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._fd = _open(self._log.path)
         self._size = os.fstat(self._fd).st_size
 
     @property

@@ -36,11 +36,11 @@ class Loop:
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
     def stop(self) -> None:
         self._running = False
-
-    def close(self) -> None:
-        self._epoll.close()
 
     def run(self) -> None:
         while self._running:

@@ -7,6 +7,7 @@ carries ``PROTOCOL`` so that a keeper left by another version is recognised befo
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -101,9 +102,11 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
-    """What a keeper must know of its container for life; the rest of a launch is read once, by its launcher.
+    """What a keeper must know of its container for life; the rest is read once, by its launcher.
 
-    ``namespaces`` are the types of the container's own namespaces; see ``Launch`` for the others.
+    ``namespaces`` are the types of the container's own namespaces, ``clients`` those who are attached from
+    the start (options and input sent ahead, latin-1); see ``Launch`` for the others. On the wire it is
+    preceded by one byte of flags, all that a keeper looks at before something happens.
     """
 
     id: str
@@ -117,9 +120,10 @@ class Keeping:
     log: LogFile | None
     seccomp_filter: str | None
     group_add: tuple[str, ...]
+    clients: tuple[tuple[AttachOptions, str], ...]
 
     @classmethod
-    def of(cls, launch: Launch) -> Keeping:
+    def of(cls, launch: Launch, clients: Iterable[tuple[AttachOptions, bytes]]) -> Keeping:
         linux = launch.spec["linux"]
         return cls(
             id=launch.id,
@@ -133,7 +137,23 @@ class Keeping:
             log=launch.log,
             seccomp_filter=launch.seccomp_filter,
             group_add=launch.group_add,
+            clients=tuple((options, early.decode("latin-1")) for options, early in clients),
         )
+
+    @property
+    def flags(self) -> int:
+        return (
+            (TERMINAL if self.terminal else 0)
+            | (STDIN if self.open_stdin else 0)
+            | (LOGGED if self.log else 0)
+            | (CLIENTS if self.clients else 0)
+        )
+
+    def encode(self) -> bytes:
+        return bytes((self.flags,)) + encode(self)
+
+
+TERMINAL, STDIN, LOGGED, CLIENTS = 1, 2, 4, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +190,8 @@ def decode_launch(data: bytes) -> Launch:
     return Launch(**document)
 
 
-def decode_keeping(document: dict[str, Any]) -> Keeping:
+def decode_keeping(data: bytes) -> Keeping:
+    document = json.loads(data[1:])
     log = document["log"]
     return Keeping(
         **{
@@ -178,6 +199,7 @@ def decode_keeping(document: dict[str, Any]) -> Keeping:
             "namespaces": tuple(document["namespaces"]),
             "group_add": tuple(document["group_add"]),
             "log": LogFile(**log) if log else None,
+            "clients": tuple((AttachOptions(**options), early) for options, early in document["clients"]),
         }
     )
 

@@ -30,7 +30,8 @@ STDOUT, STDERR = 1, 2
 class Streams:
     """``outputs`` maps stream number to descriptor (owned from now on); ``stdin`` is the writing end, or -1.
 
-    ``on_quiet`` is called when the process has ended and the last client has all of its output.
+    ``open_log`` is called when there is something to log. ``on_quiet`` is called when the process has ended
+    and the last client has all of its output.
     """
 
     def __init__(
@@ -41,13 +42,14 @@ class Streams:
         stdin: int = -1,
         stdin_once: bool = False,
         terminal: bool = False,
-        log: LogWriter | None = None,
+        open_log: Callable[[], LogWriter] | None = None,
         on_quiet: Callable[[], None],
         on_detach: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._outputs = dict(outputs)
-        self._log = log
+        self._open_log = open_log
+        self._log: LogWriter | None = None
         self._clients: list[Client] = []
         self._stdin = StdinPipe(loop, stdin, self._stdin_drained)
         self._stdin_once = stdin_once
@@ -67,8 +69,8 @@ class Streams:
         """Join a client; its socket is owned from now on. ``early`` is input that it sent already."""
         client = Client(self._loop, sock, options, owner=owner, terminal=self._terminal, streams=self)
         self._clients.append(client)
-        if options.logs and self._log is not None:
-            client.replay(self._log)
+        if options.logs and (log := self._logged()) is not None:
+            client.replay(log)
         client.begin(early)
         if self._ended or not options.stream:
             client.finish()
@@ -126,11 +128,16 @@ class Streams:
         if not data:
             self._close_output(stream)
             return False
-        if self._log is not None:
-            self._log.write(stream, data)
+        if (log := self._logged()) is not None:
+            log.write(stream, data)
         for client in tuple(self._clients):
             client.output(stream, data)
         return True
+
+    def _logged(self) -> LogWriter | None:
+        if self._log is None and self._open_log is not None:
+            self._log = self._open_log()
+        return self._log
 
     def _close_output(self, stream: int) -> None:
         fd = self._outputs.pop(stream, -1)
@@ -156,6 +163,9 @@ class Streams:
             while self._read(stream, fd):
                 pass
             self._close_output(stream)
+        if self._log is not None:
+            self._log.close()
+            self._log = self._open_log = None
         self._stdin.close()
         if not self._clients:
             self._on_quiet()

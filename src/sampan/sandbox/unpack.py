@@ -263,6 +263,7 @@ class _Extractor:
     def symlink(self, parent: int, base: bytes, member: tar.Member) -> None:
         """A symbolic link. Its target is data: it is resolved in a container, under the container's root."""
         os.symlink(member.link, base, dir_fd=parent)
+        self.result.size += len(member.link)  # what a link's own file holds; Docker counts it, too
         self.dress(parent, base, member)
 
     def node(self, parent: int, base: bytes, member: tar.Member) -> None:

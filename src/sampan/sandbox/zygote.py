@@ -1,8 +1,8 @@
 """The zygote: one small process without threads, from which every keeper is forked.
 
-It is started before anything heavy is loaded and has imported everything that a keeper will need. It reads no
-launch document itself: a request is a header and descriptors, and the forked keeper does the rest, so that a
-bad document ends one keeper and nothing else.
+It is started before anything heavy is loaded and has imported everything that a keeper will need. It looks
+at no request itself: the forked keeper does, so that a bad one ends one keeper and nothing else, and because
+every page that the zygote writes to is one less that the keepers share.
 
 Laws:
 - It outlives the daemon and serves the next one of its own version on ``zygote.sock``.
@@ -17,8 +17,10 @@ import gc
 import os
 import signal
 import socket
+import traceback
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from sampan import __version__
 from sampan.linux import process as p
@@ -37,7 +39,7 @@ class Zygote:
         self._path = path
         self._loop = Loop()
         self._daemons: list[socket.socket] = []
-        self._keepers: dict[int, str] = {}
+        self._keepers: dict[int, bytes] = {}
         self._signals = -1
         self._hierarchy = cgroups.detect()
 
@@ -64,7 +66,7 @@ class Zygote:
 
     def _serve(self, daemon: socket.socket) -> None:
         try:
-            message = channel.receive(daemon)
+            message = channel.receive_bytes(daemon)
         except OSError:
             message = None
         if message is None:
@@ -73,45 +75,26 @@ class Zygote:
             daemon.close()
             self._stop_if_done()
             return
-        request, fds = message
+        keeping, fds = message
         try:
-            self._fork(request, fds)
+            self._fork(keeping, fds)
+        except OSError as error:
+            _refuse(fds[1], f"{error.filename or 'fork'}: {error.strerror}")
         finally:
             for fd in fds:
                 os.close(fd)
 
-    def _fork(self, request: dict[str, Any], fds: list[int]) -> None:
+    def _fork(self, keeping: bytes, fds: list[int]) -> None:
+        inherited = (
+            self._loop.fileno(),
+            self._listener.fileno(),
+            self._signals,
+            *(daemon.fileno() for daemon in self._daemons),
+        )
         pid = os.fork()
-        if pid:
-            self._keepers[pid] = request["keeping"]["cgroup"]
-            return
-        self._become_keeper(request, fds)
-
-    def _become_keeper(self, request: dict[str, Any], fds: list[int]) -> NoReturn:
-        try:
-            self._loop.close()
-            self._listener.close()
-            os.close(self._signals)
-            for daemon in self._daemons:
-                daemon.close()
-            os.setsid()
-            p.set_child_subreaper()
-            p.set_name("sampan-keeper")
-            document, control, *clients = fds
-            keeping = decode_keeping(request["keeping"])
-            pairs = [
-                (socket.socket(fileno=fd), options)
-                for fd, options in zip(clients, request["clients"], strict=True)
-            ]
-            keeper.Keeper(keeping, document, self._hierarchy, socket.socket(fileno=control), pairs).run()
-            os._exit(0)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-        raise AssertionError("unreachable")
+        if pid == 0:
+            _become_keeper(keeper.Keeper(keeping, self._hierarchy, fds), inherited)
+        self._keepers[pid] = keeping
 
     def _reap(self, _events: int) -> None:
         with suppress(BlockingIOError):
@@ -123,11 +106,29 @@ class Zygote:
 
     def _buried(self, pid: int, status: int) -> None:
         """A child ended. A keeper that did not end by itself leaves a container that nobody watches."""
-        cgroup = self._keepers.pop(pid, "")
-        if cgroup and status != 0:
+        keeping = self._keepers.pop(pid, b"")
+        if keeping and status != 0:
             with suppress(OSError):
-                self._hierarchy.group(cgroup).kill()
+                self._hierarchy.group(decode_keeping(keeping).cgroup).kill()
 
     def _stop_if_done(self) -> None:
         if not self._daemons and not self._keepers:
             self._loop.stop()
+
+
+def _refuse(control: int, message: str) -> None:
+    with suppress(OSError), socket.socket(fileno=os.dup(control)) as sock:
+        channel.send(sock, {"event": "failed", "message": message, "code": 128})
+
+
+def _become_keeper(made: keeper.Keeper, inherited: Iterable[int]) -> NoReturn:
+    try:
+        for fd in inherited:
+            os.close(fd)
+        made.run()
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+    raise AssertionError("unreachable")
