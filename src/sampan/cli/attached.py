@@ -63,6 +63,7 @@ class Attachment:
         keys: str,
         proxy: bool,
         condition: str,
+        detached: str = "",
     ) -> None:
         self._client = context.client
         self._another: Callable[[], Client] = context.another
@@ -74,7 +75,7 @@ class Attachment:
         self._proxy = proxy and not tty
         self._condition = condition
         self._side: Client | None = None
-        self._pending = 0  # a signal that ended us, to be told by the exit code
+        self._detached = detached
 
     def run(self, *, start: bool = True) -> int:
         """Attach, start (unless it runs already), carry the streams, and return the exit code."""
@@ -134,11 +135,10 @@ class Attachment:
             try:
                 session.run(signals)
             except Detached:
-                return self._detached()
+                if self._detached:
+                    raise Exit(1, self._detached) from None
+                return 0
         return self._ended(signals, wait)
-
-    def _detached(self) -> int:
-        return 0
 
     def _ended(self, signals: Signals, wait: Wait) -> int:
         """The exit code; signals are still passed on while it is awaited."""

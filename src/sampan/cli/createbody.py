@@ -31,8 +31,6 @@ _CONFIG = (
 _HOST = (
     ("blkio-weight", "BlkioWeight"),
     ("blkio-weight-device", "BlkioWeightDevice"),
-    ("cap-add", "CapAdd"),
-    ("cap-drop", "CapDrop"),
     ("cgroup-parent", "CgroupParent"),
     ("cgroupns", "CgroupnsMode"),
     ("cidfile", "ContainerIDFile"),
@@ -236,6 +234,15 @@ def _tmpfs(options: Options, body: Document) -> None:
     body["HostConfig"]["Tmpfs"] = {path: flags for path, _, flags in parts}
 
 
+def _capabilities(flag: str, key: str) -> Any:
+    def change(options: Options, body: Document) -> None:
+        names = {text.strip().upper() for text in options[flag]}
+        full = {name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}" for name in names}
+        body["HostConfig"][key] = sorted(full)
+
+    return change
+
+
 def _entrypoint(options: Options, body: Document) -> None:
     body["Entrypoint"] = [options["entrypoint"]]  # empty: the image's entry point is dropped
 
@@ -391,6 +398,8 @@ _CHANGES = (
     ("memory-swappiness", _swappiness),
     ("volume", _volumes),
     ("tmpfs", _tmpfs),
+    ("cap-add", _capabilities("cap-add", "CapAdd")),
+    ("cap-drop", _capabilities("cap-drop", "CapDrop")),
     ("entrypoint", _entrypoint),
     ("publish", _ports),
     ("expose", _ports),
@@ -443,7 +452,7 @@ def _networks(options: Options, body: Document) -> None:
     for network in networks:
         name = network["name"]
         if name in settings:
-            raise ValueError(f"network {name} is specified multiple times")
+            raise ValueError(f'network "{name}" is specified multiple times')
         if name != "host" and not name.startswith("container:"):
             settings[name] = endpoint(network)
 

@@ -41,7 +41,7 @@ def mapped(text: str) -> dict[str, Any]:
         permissions = parts[2]
         if not _is_mode(permissions):
             raise ValueError(f"bad mode specified: {permissions}")
-    for path in (source, target):
+    for path in (target, source):
         if not path.startswith("/"):
             raise ValueError(f"{path} is not an absolute path")
     return {"PathOnHost": source, "PathInContainer": target, "CgroupPermissions": permissions}

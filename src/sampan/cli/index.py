@@ -74,7 +74,7 @@ _NETWORK = {
     "rm": "networks",
 }
 
-_SYSTEM = {"df": "usage", "events": "events", "info": "info", "prune": "prune"}
+_SYSTEM = {"df": "diskusage", "events": "events", "info": "info", "prune": "prune"}
 
 _VOLUME = {
     "create": "volumes",

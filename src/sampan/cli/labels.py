@@ -54,20 +54,30 @@ def lines_of(path: str, what: str) -> list[str]:
 
 
 def environment(files: list[str], given: list[str]) -> list[str]:
-    """The environment to send: files first, then flags; names without a value are looked up here."""
-    found: list[str] = []
-    for text in [line for path in files for line in lines_of(path, "env")] + given:
-        if "=" in text:
-            found.append(text)
-        elif text in os.environ:
-            found.append(f"{text}={os.environ[text]}")
-    return found
+    """The environment to send: files first, then flags; names without a value are looked up here.
+
+    A name that has no value anywhere is left out if it comes from a file; from a flag it is sent as it is,
+    which unsets the image's.
+    """
+    found = [_valued(line) for path in files for line in lines_of(path, "env")]
+    named: dict[str, str] = {}  # of two flags with one name the later wins, in the place of the first
+    for text in given:
+        named[text.partition("=")[0]] = _valued(text) or text
+    return [text for text in found if text] + list(named.values())
+
+
+def _valued(text: str) -> str:
+    """``text`` with a value, from this process's environment if need be; empty if that has none."""
+    if "=" in text:
+        return text
+    return f"{text}={os.environ[text]}" if text in os.environ else ""
 
 
 def labels(files: list[str], given: list[str]) -> dict[str, str]:
     """The labels of files and flags; a later one wins."""
     found: dict[str, str] = {}
-    for text in [line for path in files for line in lines_of(path, "label")] + given:
+    from_files = [line for path in files for line in lines_of(path, "label") if "=" in line]
+    for text in from_files + given:
         key, _, value = text.partition("=")
         found[key] = value
     return found

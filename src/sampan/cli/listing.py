@@ -31,6 +31,13 @@ class Fields:
             return getattr(self, name)
         raise LookupError(name)
 
+    def as_json(self) -> str:
+        """All columns, keys sorted, with Go's escapes of what HTML would mistake."""
+        from sampan.client import document
+
+        text = document.encode({name: self.field(name) for name in sorted(self.columns)})
+        return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
 
 def render(rows: Sequence[Any], row_type: Any, template: str, *, header: bool | None = None) -> None:
     """Print ``rows`` by ``template``: "table …", "json", or a template of its own.
@@ -38,11 +45,8 @@ def render(rows: Sequence[Any], row_type: Any, template: str, *, header: bool | 
     An escaped ``\\t`` or ``\\n`` in the template is the character, as Docker has it.
     """
     if template == "json":
-        from sampan.client import document
-
-        names = sorted(row_type.columns)
         for row in rows:
-            write(1, document.encode({name: row.field(name) for name in names}) + "\n")
+            write(1, row.as_json() + "\n")
         return
     table = template.startswith("table")
     if table:
@@ -79,10 +83,6 @@ def _simple(source: str) -> list[str] | None:
     return names
 
 
-class _Headings(dict[str, str]):
-    pass
-
-
 def _by_template(rows: Sequence[Any], row_type: Any, source: str, *, table: bool, aligned: bool) -> None:
     from sampan.cli.template import TemplateError, execute, parse
     from sampan.cli.template.evaluate import Row
@@ -92,6 +92,9 @@ def _by_template(rows: Sequence[Any], row_type: Any, source: str, *, table: bool
 
         def __init__(self, row: Any) -> None:
             self.row = row
+
+        def as_json(self) -> str:
+            return str(self.row.as_json())
 
         def field(self, name: str) -> Any:
             return self.row.field(name)

@@ -129,6 +129,8 @@ def _dispatch(hosts: list[str], words: list[str]) -> int:
         _unknown(path)
         return 1
     command = load(module, spelled)
+    if name == "daemon":  # its flags are the engine's own
+        return command.action(Context(hosts, command, spelled), parse((), [])[0], rest)
     return _act(Context(hosts, command, spelled), rest)
 
 

@@ -44,21 +44,13 @@ def volumes(given: list[tuple[str, str]]) -> tuple[list[str], dict[str, dict[str
 
 def _has_source(text: str) -> bool:
     """Check the sections of ``text``; whether its first one is a source."""
-    drive = len(text) > 1 and text[1] == ":" and text[0].isalpha() and text[2:3] in ("\\", "/")
+    drive = text[1:2] == ":" and text[0].isalpha()  # one letter is a Windows drive, here as in Docker
     sections = text[2:].split(":") if drive else text.split(":")
     if any(not section for section in sections):
         raise ValueError(f"invalid spec: {text}: empty section between colons")
     if len(sections) > 3:
         raise ValueError(f"invalid spec: {text}: too many colons")
-    # "name:relative" is a path and its mode to Docker unless the second section is absolute
-    return len(sections) > 2 or sections[1][:1] in ("/", "\\") or not _is_mode(sections[1])
-
-
-_MODES = frozenset("ro rw z Z nocopy shared slave private rshared rslave rprivate".split())
-
-
-def _is_mode(section: str) -> bool:
-    return section[:1] not in ("/", "\\") and ("/" not in section)
+    return len(sections) > 1
 
 
 class _Mount:

@@ -44,11 +44,7 @@ def _long_form(text: str) -> str:
         key, sign, value = field.partition("=")
         if not sign or not value:
             raise ValueError(f"invalid field: {field}")
-        if key not in fields:
-            raise ValueError(f"invalid field key: {key}")
         fields[key] = value.lower()
-    if not fields["target"]:
-        raise ValueError('missing mandatory field "target"')
     prefix = f"{fields['published']}:" if fields["published"] else ""
     return f"{prefix}{fields['target']}/{fields['protocol']}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli.command import Command, Options
-from sampan.cli.context import Context, out
+from sampan.cli.context import Context, err, out
 from sampan.cli.listing import Fields, render
 from sampan.client import document
 
@@ -28,6 +28,7 @@ class Container(Fields):
         "Mounts": "MOUNTS",
         "Names": "NAMES",
         "Networks": "NETWORKS",
+        "Platform": "PLATFORM",
         "Ports": "PORTS",
         "RunningFor": "CREATED",
         "Size": "SIZE",
@@ -113,6 +114,9 @@ class Container(Fields):
         mounts = self._summary.get("Mounts") or ()
         return str(sum(mount.get("Driver") == "local" for mount in mounts))
 
+    def Platform(self) -> Any:  # noqa: N802
+        return (self._summary.get("ImageManifestDescriptor") or {}).get("platform")
+
     def Networks(self) -> str:  # noqa: N802
         settings = self._summary.get("NetworkSettings") or {}
         return ",".join(settings.get("Networks") or {})
@@ -154,7 +158,9 @@ def _ps(context: Context, options: Options, _arguments: list[str]) -> int:
         query["filters"] = encoded(chosen)
     summaries = context.client.call("GET", "/containers/json", query) or []
     rows = [Container(summary, truncate=not options["no-trunc"]) for summary in summaries]
-    if options["quiet"] and not template:
+    if options["quiet"]:
+        if template and template != "table":
+            err("WARNING: Ignoring custom format, because both --format and --quiet are set.")
         for row in rows:
             out(row.ID())
         return 0

@@ -17,6 +17,8 @@ from sampan.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from sampan.client.api import Client
 
 NOT_STARTED = 125  # what Docker exits with when the container was never started
@@ -29,15 +31,22 @@ def _explained(spelled: str, error: Failure, code: int = NOT_STARTED) -> Exit:
 def create(context: Context, options: Options, arguments: list[str]) -> int:
     """Create a container and print its ID."""
     try:
-        _check_pull(options)
-        made = _create(context, options, arguments, attached(options))
-    except ApiError as error:
-        err(str(error))
-        return 1
+        body = _prepare(context, options, arguments, attached(options))
     except Failure as error:
         raise _explained(context.spelled, error) from error
-    out(made)
+    out(_create(context, options, arguments[0], body))
     return 0
+
+
+def _prepare(
+    context: Context, options: Options, arguments: list[str], streams: tuple[bool, bool, bool]
+) -> dict[str, Any]:
+    """The request's body, from flags that are right in themselves. Raises Failure."""
+    _check_pull(options)
+    if not options["disable-content-trust"]:
+        raise Failure("content trust is not offered; images are verified by digest")
+    socket = context.client.address.path
+    return build(options, arguments[0], arguments[1:], streams, socket=socket)
 
 
 def _check_pull(options: Options) -> None:
@@ -47,20 +56,8 @@ def _check_pull(options: Options) -> None:
         )
 
 
-def _create(
-    context: Context,
-    options: Options,
-    arguments: list[str],
-    streams: tuple[bool, bool, bool],
-    console: tuple[int, int] | None = None,
-) -> str:
+def _create(context: Context, options: Options, image: str, body: dict[str, Any]) -> str:
     """Create the container, pulling its image if need be; returns the id."""
-    image, command = arguments[0], arguments[1:]
-    if not options["disable-content-trust"]:
-        raise Failure("content trust is not offered; images are verified by digest")
-    body = build(options, image, command, streams, socket=context.client.address.path)
-    if console is not None:
-        body["HostConfig"]["ConsoleSize"] = list(console)
     cidfile_free(options["cidfile"])
     _check_reference(image)
     query: dict[str, str] = {}
@@ -132,8 +129,10 @@ def run(context: Context, options: Options, arguments: list[str]) -> int:
     if streams[0] and options["tty"] and not os.isatty(0):
         raise Exit(1, "the input device is not a TTY")
     try:
-        _check_pull(options)
-        identity = _create(context, options, arguments, streams, _console() if options["tty"] else None)
+        body = _prepare(context, options, arguments, streams)
+        if options["tty"]:
+            body["HostConfig"]["ConsoleSize"] = _console()
+        identity = _create(context, options, arguments[0], body)
     except Failure as error:
         raise _explained(context.spelled, error) from error
     try:
@@ -143,10 +142,10 @@ def run(context: Context, options: Options, arguments: list[str]) -> int:
             out(identity)
 
 
-def _console() -> tuple[int, int]:
+def _console() -> list[int]:
     from sampan.cli.terminal import size
 
-    return size(1)
+    return list(size(1))
 
 
 def _start(context: Context, options: Options, identity: str, streams: tuple[bool, bool, bool]) -> int:

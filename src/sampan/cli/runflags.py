@@ -116,9 +116,6 @@ SHARED: tuple[Flag, ...] = (
     ("w", "workdir", "string", "Working directory in the container"),
 )
 
-HIDDEN = ("net", "net-alias")
-"""Older spellings: they work and are not shown."""
-
 RUN: tuple[Flag, ...] = (
     *SHARED,
     ("d", "detach", "bool", "Run the container in the background and print its ID"),

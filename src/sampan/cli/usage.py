@@ -73,6 +73,8 @@ def flag_lines(flags: tuple[Flag, ...], columns: int) -> str:
     rows = []
     for flag in sorted(flags, key=lambda flag: flag[1]):
         short, long, kind, text = flag[:4]
+        if not text:
+            continue  # an older spelling, which works and is not shown
         shown = KINDS[kind].shown
         left = f"  -{short}, --{long}" if short else f"      --{long}"
         rows.append((f"{left} {shown}" if shown else left, text + _default(flag)))
@@ -153,9 +155,8 @@ def _summaries(index: dict[str, str], *, prefix: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in sorted(index):
         command = load(index[name], prefix + name)
-        if prefix and command.words.split()[-1] != name and f"{prefix}{name}" != command.words:
-            canonical = [alias for alias in command.aliases if alias.startswith(prefix)]
-            if canonical and canonical[0] != prefix + name:
-                continue  # a second spelling of a listed command
+        canonical = [alias for alias in command.aliases if prefix and alias.startswith(prefix)]
+        if canonical and canonical[0] != prefix + name:
+            continue  # a second spelling of a listed command
         found[name] = command.summary
     return found

@@ -87,12 +87,14 @@ def size(text: str) -> int:
             raise ValueError(f"invalid suffix: '{unit}'" if end >= 0 else f"invalid size: '{text}'")
     else:
         stem = "b"
+    if end < 0:
+        raise ValueError(f"invalid size: '{text}'")
     try:
-        if "_" in number or not number or number[0] in "+":
+        if number != number.strip():
             raise ValueError(number)
         value = float(number)
     except ValueError:
-        raise ValueError(f"invalid size: '{text}'") from None
+        raise ValueError(f"strconv.ParseFloat: parsing {quoted(number)}: invalid syntax") from None
     if value < 0:
         raise ValueError(f"invalid size: '{text}'")
     return int(value * 1024 ** _UNITS[stem])
@@ -108,6 +110,8 @@ def cpus(text: str) -> int:
     from fractions import Fraction
 
     try:
+        if text != text.strip():
+            raise ValueError(text)
         value = Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"failed to parse {text} as a rational number") from None
@@ -143,7 +147,7 @@ def duration(text: str) -> int:
         number, rest = rest[:digits], rest[digits:]
         if not number or number.count(".") > 1 or number == ".":
             raise bad
-        letters = len(rest) - len(rest.lstrip("nsuµμmh"))
+        letters = next((at for at, one in enumerate(rest) if one in "0123456789."), len(rest))
         unit, rest = rest[:letters], rest[letters:]
         if not unit:
             raise ValueError(f"time: missing unit in duration {quoted(text)}")

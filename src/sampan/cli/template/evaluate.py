@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sampan.cli.template.functions import FUNCTIONS
 from sampan.cli.template.lexer import TemplateError
-from sampan.cli.template.values import NO_VALUE, shown, truth
+from sampan.cli.template.values import NO_VALUE, Struct, shown, truth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -197,6 +197,8 @@ class _Run:
         other = self._aliases.get(name)
         if other in value:
             return value[other]
+        if not isinstance(value, Struct):
+            return NO_VALUE
         raise self.fail(_position(node), _context(node), f'map has no entry for key "{name}"')
 
     def _method(self, method: Any, name: str, node: Node, arguments: list[Any]) -> Any:

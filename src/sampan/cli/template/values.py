@@ -19,6 +19,12 @@ class Missing:
 NO_VALUE = Missing()
 
 
+class Struct(dict[str, "Any"]):
+    """A document that is a struct in Docker's client: its fields are fixed and it prints without names."""
+
+    __slots__ = ()
+
+
 def truth(value: Any) -> bool:
     """Whether Go's ``if`` takes ``value``: non-zero, non-empty, present."""
     if value is None or isinstance(value, Missing):
@@ -44,6 +50,8 @@ def shown(value: Any) -> str:
         return _float(value)
     if isinstance(value, list):
         return "[" + " ".join(shown(item) for item in value) + "]"
+    if isinstance(value, Struct):
+        return "{" + " ".join(shown(item) for item in value.values()) + "}"
     if isinstance(value, dict):
         return "map[" + " ".join(f"{key}:{shown(value[key])}" for key in sorted(value)) + "]"
     return str(value)
@@ -102,6 +110,8 @@ def _basic(value: Any) -> str:
 
 def to_json(value: Any) -> str:
     """``value`` as Go's encoder writes it without HTML escapes; keys in the order they came."""
+    if hasattr(value, "as_json"):
+        return str(value.as_json())
     return document.encode(None if isinstance(value, Missing) else value)
 
 

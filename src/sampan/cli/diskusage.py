@@ -1,0 +1,129 @@
+"""``system df``: what the engine's objects take on disk."""
+
+from __future__ import annotations
+
+from sampan.cli.command import Command, Options
+from sampan.cli.context import Context, out
+from sampan.cli.human import size
+from sampan.cli.images import rows_of
+from sampan.cli.listing import Fields, render
+from sampan.cli.ps import FORMAT_HELP, Container
+from sampan.cli.volumes import Volume
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Kind(Fields):
+    """A row of ``system df``: one kind of object."""
+
+    kind = "*formatter.diskUsageContext"
+    columns = {
+        "Active": "ACTIVE",
+        "Reclaimable": "RECLAIMABLE",
+        "Size": "SIZE",
+        "TotalCount": "TOTAL",
+        "Type": "TYPE",
+    }
+    __slots__ = ("_active", "_count", "_free", "_name", "_size")
+
+    def __init__(self, name: str, count: int, active: int, total: int, free: int) -> None:
+        self._name, self._count, self._active, self._size, self._free = name, count, active, total, free
+
+    def Type(self) -> str:  # noqa: N802 - the field's name in templates
+        return self._name
+
+    def TotalCount(self) -> str:  # noqa: N802
+        return str(self._count)
+
+    def Active(self) -> str:  # noqa: N802
+        return str(self._active)
+
+    def Size(self) -> str:  # noqa: N802
+        return size(self._size)
+
+    def Reclaimable(self) -> str:  # noqa: N802
+        share = f" ({self._free * 100 // self._size}%)" if self._size > 0 else ""
+        return size(self._free) + share
+
+
+def kinds(found: dict[str, Any]) -> list[Kind]:
+    """The four rows for the API's DiskUsage."""
+    images = found.get("Images") or []
+    layers = found.get("LayersSize") or 0
+    used = sum(
+        image["Size"] - max(image.get("SharedSize", 0), 0) for image in images if image.get("Containers", 0) > 0
+    )
+    rows = [
+        Kind("Images", len(images), sum(image.get("Containers", 0) > 0 for image in images), layers, layers - used)
+    ]
+    containers = found.get("Containers") or []
+    active = [one for one in containers if one.get("State") in ("running", "paused", "restarting")]
+    total = sum(one.get("SizeRw") or 0 for one in containers)
+    held = sum(one.get("SizeRw") or 0 for one in active)
+    rows.append(Kind("Containers", len(containers), len(active), total, total - held))
+    volumes = [volume.get("UsageData") or {} for volume in found.get("Volumes") or ()]
+    total = sum(max(volume.get("Size", 0), 0) for volume in volumes)
+    free = sum(max(volume.get("Size", 0), 0) for volume in volumes if volume.get("RefCount", 0) == 0)
+    rows.append(
+        Kind("Local Volumes", len(volumes), sum(volume.get("RefCount", 0) > 0 for volume in volumes), total, free)
+    )
+    cache = found.get("BuildCache") or []
+    total = sum(item.get("Size", 0) for item in cache if not item.get("Shared"))
+    busy = sum(bool(item.get("InUse")) for item in cache)
+    free = sum(item.get("Size", 0) for item in cache if not item.get("InUse") and not item.get("Shared"))
+    rows.append(Kind("Build Cache", len(cache), busy, total, free))
+    return rows
+
+
+_IMAGES = (
+    "table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t"
+    "{{.UniqueSize}}\t{{.Containers}}"
+)
+_CONTAINERS = (
+    "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}"
+)
+
+
+def _verbose(found: dict[str, Any]) -> None:
+    from sampan.cli.images import Image
+
+    out("Images space usage:\n")
+    render(rows_of(found.get("Images") or [], truncate=True, digests=False), Image, _IMAGES)
+    out("\nContainers space usage:\n")
+    containers = [{**one, "SizeRootFs": 0} for one in found.get("Containers") or ()]
+    render([Container(one, truncate=True) for one in containers], Container, _CONTAINERS)
+    out("\nLocal Volumes space usage:\n")
+    volumes = [Volume(volume) for volume in found.get("Volumes") or ()]
+    render(volumes, Volume, "table {{.Name}}\t{{.Links}}\t{{.Size}}")
+    cache = found.get("BuildCache") or []
+    total = sum(item.get("Size", 0) for item in cache if not item.get("Shared"))
+    out(f"\nBuild cache usage: {size(total)}\n")
+    out("CACHE ID   CACHE TYPE   SIZE      CREATED   LAST USED   USAGE     SHARED")
+
+
+def _df(context: Context, options: Options, _arguments: list[str]) -> int:
+    found = context.client.call("GET", "/system/df")
+    template = options["format"]
+    if options["verbose"] and not template:
+        _verbose(found)
+        return 0
+    default = "table {{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}"
+    render(kinds(found), Kind, default if template in ("", "table") else template)
+    return 0
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "system df",
+        "[OPTIONS]",
+        "Show disk usage",
+        _df,
+        flags=(
+            ("", "format", "string", FORMAT_HELP),
+            ("v", "verbose", "bool", "Show every object"),
+        ),
+        most=0,
+    ),
+)

@@ -1,0 +1,74 @@
+"""The daemon on demand: the first command that finds none starts it and waits until it answers.
+
+Two clients may start one at the same time: the engine lets one live per data root, and both clients wait for
+the socket, not for the process that they started.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from sampan.cli.context import err
+from sampan.client.connection import Address, Unreachable, connect
+
+PATIENCE = 30.0  # seconds for the engine to answer
+_STEP = 0.005
+
+
+def start(host: str) -> bool:
+    """Start the daemon and wait for ``host`` to answer. Whether it does."""
+    address = Address(host)
+    folder = os.path.dirname(address.path)
+    try:
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        log = os.open(
+            os.path.join(folder, "daemon.log"),
+            os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
+            0o640,
+        )
+    except OSError:
+        return False  # not ours to start: the caller says that nobody answers
+    try:
+        child = _spawn(log)
+    finally:
+        os.close(log)
+    if not _answers(address, child):
+        return False
+    if os.isatty(2):
+        err(f"Started the engine. To use the docker command with it: export DOCKER_HOST={host}")
+    return True
+
+
+def _spawn(log: int) -> int:
+    """The daemon, in a session of its own, with nothing of ours but its log."""
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    actions = [
+        (os.POSIX_SPAWN_DUP2, null, 0),
+        (os.POSIX_SPAWN_DUP2, log, 1),
+        (os.POSIX_SPAWN_DUP2, log, 2),
+    ]
+    arguments = [sys.executable, "-m", "sampan.daemon"]
+    try:
+        return os.posix_spawn(sys.executable, arguments, os.environ, file_actions=actions, setsid=True)
+    finally:
+        os.close(null)
+
+
+def _answers(address: Address, child: int) -> bool:
+    deadline = time.monotonic() + PATIENCE
+    alive = True
+    while time.monotonic() < deadline:
+        try:
+            connect(address).close()
+            return True
+        except Unreachable as error:
+            if not error.absent:
+                return False
+        if alive and os.waitpid(child, os.WNOHANG)[0]:
+            # another client's daemon may be on its way up: give it a moment, not the whole time
+            alive = False
+            deadline = min(deadline, time.monotonic() + 2)
+        time.sleep(_STEP)
+    return False

@@ -1,0 +1,171 @@
+"""``volume`` create, ls, rm."""
+
+from __future__ import annotations
+
+from sampan.cli.command import Command, Options
+from sampan.cli.context import Context, each, err, out
+from sampan.cli.listing import Fields, render
+from sampan.cli.ps import FORMAT_HELP, encoded, filters
+from sampan.client.api import segment
+from sampan.errors import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_UNKNOWN = "N/A"
+
+
+class Volume(Fields):
+    """A row of ``volume ls``."""
+
+    kind = "*formatter.volumeContext"
+    columns = {
+        "Availability": "AVAILABILITY",
+        "Driver": "DRIVER",
+        "Group": "GROUP",
+        "Labels": "LABELS",
+        "Links": "LINKS",
+        "Mountpoint": "MOUNTPOINT",
+        "Name": "VOLUME NAME",
+        "Scope": "SCOPE",
+        "Size": "SIZE",
+        "Status": "STATUS",
+    }
+    extra = ("Label",)
+    __slots__ = ("_volume",)
+
+    def __init__(self, volume: dict[str, Any]) -> None:
+        self._volume = volume
+
+    def Name(self) -> str:  # noqa: N802 - the field's name in templates
+        return str(self._volume["Name"])
+
+    def Driver(self) -> str:  # noqa: N802
+        return str(self._volume["Driver"])
+
+    def Scope(self) -> str:  # noqa: N802
+        return str(self._volume["Scope"])
+
+    def Mountpoint(self) -> str:  # noqa: N802
+        return str(self._volume["Mountpoint"])
+
+    def Labels(self) -> str:  # noqa: N802
+        labels = self._volume.get("Labels") or {}
+        return ",".join(f"{key}={labels[key]}" for key in sorted(labels))
+
+    def Label(self, name: str) -> str:  # noqa: N802
+        return (self._volume.get("Labels") or {}).get(name, "")
+
+    def Links(self) -> str:  # noqa: N802
+        usage = self._volume.get("UsageData")
+        return str(usage["RefCount"]) if usage else _UNKNOWN
+
+    def Size(self) -> str:  # noqa: N802
+        from sampan.cli.human import size
+
+        usage = self._volume.get("UsageData")
+        return size(usage["Size"]) if usage else _UNKNOWN
+
+    def Availability(self) -> str:  # noqa: N802
+        return _UNKNOWN
+
+    Group = Status = Availability
+
+
+def natural(text: str) -> list[tuple[int, str]]:
+    """A key that sorts runs of digits by their number."""
+    parts: list[tuple[int, str]] = []
+    run = ""
+    for character in text + "\0":
+        if run and character.isdigit() != run[-1].isdigit():
+            parts.append((int(run), "") if run[0].isdigit() else (-1, run))
+            run = ""
+        run += character
+    return parts
+
+
+def _ls(context: Context, options: Options, _arguments: list[str]) -> int:
+    chosen = filters(options)
+    query = {"filters": encoded(chosen)} if chosen else None
+    if options["cluster"]:
+        raise Failure("cluster volumes are not offered")
+    answer = context.client.call("GET", "/volumes", query)
+    volumes = sorted(answer.get("Volumes") or (), key=lambda volume: natural(volume["Name"]))
+    rows = [Volume(volume) for volume in volumes]
+    template = options["format"]
+    if options["quiet"]:
+        if template and template != "table":
+            err("WARNING: Ignoring custom format, because both --format and --quiet are set.")
+        for row in rows:
+            out(row.Name())
+        return 0
+    render(rows, Volume, "table {{.Driver}}\t{{.Name}}" if template in ("", "table") else template)
+    return 0
+
+
+def _create(context: Context, options: Options, arguments: list[str]) -> int:
+    name = options["name"]
+    if arguments:
+        if "name" in options.given:
+            raise Failure("conflicting options: either specify --name or provide positional arg, not both")
+        name = arguments[0]
+    from sampan.cli.labels import labels
+
+    body = {
+        "Name": name,
+        "Driver": options["driver"],
+        "DriverOpts": dict(options["opt"]),
+        "Labels": labels([], options["label"]),
+    }
+    out(context.client.call("POST", "/volumes/create", None, body)["Name"])
+    return 0
+
+
+def _rm(context: Context, options: Options, arguments: list[str]) -> int:
+    query = {"force": "1"} if options["force"] else None
+
+    def remove(name: str) -> None:
+        context.client.raw("DELETE", f"/volumes/{segment(name)}", query)
+
+    return each(arguments, remove)
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "volume ls",
+        "[OPTIONS]",
+        "List volumes",
+        _ls,
+        flags=(
+            ("", "cluster", "bool", "Show cluster volumes"),
+            ("f", "filter", "filter", "Show only what meets the conditions"),
+            ("", "format", "string", FORMAT_HELP),
+            ("q", "quiet", "bool", "Show only names"),
+        ),
+        most=0,
+        aliases=("volume ls", "volume list"),
+    ),
+    Command(
+        "volume create",
+        "[OPTIONS] [VOLUME]",
+        "Create a volume",
+        _create,
+        flags=(
+            ("d", "driver", "string", "Driver of the volume", "local"),
+            ("", "label", "label", "Set a label"),
+            ("", "name", "string", ""),
+            ("o", "opt", "map", "Set an option of the driver"),
+        ),
+        most=1,
+    ),
+    Command(
+        "volume rm",
+        "[OPTIONS] VOLUME [VOLUME...]",
+        "Remove one or more volumes",
+        _rm,
+        flags=(("f", "force", "bool", "Succeed if a volume does not exist"),),
+        least=1,
+        aliases=("volume rm", "volume remove"),
+    ),
+)
