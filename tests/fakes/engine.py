@@ -1,6 +1,7 @@
 """What the container use cases stand on, in memory, and a whole engine on top of it.
 
-The fake runtime runs no program: a test ends its tasks, or lets signals do it.
+The fake runtime runs no program: a test ends its tasks, or lets signals do it. It understands some scripts,
+so that the same tests can run on the real one: ``exit N``, ``trap 'exit N' TERM; …`` and ``trap '' TERM; …``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import itertools
 import json
 import os
 import random
+import shlex
 import signal
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +24,7 @@ from sampan.engine.lookups import Lookups
 from sampan.engine.model import ContainerConfig, Filters, HostConfig, NetworkingConfig
 from sampan.engine.options import EngineOptions
 from sampan.engine.paths import Paths
-from sampan.engine.ports import ClientStream
+from sampan.engine.ports import ClientStream, Runtime, Snapshots
 from sampan.engine.settings import Settings
 from sampan.engine.store import ContainerStore
 from sampan.engine.watching import Watching
@@ -224,8 +226,15 @@ class FakeTask:
         self.signals.append(number)
         if number == signal.SIGKILL:
             self.end(137)
-        elif number == signal.SIGTERM and self.launch.spec["process"]["args"][0] != STUBBORN:
-            self.end(143)
+        elif number == signal.SIGTERM:
+            self._terminate(self.launch.spec["process"]["args"])
+
+    def _terminate(self, args: list[str]) -> None:
+        if (handler := _script(args, "trap")) is None:
+            if args[0] != STUBBORN:
+                self.end(143)
+        elif handler.startswith("exit "):
+            self.end(int(handler.removeprefix("exit ")))
 
     async def pause(self) -> None:
         self.frozen = True
@@ -260,7 +269,16 @@ class FakeTask:
         self.execs.append((exec_id, process, {"user": user, "filtered": filtered, "stdin": stdin}))
         task = FakeExecTask(self.pid + len(self.execs))
         self.exec_tasks.append(task)
+        if (code := _script(process["args"], "exit")) is not None:
+            asyncio.get_running_loop().call_soon(task.exited.set_result, int(code))
         return task
+
+
+def _script(args: Sequence[str], word: str) -> str | None:
+    """The first argument of a script that begins with ``word``, None for any other command."""
+    if tuple(args[:2]) != ("sh", "-c") or not args[2].startswith(word + " "):
+        return None
+    return shlex.split(args[2])[1]
 
 
 class FakeRuntime:
@@ -295,6 +313,8 @@ class FakeRuntime:
         task = FakeTask(launch, next(self._pids), 1_700_000_000.0)
         task.attached.extend(attachments)
         self.tasks[launch.id] = task
+        if (ending := _script(launch.spec["process"]["args"], "exit")) is not None:
+            asyncio.get_running_loop().call_soon(task.end, int(ending))
         return task
 
     async def adopt(self, container_id: str) -> FakeTask | None:
@@ -308,14 +328,24 @@ class FakeRuntime:
 class World:
     """An engine on fakes, in a directory of its own, with a clock that ticks a millisecond at each look."""
 
-    def __init__(self, root: str, *, options: EngineOptions | None = None, facts: HostFacts = FACTS) -> None:
+    def __init__(
+        self,
+        root: str,
+        *,
+        options: EngineOptions | None = None,
+        facts: HostFacts = FACTS,
+        runtime: Runtime | None = None,
+        snapshots: Snapshots | None = None,
+    ) -> None:
         self.paths = Paths(data=f"{root}/data", run=f"{root}/run")
         self.catalog = FakeCatalog()
         self.catalog.add("base", RunConfig(cmd=("sh",), env=("PATH=/bin",)))
         self.snapshots = FakeSnapshots()
+        self._snapshots = snapshots or self.snapshots
         self.bridges = FakeBridges()
         self.volumes = FakeVolumes()
         self.runtime = FakeRuntime()
+        self._runtime = runtime or self.runtime
         self.ended_groups: list[str] = []
         self.time = 1_700_000_000_000_000_000
         self.settings = Settings(
@@ -338,7 +368,7 @@ class World:
         self.store = ContainerStore(self.database)
         self.watching = Watching()
         sources = Sources(
-            catalog=self.catalog, snapshots=self.snapshots, volumes=self.volumes, filters=FakeFilters()
+            catalog=self.catalog, snapshots=self._snapshots, volumes=self.volumes, filters=FakeFilters()
         )
         self.lookups = Lookups(store=self.store, catalog=self.catalog)
         self.built: ContainerUseCases = wire(
@@ -348,7 +378,7 @@ class World:
                 sources=sources,
                 bridges=self.bridges,
                 network_id=lambda name: f"id-of-{name}",
-                runtime=self.runtime,
+                runtime=self._runtime,
                 end_group=self.ended_groups.append,
                 watching=self.watching,
                 settings=self.settings,

@@ -7,7 +7,7 @@ nothing is NotFound("No such container: …").
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, TypeVar
 
 from sampan.engine.model import (
@@ -19,7 +19,6 @@ from sampan.engine.model import (
     HostConfig,
     ListQuery,
     LogQuery,
-    LogRecord,
     NetworkingConfig,
     Pruned,
 )
@@ -27,6 +26,7 @@ from sampan.engine.ports import TakeStream
 
 if TYPE_CHECKING:
     from sampan.engine.creation import Creation
+    from sampan.engine.logs import LogStream
     from sampan.engine.lookups import Lookups
     from sampan.engine.removal import Removal
     from sampan.engine.running import Running
@@ -62,8 +62,14 @@ class Containers:
     async def _to_the_end(self, work: Coroutine[object, object, T]) -> T:
         task = asyncio.get_running_loop().create_task(work)
         self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
+        task.add_done_callback(self._changed)
         return await asyncio.shield(task)
+
+    def _changed(self, task: asyncio.Task[object]) -> None:
+        self._changes.discard(task)
+        # Read here too: the caller may be gone, and the failure was theirs to hear.
+        if not task.cancelled():
+            task.exception()
 
     async def settle(self) -> None:
         """Wait for the changes under way; the daemon is going down."""
@@ -128,8 +134,11 @@ class Containers:
         """A future that is registered when this returns. ``condition``: not-running, next-exit, removed."""
         return self._waits.wait(ref, condition)
 
-    def logs(self, ref: str, query: LogQuery) -> AsyncIterator[LogRecord]:
-        """The log, oldest first; refuses before it returns. With ``follow``, ends with the container."""
+    def logs(self, ref: str, query: LogQuery) -> LogStream:
+        """The log, oldest first; refuses before it returns. With ``follow``, ends with the container.
+
+        The stream yields records, or lists of them by ``batches()``; ``aclose()`` it.
+        """
         return self._streams.logs(ref, query)
 
     async def attach(self, ref: str, options: AttachOptions, take: TakeStream) -> None:

@@ -196,7 +196,7 @@ async def test_a_reader_that_goes_away_leaves_nothing_behind(world: World) -> No
     before = len(os.listdir("/proc/self/fd"))
     stream = world.containers.logs(web, LogQuery(stdout=True, stderr=True, follow=True))
     await anext(stream)
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
     world.watching.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
