@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sampan.errors import StartFailed
+from sampan.linux import mount
+from sampan.sandbox.hostmounts import OverlayRoot
 from sampan.sandbox.messages import AttachOptions
 from tests.root.boxes import FIRST_ID, Box, Stream
 
@@ -73,6 +77,37 @@ def test_files_are_owned_on_disk_as_the_container_sees_them(box: Box) -> None:
         assert (made.st_uid, made.st_gid) == (1000, 2000)
 
     box.run(work)
+
+
+def test_roots_of_a_hundred_layers_also_before_linux_6_5(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = box.directory / "layers"
+    for number in range(2, 102):
+        (layers / f"{number}/fs").mkdir(parents=True)
+        (layers / f"{number}/fs/file").write_text(f"{number}")
+    lowers = tuple(f"{number}/fs" for number in range(101, 0, -1))
+
+    def refuse(fs_fd: int, key: str, value: str | None = None, real: Any = mount.fsconfig_set) -> None:
+        if key == "lowerdir+":
+            raise OSError(errno.EINVAL, "as before Linux 6.5")
+        real(fs_fd, key, value)
+
+    def content() -> bytes:
+        """Of the topmost file; in a fork, because the old way stays in a mount namespace of its own."""
+        root = replace(box.launch("true").root, lowers=lowers)
+        read, write = os.pipe()
+        if os.fork() == 0:
+            try:
+                tree = OverlayRoot(root=root).open(None)
+                os.write(write, os.read(os.open("file", os.O_RDONLY, dir_fd=tree), 9))
+            finally:
+                os._exit(0)
+        os.close(write)
+        with open(read, "rb") as pipe:
+            return pipe.read()
+
+    assert content() == b"101"
+    monkeypatch.setattr(mount, "fsconfig_set", refuse)
+    assert content() == b"101"
 
 
 def test_binds_keep_owners_and_read_only_holds(box: Box, tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sampan.linux import capabilities
+from sampan.linux import capabilities, process
 from sampan.linux import mount as m
 from sampan.sandbox.messages import RootFilesystem
 from sampan.sandbox.mountopts import Options
@@ -72,44 +73,66 @@ class OverlayRoot:
         fs_fd = m.fsopen("overlay")
         try:
             m.fsconfig_set(fs_fd, "source", "overlay")
-            self._set_layers(fs_fd, base)
+            try:
+                for lower in self.root.lowers:
+                    m.fsconfig_set(fs_fd, "lowerdir+", f"{base}/{lower}")
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                return self._mount_aside(base, ids)
             m.fsconfig_set(fs_fd, "upperdir", f"{base}/{self.root.upper}")
             m.fsconfig_set(fs_fd, "workdir", f"{base}/{self.root.work}")
             for key, value in _OVERLAY_OPTIONS:
                 m.fsconfig_set(fs_fd, key, value)
-            if ids is None:
+            with _acting_as_root_of(ids):
                 m.fsconfig_create(fs_fd)
-            else:
-                _create_as(fs_fd, ids)
             return m.fsmount(fs_fd)
         finally:
             os.close(fs_fd)
 
-    def _set_layers(self, fs_fd: int, base: str) -> None:
-        paths = [f"{base}/{lower}" for lower in self.root.lowers]
+    def _mount_aside(self, base: str, ids: IdMap | None) -> int:
+        """Before Linux 6.5: one option names all layers, and only mount(2) takes more than 255 bytes of it.
+
+        Done in a mount namespace that nobody else sees and that the caller, which is short-lived, stays in.
+        Paths relative to the layers' directory keep a hundred layers within the one page that is allowed.
+        """
+        root = self.root
+        options = [
+            f"lowerdir={':'.join(root.lowers)}",
+            f"upperdir={root.upper}",
+            f"workdir={root.work}",
+            *(f"{key}={value}" for key, value in _OVERLAY_OPTIONS),
+        ]
+        process.unshare(process.CLONE_NEWNS)
+        m.mount("", "/", "", m.MS_REC | m.MS_PRIVATE)
+        os.chdir(base)
         try:
-            for path in paths:
-                m.fsconfig_set(fs_fd, "lowerdir+", path)
-        except OSError as error:
-            # Before Linux 6.5 there is one string for all layers, of at most 255 bytes.
-            if error.errno != errno.EINVAL:
-                raise
-            m.fsconfig_set(fs_fd, "lowerdir", ":".join(paths))
+            with _acting_as_root_of(ids):
+                m.mount("overlay", "/sys", "overlay", 0, ",".join(options))
+            fd = m.open_tree("/sys")
+            m.unmount("/sys", m.MNT_DETACH)
+            return fd
+        finally:
+            os.chdir("/")
 
 
-def _create_as(fs_fd: int, ids: IdMap) -> None:
-    """Create the overlay with its mounter's ids inside the map.
+@contextmanager
+def _acting_as_root_of(ids: IdMap | None) -> Iterator[None]:
+    """Create an overlay with its mounter's ids inside the map.
 
     overlayfs works with the credentials of its mounter; an id without a place in the layers' map would make
     it silently read-only. The capabilities are kept through the change of ids.
     """
+    if ids is None:
+        yield
+        return
     bits = capabilities.get_securebits()
     capabilities.set_securebits(bits | capabilities.SECBIT_NO_SETUID_FIXUP)
     try:
         os.setresgid(-1, ids.root_gid, -1)
         os.setresuid(-1, ids.root_uid, -1)
         try:
-            m.fsconfig_create(fs_fd)
+            yield
         finally:
             os.setresuid(-1, 0, -1)
             os.setresgid(-1, 0, -1)
