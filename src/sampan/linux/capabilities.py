@@ -36,7 +36,7 @@ def _mask(numbers: Iterable[int]) -> int:
 def capset(*, effective: Iterable[int], permitted: Iterable[int], inheritable: Iterable[int]) -> None:
     header = _Header(_VERSION_3, 0)
     sets = [_mask(effective), _mask(permitted), _mask(inheritable)]
-    data = (_Data * 2)(tuple(s & 0xFFFFFFFF for s in sets), tuple(s >> 32 for s in sets))
+    data = (_Data * 2)(_Data(*(s & 0xFFFFFFFF for s in sets)), _Data(*(s >> 32 for s in sets)))
     check(libc.libc.capset(ctypes.byref(header), ctypes.byref(data)), "capset")
 
 
