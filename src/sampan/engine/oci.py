@@ -193,8 +193,6 @@ def _system_mount(mount: Mount, host: HostConfig) -> Mount | None:
             return _host_bind(destination)
         size = f"size={host.shm_size}"
         mount["options"] = [size if word.startswith("size=") else word for word in options]
-    elif destination == "/dev/mqueue" and host.ipc_mode == "host":
-        return _host_bind(destination)
     elif host.privileged and destination in ("/sys", "/sys/fs/cgroup"):
         mount["options"] = ["rw" if word == "ro" else word for word in options]
     return mount

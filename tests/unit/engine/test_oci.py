@@ -98,6 +98,7 @@ async def test_host_namespaces(world: World) -> None:
     assert kinds(request.spec) == {"mount", "cgroup"}
     assert request.endpoint is None
     assert mount_at(request.spec, "/dev/shm")["type"] == "bind"
+    assert mount_at(request.spec, "/dev/mqueue")["type"] == "mqueue"  # shows the host's queues by itself
     assert "sysctl" not in request.spec["linux"]
 
 
