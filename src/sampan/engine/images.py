@@ -316,14 +316,16 @@ class Images:
             if image is not None:
                 return image
             config = RunConfig(env=(f"PATH={base.PATH}",), cmd=("sh",))
+            created = format_time(base.created_ns())
 
             def describe(diff_id: Digest) -> bytes:
                 members = {
                     "architecture": host_architecture(),
                     "os": "linux",
+                    "created": created,
                     "config": config.document(),
                     "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-                    "history": [{"created_by": "sampan: programs of this host"}],
+                    "history": [{"created": created, "created_by": "sampan: programs of this host"}],
                 }
                 return documents.encode(members)
 

@@ -287,7 +287,7 @@ def test_import_applies_changes_and_keeps_what_the_tar_says(root: Path) -> None:
         ):
             info = tarfile.TarInfo(name)
             info.type = kind
-            for field_name, value in fields.items():  # type: ignore[attr-defined]
+            for field_name, value in fields.items():
                 setattr(info, field_name, value)
             if name == "owned":
                 info.pax_headers = {
@@ -487,7 +487,7 @@ def test_prune_takes_the_nameless_and_on_demand_the_unused(root: Path) -> None:
 
 def test_lists_are_filtered(root: Path) -> None:
     async def act(store: Store) -> None:
-        early = {"created": "2020-01-01T00:00:00Z", "config": {"Labels": {"k": "v"}}}
+        early: dict[str, Any] = {"created": "2020-01-01T00:00:00Z", "config": {"Labels": {"k": "v"}}}
         await store.load(archives.pack(archives.docker_files([ONE], ["a/b:1", "c"], **early)))
         await store.load(archives.pack(archives.docker_files([TWO], ["d:2"])))
         await store.load(archives.pack(archives.docker_files([THREE])))

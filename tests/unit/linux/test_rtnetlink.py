@@ -79,6 +79,7 @@ def test_a_link_reads_back() -> None:
             u32(4, 1400),
             u32(10, 7),
             text(20, "sampan eth0"),
+            attribute(16, b"\6"),
             attribute(1, bytes.fromhex("0242c0000207")),
             nested(18, text(1, "veth")),
         )
@@ -92,4 +93,5 @@ def test_a_link_reads_back() -> None:
         mac="02:42:c0:00:02:07",
         mtu=1400,
         alias="sampan eth0",
+        operational=True,
     )

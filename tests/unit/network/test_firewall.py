@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+
+import pytest
+
 from sampan.linux import nfnetlink as nft
 from sampan.linux.netlink import attributes, string, table
-from sampan.network.firewall import Policy, comment_of, exit_rule, guards_forwarding, own_rules, table_changes
+from sampan.network.firewall import (
+    Policy,
+    against_others,
+    comment_of,
+    exit_rule,
+    guards_forwarding,
+    own_rules,
+    table_changes,
+)
 
 POLICY = Policy(bridge="sampan0", subnet="172.29.0.0/16")
 COMMENT = "sampan0: containers of 172.29.0.0/16 may leave"
@@ -62,3 +74,21 @@ def test_a_changed_subnet_is_seen_in_the_comments() -> None:
     assert [rule[:2] for rule in own_rules(POLICY)] != [rule[:2] for rule in own_rules(other)]
     # Add, delete, add: made anew whether or not it was there.
     assert len(table_changes(POLICY)) == 3 + 2 + len(own_rules(POLICY))
+
+
+def test_another_programs_change_is_outlived() -> None:
+    outcomes: list[OSError | bool] = [OSError(errno.ENOENT, ""), OSError(errno.ENOENT, ""), True]
+
+    def work() -> bool:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, OSError):
+            raise outcome
+        return outcome
+
+    assert against_others(work)
+    outcomes.extend(OSError(errno.ENOENT, "") for _ in range(10))
+    with pytest.raises(FileNotFoundError):
+        against_others(work)
+    outcomes[:] = [OSError(errno.EPERM, ""), True]
+    with pytest.raises(PermissionError):
+        against_others(work)
