@@ -81,6 +81,7 @@ class Box:
     private_users: bool
     runtime: Runtime = field(init=False)
     zygote: Zygote = field(init=False)
+    tasks: list[Task] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.parent = f"/sampan-test-{uuid.uuid4().hex[:8]}"
@@ -129,6 +130,7 @@ class Box:
         stream = Stream()
         defaults = {"stdin": True, "stdout": True, "stderr": True, "multiplex": False}
         task = await self.runtime.launch(launch, [(stream, AttachOptions(**{**defaults, **options}))])
+        self.tasks.append(task)
         return task, stream
 
     async def finish(self, launch: Launch, stdin: bytes = b"", **options: Any) -> Result:
@@ -141,6 +143,9 @@ class Box:
         return await self.finish(self.launch("sh", "-c", script, **more))
 
     async def close(self) -> None:
+        for task in self.tasks:
+            if task.exited.done():
+                await task.released
         self.zygote.close()
         cgroups.detect().remove_parent(self.parent)
 
