@@ -122,6 +122,7 @@ class Netlink:
     def __init__(self, protocol: int, *, groups: Sequence[int] = ()) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._sequence = 1
+        self.answers: list[tuple[int, bytes]] = []
         try:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
@@ -160,7 +161,11 @@ class Netlink:
         return outcomes
 
     def attempt(self, requests: Sequence[Request], *, acknowledge: int = -1) -> list[OSError | None]:
-        """As ``perform``, returning the failure or None of each request instead of raising."""
+        """As ``perform``, returning the failure or None of each request instead of raising.
+
+        What requests answer besides (a link that was asked for) is in ``answers`` afterwards.
+        """
+        self.answers.clear()
         first = self._sequence
         self._sequence += len(requests)
         asked = list(requests)
@@ -178,6 +183,8 @@ class Netlink:
                 if kind == _NLMSG_ERROR and first <= sequence < self._sequence:
                     heard = True
                     outcomes[sequence - first] = outcomes[sequence - first] or failure(flags, body)
+                else:
+                    self.answers.append((kind, body))
         if not heard:
             raise OSError(errno.EPROTO, "netlink gave no answer")
         return outcomes

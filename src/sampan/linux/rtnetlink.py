@@ -31,6 +31,7 @@ _NEWROUTE, _GETROUTE = 24, 26
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
 _IFLA_LINKINFO, _IFLA_NET_NS_PID, _IFLA_IFALIAS, _IFLA_AF_SPEC = 18, 19, 20, 26
+_IFLA_OPERSTATE, _IF_OPER_UP = 16, b"\6"
 _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
@@ -53,7 +54,10 @@ _rtmsg = struct.Struct("=BBBBBBBBI")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A network interface. ``master`` is the index of its bridge or 0; ``kind`` is empty for hardware."""
+    """A network interface. ``master`` is the index of its bridge or 0; ``kind`` is empty for hardware.
+
+    ``operational``: up on both sides and known to be so by the kernel, its bridge included.
+    """
 
     index: int
     name: str
@@ -63,6 +67,7 @@ class Link:
     mac: str
     mtu: int
     alias: str
+    operational: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +171,11 @@ def delete_link_request(*, index: int = 0, name: str = "") -> Request:
     return _link(_DELLINK, 0, _ifinfo(index=index), text(_IFLA_IFNAME, name) if name else b"")
 
 
+def get_link_request(name: str) -> Request:
+    """Ask for one link. Since Linux 6.8 this first makes the kernel act on a change of the link's carrier."""
+    return _link(_GETLINK, 0, _ifinfo(), text(_IFLA_IFNAME, name))
+
+
 def _packed(address: str) -> tuple[int, bytes]:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     return family, socket.inet_pton(family, address)
@@ -211,6 +221,7 @@ def parse_link(body: bytes) -> Link:
         mac=found.get(_IFLA_ADDRESS, b"").hex(":"),
         mtu=_number(found.get(_IFLA_MTU)),
         alias=string(found.get(_IFLA_IFALIAS, b"")),
+        operational=found.get(_IFLA_OPERSTATE) == _IF_OPER_UP,
     )
 
 

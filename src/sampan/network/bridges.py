@@ -96,6 +96,9 @@ class Bridges:
 
         Raises Unavailable when the host cannot have a bridge or nothing is free.
         """
+        if self._site is not None and not rtnetlink.link_index(self.name):
+            logger.warning("network bridge %s was deleted; it is made again", self.name)
+            self._site = None
         if self._site is None:
             await self._raise()
         site, addresses = self._site, self._addresses
@@ -223,7 +226,7 @@ class Bridges:
 
     def _adopt(self, found: Iterable[Endpoint]) -> None:
         assert self._addresses is not None
-        for endpoint in found:
+        for endpoint in (*found, *self._leases.values()):
             for cidr in endpoint.addresses:
                 self._addresses.claim(cidr.partition("/")[0])
             if endpoint.host_name not in {lease.host_name for lease in self._leases.values()}:

@@ -25,7 +25,7 @@ import errno
 import os
 import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sampan.linux import nfnetlink as nft
@@ -33,6 +33,7 @@ from sampan.linux.netlink import Request, table
 
 _SRCNAT, _BEFORE_FILTER = 100, -1
 _SOURCE_OFFSET = 12  # of the source address in an IPv4 header, in bytes
+_ATTEMPTS = 5
 _LEGACY_TABLES = "/proc/net/ip_tables_names"
 _XT_CONNTRACK_ORIGSRC = 1 << 2
 
@@ -163,6 +164,20 @@ def _conntrack_origin(address: bytes, mask: bytes) -> bytes:
     return (pair + bytes(96 + 8 + 2 + 8) + flags).ljust(168, b"\0")
 
 
+def against_others(work: Callable[[], bool]) -> bool:
+    """Do it again, a few times, while a chain or rule that was listed is gone when it is to be changed.
+
+    Other programs change the firewall as they like; a transaction names what it read a moment ago.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return work()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EINTR):
+                raise
+    return work()
+
+
 class BridgeFirewall:
     """Keeps the host's firewall as one policy says. Blocking calls; each of them idempotent."""
 
@@ -171,6 +186,15 @@ class BridgeFirewall:
 
     def ensure(self, policy: Policy) -> bool:
         """Repair whatever is missing; True if anything had to be changed."""
+        changed = against_others(lambda: self._ensure_nft(policy))
+        return _ensure_legacy(self._bridge, policy) or changed
+
+    def remove(self) -> None:
+        """Remove the table and every rule of ours."""
+        against_others(self._remove_nft)
+        _ensure_legacy(self._bridge, None)
+
+    def _ensure_nft(self, policy: Policy) -> bool:
         with nft.Firewall() as firewall:
             changes: list[Request] = []
             if not self._intact(firewall, policy):
@@ -179,10 +203,9 @@ class BridgeFirewall:
                 if guards_forwarding(chain) and chain.table != self._bridge:
                     changes.extend(self._exit_changes(firewall, chain, policy))
             firewall.commit(changes)
-        return _ensure_legacy(self._bridge, policy) or bool(changes)
+        return bool(changes)
 
-    def remove(self) -> None:
-        """Remove the table and every rule of ours."""
+    def _remove_nft(self) -> bool:
         with nft.Firewall() as firewall:
             changes: list[Request] = []
             if (nft.IP, self._bridge) in firewall.tables():
@@ -191,7 +214,7 @@ class BridgeFirewall:
                 if guards_forwarding(chain):
                     changes.extend(nft.delete_rule(rule) for rule in self._ours(firewall, chain))
             firewall.commit(changes)
-        _ensure_legacy(self._bridge, None)
+        return bool(changes)
 
     def _intact(self, firewall: nft.Firewall, policy: Policy) -> bool:
         wanted = [(chain, comment) for chain, comment, _ in own_rules(policy)]

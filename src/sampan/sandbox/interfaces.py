@@ -4,8 +4,13 @@ The host side (``plug``) is run by the keeper, as root in the host's namespaces.
 run by the container's init in its new network namespace, before it gives its capabilities up: in a private
 user namespace the network namespace belongs to that user namespace, and so does the right to configure it.
 
-Law: the host end of the pair carries the lease. Its alias says the container's addresses and mac, so that
-after any crash the kernel itself tells which address is in use, for as long as it is in use.
+Laws:
+- A program's first packet finds the way open. The kernel acts on a change of carrier in its own time: until
+  then the far end drops what it sends and the bridge what arrives, and a program that is faster loses its
+  first ARP request, with it a whole second. So ``plug`` brings the far end up first and then the near one,
+  and each side waits until its end is operational.
+- The host end of the pair carries the lease. Its alias says the container's addresses and mac, so that after
+  any crash the kernel itself tells which address is in use, for as long as it is in use.
 """
 
 from __future__ import annotations
@@ -13,49 +18,87 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from sampan.linux import rtnetlink
 from sampan.linux.netlink import Netlink
+from sampan.linux.process import setns
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sampan.linux.netlink import Request
     from sampan.sandbox.messages import Endpoint
 
 _ALIAS = "sampan"
 
 
 def plug(endpoint: Endpoint, pid: int) -> None:
-    """Create the veth pair with its far end in the network namespace of ``pid``, and join the bridge, up.
+    """Create the veth pair, its far end in the network namespace of ``pid``, the near end on the bridge; up.
 
-    Leaves nothing on failure. Never touches a link that exists: the host name must be free (EEXIST).
+    For a process of one thread: it visits the other namespace. Leaves nothing on failure, and never touches
+    a link that exists: the host name must be free (EEXIST).
     """
     master = rtnetlink.link_index(endpoint.bridge)
     if not master:
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), endpoint.bridge)
+    pair = rtnetlink.veth_request(
+        endpoint.host_name,
+        master=master,
+        mtu=endpoint.mtu,
+        peer_name=endpoint.name,
+        peer_mac=endpoint.mac,
+        peer_pid=pid,
+        up=False,
+    )
     with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
-        outcomes = netlink.attempt(
-            (
-                rtnetlink.veth_request(
-                    endpoint.host_name,
-                    master=master,
-                    mtu=endpoint.mtu,
-                    peer_name=endpoint.name,
-                    peer_mac=endpoint.mac,
-                    peer_pid=pid,
-                    up=False,
-                ),
-                rtnetlink.set_link_request(
-                    name=endpoint.host_name, alias=alias(endpoint), no_link_local=_HAS_IPV6
-                ),
-                rtnetlink.set_link_request(name=endpoint.host_name, up=True),
-            )
-        )
-        if outcomes[0] is not None:
-            raise outcomes[0]
-        failed = outcomes[1] or outcomes[2]
-        if failed is not None:
+        netlink.perform((pair,))
+        try:
+            _bring_up_inside(endpoint, pid)
+            _bring_up_outside(endpoint, netlink)
+        except OSError:
             netlink.attempt((rtnetlink.delete_link_request(name=endpoint.host_name),))
-            raise failed
+            raise
+
+
+def _bring_up_inside(endpoint: Endpoint, pid: int) -> None:
+    """The far end, up and without an address yet."""
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        there = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            setns(there, _CLONE_NEWNET)
+        finally:
+            os.close(there)
+        try:
+            with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
+                quiet = (rtnetlink.set_link_request(name=endpoint.name, no_link_local=True),)
+                up = rtnetlink.set_link_request(name=endpoint.name, up=True)
+                netlink.perform((*(quiet if _HAS_IPV6 else ()), up))
+        finally:
+            setns(home, _CLONE_NEWNET)
+    finally:
+        os.close(home)
+
+
+def _bring_up_outside(endpoint: Endpoint, netlink: Netlink) -> None:
+    """The near end, up and passing packets."""
+    name = endpoint.host_name
+    lease = rtnetlink.set_link_request(name=name, alias=alias(endpoint), no_link_local=_HAS_IPV6)
+    _operate(netlink, name, [lease, rtnetlink.set_link_request(name=name, up=True)])
+
+
+def _operate(netlink: Netlink, name: str, requests: Sequence[Request]) -> None:
+    """Carry out what brings a link up, and return when the kernel has acted on it."""
+    look = rtnetlink.get_link_request(name)
+    netlink.perform((*requests, look))
+    # From Linux 6.8 on the look itself makes it so; before, the kernel needs a moment, seldom a long one.
+    for _ in range(_LOOKS):
+        if any(rtnetlink.parse_link(body).operational for _, body in netlink.answers):
+            return
+        time.sleep(_BETWEEN_LOOKS)
+        netlink.perform((look,))
 
 
 def unplug(host_name: str) -> None:
@@ -67,18 +110,18 @@ def unplug(host_name: str) -> None:
 
 
 def configure(endpoint: Endpoint) -> None:
-    """Bring the loopback and the interface up with its addresses and default routes."""
+    """Bring the loopback up; give the interface, which ``plug`` brought up, its addresses and routes.
+
+    Returns when the interface sends what it is given.
+    """
     index = rtnetlink.link_index(endpoint.name)
     requests = [rtnetlink.set_link_request(index=_LOOPBACK, up=True)]
-    if _HAS_IPV6:
-        requests.append(rtnetlink.set_link_request(index=index, no_link_local=True))
     requests.extend(rtnetlink.address_request(index, cidr) for cidr in endpoint.addresses)
-    requests.append(rtnetlink.set_link_request(index=index, up=True))
     for gateway in (endpoint.gateway, endpoint.gateway6):
         if gateway:
             requests.append(rtnetlink.default_route_request(gateway, index=index))
     with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
-        netlink.perform(requests)
+        _operate(netlink, endpoint.name, requests)
 
 
 def loopback_up() -> None:
@@ -99,6 +142,8 @@ def parse_alias(value: str) -> tuple[str, str, tuple[str, ...]] | None:
     return words[1], words[2], tuple(words[3:])
 
 
+_CLONE_NEWNET = 0x40000000
+_LOOKS, _BETWEEN_LOOKS = 100, 0.0005  # a twentieth of a second in all, after which a container starts anyway
 # The first link of every network namespace, by construction.
 _LOOPBACK = 1
 # Imported before the namespaces are entered; /proc may be another one there.

@@ -14,6 +14,8 @@ import pytest
 
 from sampan.errors import Conflict, Unavailable
 from sampan.linux import nfnetlink as nft
+from sampan.linux import rtnetlink
+from sampan.linux.netlink import Netlink
 from sampan.network import Bridges
 from sampan.network.naming import bridge_name
 from sampan.state import Database
@@ -313,12 +315,29 @@ def test_without_permission_only_connect_fails(as_host: AsHost) -> None:
     as_host(work)
 
 
+def test_a_bridge_that_was_deleted_is_made_again(as_host: AsHost) -> None:
+    def work(host: Host) -> None:
+        async def life() -> None:
+            async with instance(host) as bridges:
+                cut_off = await bridges.connect(FIRST)
+                before = bridges.site
+                host.command("ip", "link", "delete", bridges.name)
+                endpoint = await bridges.connect(SECOND)
+                assert bridges.site == before
+                assert endpoint.addresses != cut_off.addresses
+                host.container(endpoint)
+                await bridges.release(FIRST)
+                await bridges.release(SECOND)
+            assert host.links() == {"lo"}
+
+        asyncio.run(life())
+
+    as_host(work)
+
+
 def test_a_foreign_interface_of_our_name_is_left_alone(as_host: AsHost) -> None:
     def work(host: Host) -> None:
         name = bridge_name(f"{host.directory}/one")
-        from sampan.linux import rtnetlink
-        from sampan.linux.netlink import Netlink
-
         with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
             request = rtnetlink.veth_request(
                 name, master=0, mtu=0, peer_name="far", peer_mac="", peer_pid=os.getpid(), up=True

@@ -54,6 +54,7 @@ def check_inside() -> None:
         eth0 = links["eth0"]
         assert links["lo"].up
         assert eth0.up
+        assert eth0.operational
         assert (eth0.mac, eth0.mtu, eth0.kind) == ("02:42:c0:00:02:07", 1400, "veth")
         found = rtnetlink.addresses(netlink) + rtnetlink.addresses(netlink, 10)
         # No link-local address: IPv6 is given out, not made up.
@@ -76,6 +77,7 @@ def test_both_sides(as_host: AsHost) -> None:
         with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
             (port,) = [link for link in rtnetlink.links(netlink) if link.name == ENDPOINT.host_name]
             assert (port.master, port.up, port.mtu) == (bridge, True, 1400)
+            assert port.operational
             assert interfaces.parse_alias(port.alias) == ("eth0", ENDPOINT.mac, ENDPOINT.addresses)
         interfaces.unplug(ENDPOINT.host_name)
         interfaces.unplug(ENDPOINT.host_name)
