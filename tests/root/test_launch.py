@@ -423,3 +423,15 @@ def test_limits_are_set_and_the_same_container_starts_again_at_once(box: Box) ->
             assert {"33", "100"} <= set((await box.finish(launch)).lines)
 
     box.run(work)
+
+
+def test_the_interpreter_cannot_be_written_to_through_proc(box: Box) -> None:
+    async def work(box: Box) -> None:
+        task, stream = await box.start(box.launch("cat", open_stdin=True, stdin_once=True))
+        with pytest.raises(OSError, match="Read-only file system"):
+            os.open(f"/proc/{box.zygote.pid}/exe", os.O_WRONLY)
+        await stream.send(b"", end=True)
+        await stream.read()
+        await task.exited
+
+    box.run(work)

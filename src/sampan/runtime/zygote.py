@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from sampan import __version__
 from sampan.errors import Internal
+from sampan.linux import mount
 from sampan.sandbox import channel
 from sampan.sandbox.messages import PROTOCOL
 from sampan.sandbox.zygote import SOCKET
@@ -129,15 +130,26 @@ class Zygote:
 def spawn(exec_root: str, log_path: str) -> int:
     """Start a zygote for ``exec_root``; its pid, to be waited for. Its complaints go to ``log_path``.
 
-    A fresh interpreter without site packages: it carries nothing of the daemon's memory or environment.
+    A fresh interpreter without site packages: it carries nothing of the daemon's memory or environment. It is
+    executed through a read-only mount of its own: whoever gets hold of ``/proc/PID/exe`` of a process that is
+    about to become a container's cannot write to the host's interpreter by it (CVE-2019-5736).
     """
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     code = (
         f"import sys; sys.path.append({package!r}); import sampan.sandbox.__main__ as m; m.main(sys.argv[1])"
     )
+    interpreter = mount.open_tree(os.path.realpath(sys.executable))
+    try:
+        mount.mount_setattr(interpreter, attr_set=mount.MOUNT_ATTR_RDONLY)
+        return _spawn(f"/proc/self/fd/{interpreter}", code, exec_root, log_path)
+    finally:
+        os.close(interpreter)
+
+
+def _spawn(interpreter: str, code: str, exec_root: str, log_path: str) -> int:
     to_log = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     return os.posix_spawn(
-        sys.executable,
+        interpreter,
         [sys.executable, "-I", "-S", "-B", "-c", code, exec_root],
         {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
         file_actions=(
