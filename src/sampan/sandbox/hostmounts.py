@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 # Never "volatile": it would skip the flush that a kept container is promised.
 _OVERLAY_OPTIONS = (("redirect_dir", "off"), ("metacopy", "off"), ("index", "off"))
 
+# Linux 6.5 takes the lower layers one by one; before, there is one string for all, of at most 255 bytes, and
+# the other option is refused only when the file system is created.
+_ONE_BY_ONE = (6, 5)
+
 _DEVICE_LINKS = (
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
