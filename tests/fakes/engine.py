@@ -29,7 +29,7 @@ from sampan.engine.settings import Settings
 from sampan.engine.store import ContainerStore
 from sampan.engine.watching import Watching
 from sampan.engine.wiring import ContainerUseCases, Foundations, wire
-from sampan.errors import Conflict, NotFound, StartFailed
+from sampan.errors import Conflict, NotFound, StartFailed, Unavailable
 from sampan.sandbox.messages import AttachOptions, Endpoint, Exit, Launch, RootFilesystem, encode
 from sampan.spec.image import ImageDocument, RunConfig, parse_image
 from sampan.state import Database
@@ -208,6 +208,7 @@ class FakeTask:
         self.on_detach: Callable[[], None] = lambda: None
         self.signals: list[int] = []
         self.frozen = False
+        self.dying: int | None = None  # the exit code of a program that ends while its keeper is asked
         self.size = (0, 0)
         self.attached: list[tuple[ClientStream, AttachOptions]] = []
         self.execs: list[tuple[str, Process, dict[str, Any]]] = []
@@ -237,6 +238,9 @@ class FakeTask:
             self.end(int(handler.removeprefix("exit ")))
 
     async def pause(self) -> None:
+        if self.dying is not None:
+            asyncio.get_running_loop().call_soon(self.end, self.dying)
+            raise Unavailable("the container's keeper is gone")
         self.frozen = True
 
     async def resume(self) -> None:
@@ -263,6 +267,9 @@ class FakeTask:
         if stream is not None:
             sock, _ = stream.detach()
             sock.close()
+        if self.dying is not None:
+            asyncio.get_running_loop().call_soon(self.end, self.dying)
+            raise StartFailed("cannot join the container: No such process", exit_code=126)
         program = process["args"][0]
         if program == NOT_FOUND:
             raise StartFailed(f'exec: "{program}": executable file not found in $PATH', exit_code=127)

@@ -19,6 +19,7 @@ from sampan.errors import Conflict, Failure, Internal, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from sampan.engine.events import Events
+    from sampan.engine.killing import Killing
     from sampan.engine.ports import ClientStream, ExecTask, TakeStream, Task
     from sampan.engine.settings import Settings
     from sampan.engine.store import ContainerStore, Instance
@@ -31,10 +32,17 @@ class Execs:
     """The execs of all containers."""
 
     def __init__(
-        self, *, store: ContainerStore, events: Events, settings: Settings, available: frozenset[str]
+        self,
+        *,
+        store: ContainerStore,
+        events: Events,
+        killing: Killing,
+        settings: Settings,
+        available: frozenset[str],
     ) -> None:
         self._store = store
         self._events = events
+        self._killing = killing
         self._settings = settings
         self._available = available
         self._execs: dict[str, tuple[Instance, RunningExec]] = {}
@@ -82,19 +90,35 @@ class Execs:
         """
         del tty
         instance, held = self._find(exec_id)
-        if held.value.exit_code is not None:
-            raise Conflict(f"Error: Exec command {exec_id} has already run")
-        if held.value.running or held.starting:
-            raise Conflict(f"Error: Exec command {exec_id} is already running")
-        lifecycle.after(instance.container, Move.EXEC)
-        task = instance.task
-        if task is None:
-            raise Internal(f"container {instance.id} has no keeper")
-        held.starting = True
-        kept = _KeptStream(take()) if take is not None and not detach else None
+        # A container that is being paused must not get a further process: it would be frozen half-way.
+        async with instance.lock:
+            if held.value.exit_code is not None:
+                raise Conflict(f"Error: Exec command {exec_id} has already run")
+            if held.value.running:
+                raise Conflict(f"Error: Exec command {exec_id} is already running")
+            lifecycle.after(instance.container, Move.EXEC)
+            task = instance.task
+            if task is None:
+                raise Internal(f"container {instance.id} has no keeper")
+            kept = _KeptStream(take()) if take is not None and not detach else None
+            try:
+                await self._begin(instance, held, task, kept, console_size)
+            finally:
+                if kept is not None:
+                    kept.close()
+
+    async def _begin(
+        self,
+        instance: Instance,
+        held: RunningExec,
+        task: Task,
+        kept: _KeptStream | None,
+        console_size: tuple[int, int] | None,
+    ) -> None:
         self._tell(instance.container, f"exec_start: {_command(held.value.config)}", held.value)
         try:
-            started = await self._run(instance.container, held, task, kept, console_size)
+            async with self._killing.asking(instance, Move.EXEC):
+                started = await self._run(instance.container, held, task, kept, console_size)
         except (Failure, OSError) as error:
             self._failed(held, error)
             if kept is None:
@@ -104,10 +128,6 @@ class Execs:
             held.task = started
             held.value = replace(held.value, running=True, started=True, pid=started.pid)
             started.exited.add_done_callback(lambda exited: self._exited(instance, held, exited))
-        finally:
-            held.starting = False
-            if kept is not None:
-                kept.close()
 
     async def _run(
         self,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -11,12 +13,14 @@ from msgspec.structs import replace
 from sampan.engine import lifecycle
 from sampan.engine.lifecycle import Move
 from sampan.engine.model import Status
-from sampan.errors import Internal
+from sampan.errors import Conflict, Internal, StartFailed, Unavailable
 
 if TYPE_CHECKING:
     from sampan.engine.events import Events
     from sampan.engine.store import ContainerStore, Instance
 
+_LAST_WORDS = 5.0  # seconds from a keeper's silence to the record of its container's exit
+_JOINING = 0.05  # seconds, when a process could not join its container: it may be ending
 _KILL_PATIENCE = 30.0  # seconds from SIGKILL until a process that does not die is reported
 
 
@@ -39,12 +43,15 @@ class Killing:
         await task.signal(number)
         self._events.container(instance.container, "kill", signal=str(number))
         if instance.state.paused and instance.task is task:
-            await self.resume(instance)
+            # The signal may have ended it already: then there is nothing to resume.
+            with contextlib.suppress(Conflict, Unavailable):
+                await self.resume(instance)
 
     async def resume(self, instance: Instance) -> None:
         """Let a paused container run again."""
         if instance.task is not None:
-            await instance.task.resume()
+            async with self.asking(instance, Move.UNPAUSE):
+                await instance.task.resume()
         if instance.state.paused:
             self._set_status(instance, Status.RUNNING)
             self._events.container(instance.container, "unpause")
@@ -62,6 +69,20 @@ class Killing:
                 f"cannot kill container: {ref}: tried to kill container, but did not receive an exit event"
             )
 
+    @contextlib.asynccontextmanager
+    async def asking(self, instance: Instance, move: Move, *, ref: str = "") -> AsyncIterator[None]:
+        """While its keeper is asked for ``move``: a keeper that goes away took its container with it.
+
+        The caller then hears that the container does not run, once its exit has been recorded.
+        """
+        stopped = instance.stopped
+        try:
+            yield
+        except (Unavailable, StartFailed) as error:
+            if await self.ended(stopped, _patience(error)):
+                lifecycle.after(instance.container, move, ref=ref)
+            raise
+
     async def ended(self, stopped: asyncio.Future[None] | None, seconds: float | None) -> bool:
         """Wait until an exit has been recorded, at most ``seconds``; False when it has not."""
         if stopped is None or stopped.done():
@@ -72,3 +93,9 @@ class Killing:
     def _set_status(self, instance: Instance, status: Status) -> None:
         state = replace(instance.state, status=status)
         self._store.update(instance, replace(instance.container, state=state))
+
+
+def _patience(error: Exception) -> float:
+    if isinstance(error, StartFailed):
+        return 0.0 if error.exit_code == 127 else _JOINING
+    return _LAST_WORDS

@@ -17,7 +17,7 @@ from sampan.engine.exits import announce_network, announce_volumes
 from sampan.engine.launches import disconnected
 from sampan.engine.lifecycle import Move
 from sampan.engine.model import Container, Status
-from sampan.errors import Failure, Internal, InvalidArgument, NotFound, StartFailed
+from sampan.errors import Conflict, Failure, Internal, InvalidArgument, NotFound, StartFailed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -161,7 +161,11 @@ class Running:
         seconds = self._grace(container, timeout)
         # Somebody else may have started it again meanwhile: only the run that was to end is killed.
         if not await self._killing.ended(stopped, seconds) and instance.stopped is stopped:
-            await self._killing.kill(instance, ref=ref)
+            try:
+                await self._killing.kill(instance, ref=ref)
+            except Conflict:
+                if instance.stopped is stopped:
+                    raise
         self._events.container(instance.container, "stop")
         return True
 
@@ -195,7 +199,8 @@ class Running:
         async with self._held(ref) as instance:
             status = lifecycle.after(instance.container, Move.PAUSE, ref=ref)
             task = _task(instance)
-            await task.pause()
+            async with self._killing.asking(instance, Move.PAUSE, ref=ref):
+                await task.pause()
             # It may have ended before it could be frozen.
             if instance.task is task:
                 self._set_status(instance, status)

@@ -33,12 +33,11 @@ if TYPE_CHECKING:
 class RunningExec:
     """An exec and, while it runs, its task."""
 
-    __slots__ = ("starting", "task", "value")
+    __slots__ = ("task", "value")
 
     def __init__(self, value: Exec) -> None:
         self.value = value
         self.task: ExecTask | None = None
-        self.starting = False
 
 
 class Instance:

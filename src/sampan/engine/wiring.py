@@ -103,7 +103,13 @@ def wire(given: Foundations) -> ContainerUseCases:
     )
     return ContainerUseCases(
         containers=containers,
-        execs=Execs(store=store, events=events, settings=settings, available=launches.available),
+        execs=Execs(
+            store=store,
+            events=events,
+            killing=killing,
+            settings=settings,
+            available=launches.available,
+        ),
         recovery=Recovery(
             store=store,
             runtime=given.runtime,

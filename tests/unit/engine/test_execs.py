@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -67,6 +68,24 @@ async def test_a_detached_program_that_cannot_be_run_is_an_error(world: World) -
         await world.execs.start(exec_id, detach=True)
     with pytest.raises(Conflict, match="has already run"):
         await world.execs.start(exec_id, detach=True)
+
+
+async def test_an_exec_into_what_just_ended_is_told_that_it_does_not_run(world: World) -> None:
+    web = await world.run("sleep")
+    exec_id = await world.execs.create(web, LS)
+    world.task(web).dying = 0
+    with pytest.raises(Conflict, match=f"container {web} is not running"):
+        await world.execs.start(exec_id, detach=True)
+
+
+async def test_an_exec_waits_for_a_pause_under_way(world: World) -> None:
+    web = await world.run("sleep")
+    exec_id = await world.execs.create(web, LS)
+    pausing = asyncio.create_task(world.containers.pause(web))
+    await asyncio.sleep(0)
+    with pytest.raises(Conflict, match="unpause the container before exec"):
+        await world.execs.start(exec_id, detach=True)
+    await pausing
 
 
 async def test_refusals(world: World) -> None:

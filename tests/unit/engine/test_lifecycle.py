@@ -302,6 +302,13 @@ async def test_a_caller_that_goes_away_does_not_undo_a_start(world: World) -> No
 
 
 class TestRaces:
+    async def test_what_ends_while_its_keeper_is_asked_is_not_running(self, world: World) -> None:
+        web = await world.run("sleep")
+        world.task(web).dying = 3
+        with pytest.raises(Conflict, match=f"container {web} is not running"):
+            await world.containers.pause(web)
+        assert world.containers.get(web).state.exit_code == 3
+
     async def test_two_starts_run_it_once(self, world: World) -> None:
         web = await world.create("sleep")
         answers = await asyncio.gather(world.containers.start(web), world.containers.start(web))
