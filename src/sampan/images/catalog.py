@@ -66,8 +66,9 @@ class Catalog:
         self._clock = clock
         self._images: dict[Digest, Image] = {}
         self._names: dict[str, tuple[Reference, Digest]] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Future[object]] = set()
         self._supply: Callable[[Reference], Awaitable[bool]] | None = None
+        snapshots.when_released(self._snapshot_gone)
 
     # ------------------------------------------------------------------ reading
 
@@ -220,6 +221,11 @@ class Catalog:
         self._drop_blobs({*blobs} | self._blobs_of([], spare))
         return spare
 
+    def _snapshot_gone(self, chain_id: Digest) -> None:
+        """The layers of an image that was removed before its last container go now."""
+        if all(image.chain_id != chain_id for image in self._images.values()):
+            self._later(self.sweep())
+
     async def close(self) -> None:
         """Wait for what goes on in the background."""
         while self._background:
@@ -265,7 +271,7 @@ class Catalog:
     def _needed_blobs(self) -> set[Digest]:
         return self._blobs_of(self, self.layers) | set(self.layers.pinned)
 
-    def _later(self, work: Awaitable[None]) -> None:
+    def _later(self, work: Awaitable[object]) -> None:
         task = asyncio.ensure_future(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)

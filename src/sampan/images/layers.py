@@ -28,7 +28,7 @@ from sampan.errors import Internal, InvalidArgument
 from sampan.images import unpacking
 from sampan.images.blobs import BlobStore, Part
 from sampan.images.model import Layer
-from sampan.linux import tree
+from sampan.linux import inodeflags, tree
 from sampan.linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from sampan.spec import digest as digests
 from sampan.spec.digest import Digest
@@ -80,6 +80,7 @@ class LayerStore:
         self._next = 1
         self._removals: set[asyncio.Task[None]] = set()
         os.makedirs(root, mode=0o711, exist_ok=True)
+        _spread(root)
 
     # ------------------------------------------------------------------ what is here
 
@@ -373,6 +374,20 @@ class Hold:
             for digest in [digest for digest, count in counter.items() if count <= 0]:
                 del counter[digest]
         self._ended = True
+
+
+def _spread(root: str) -> None:
+    """Have the file system place layers apart from one another, where it knows how.
+
+    ext4 does not reuse inodes deleted in the last minutes, and looks at each of them again for every file it
+    creates nearby: without this, unpacking soon after a removal takes several times as long.
+    """
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            inodeflags.add_flag(fd, inodeflags.TOP_DIRECTORY)
+    finally:
+        os.close(fd)
 
 
 def boot_id() -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sampan.errors import Conflict, Internal
 from sampan.images.layers import INIT, LayerStore
@@ -38,6 +38,7 @@ class Snapshots:
         self._root = root
         self._layers = layers
         os.makedirs(root, mode=0o711, exist_ok=True)
+        self._released: Callable[[Digest], None] | None = None
         self._parents: dict[str, Digest | None] = {
             key: chain for key in os.listdir(root) if (chain := _read_parent(f"{root}/{key}")) is not None
         }
@@ -85,7 +86,13 @@ class Snapshots:
     async def remove(self, key: str) -> None:
         """Remove the writable layer; it must not be mounted. Succeeds if it is already gone."""
         await asyncio.to_thread(_remove, self._root, key)
-        self._parents.pop(key, None)
+        chain_id = self._parents.pop(key, None)
+        if chain_id is not None and self._released is not None:
+            self._released(chain_id)
+
+    def when_released(self, released: Callable[[Digest], None]) -> None:
+        """Have ``released`` called with what a snapshot stood on, after each removal."""
+        self._released = released
 
     def keys(self) -> tuple[str, ...]:
         """Every snapshot there is."""
