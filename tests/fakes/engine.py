@@ -208,6 +208,7 @@ class FakeTask:
         self.on_detach: Callable[[], None] = lambda: None
         self.signals: list[int] = []
         self.frozen = False
+        self.gate: asyncio.Event | None = None  # closed: pausing waits
         self.dying: int | None = None  # the exit code of a program that ends while its keeper is asked
         self.size = (0, 0)
         self.attached: list[tuple[ClientStream, AttachOptions]] = []
@@ -241,6 +242,8 @@ class FakeTask:
         if self.dying is not None:
             asyncio.get_running_loop().call_soon(self.end, self.dying)
             raise Unavailable("the container's keeper is gone")
+        if self.gate is not None:
+            await self.gate.wait()
         self.frozen = True
 
     async def resume(self) -> None:

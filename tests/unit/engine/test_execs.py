@@ -81,11 +81,16 @@ async def test_an_exec_into_what_just_ended_is_told_that_it_does_not_run(world: 
 async def test_an_exec_waits_for_a_pause_under_way(world: World) -> None:
     web = await world.run("sleep")
     exec_id = await world.execs.create(web, LS)
+    gate = world.task(web).gate = asyncio.Event()
     pausing = asyncio.create_task(world.containers.pause(web))
-    await asyncio.sleep(0)
-    with pytest.raises(Conflict, match="unpause the container before exec"):
-        await world.execs.start(exec_id, detach=True)
+    await settle()
+    starting = asyncio.create_task(world.execs.start(exec_id, detach=True))
+    await settle()
+    assert not starting.done()
+    gate.set()
     await pausing
+    with pytest.raises(Conflict, match="unpause the container before exec"):
+        await starting
 
 
 async def test_refusals(world: World) -> None:
