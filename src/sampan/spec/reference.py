@@ -54,8 +54,8 @@ class Reference:
     @property
     def familiar_name(self) -> str:
         """The repository name as people type it, ``busybox``."""
-        if self.domain != DEFAULT_DOMAIN:
-            return self.name
+        if self.domain != DEFAULT_DOMAIN or _split_domain(self.path)[0] != DEFAULT_DOMAIN:
+            return self.name  # a path that begins like a host cannot stand alone
         rest = self.path.removeprefix(OFFICIAL_PREFIX)
         return self.path if "/" in rest else rest
 
