@@ -1,11 +1,11 @@
-"""Being attached to a container's life: its streams, its signals, its exit code. For run, start -a and attach."""
+"""Being attached to a container's life: streams, signals, exit code. For run, start -a and attach."""
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # "signal" builds enums: 2 ms
 
 from sampan.cli.command import Exit
-from sampan.cli.session import Detached, Output, Session, Signals, signal_name
+from sampan.cli.session import WATCHED, Detached, Insistence, Output, Session, Signals, signal_name
 from sampan.client import document
 from sampan.client.api import ApiError, segment
 from sampan.errors import Failure
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from sampan.client.connection import Answer
 
 DEFAULT_KEYS = "ctrl-p,ctrl-q"
-TERMINATION = frozenset((_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT))
 
 
 class Wait:
-    """An answer to ``/wait`` that is still to come. Registered with the daemon when the constructor returns."""
+    """An answer to ``/wait`` that is still to come. The daemon knows of it when the constructor returns."""
 
     __slots__ = ("_answer", "_data")
 
@@ -49,8 +48,8 @@ class Wait:
 class Attachment:
     """Attach to ``identity``; ``run`` starts it and returns its exit code.
 
-    ``streams``: stdin, stdout, stderr. ``condition``: what ``/wait`` waits for. ``keys``: the detach sequence.
-    ``proxy``: pass signals on. Failures to attach or start are raised as they come.
+    ``streams``: stdin, stdout, stderr. ``condition``: what ``/wait`` waits for. ``keys``: the detach
+    sequence. ``proxy``: pass signals on. Failures to attach or start are raised as they come.
     """
 
     def __init__(
@@ -72,9 +71,10 @@ class Attachment:
         self._stdin, self._stdout, self._stderr = streams
         self._tty = tty
         self._keys = keys
-        self._proxy = proxy and not tty
+        self._proxy = proxy
         self._condition = condition
         self._side: Client | None = None
+        self._insistence = Insistence()
         self._detached = detached
 
     def run(self, *, start: bool = True) -> int:
@@ -85,14 +85,14 @@ class Attachment:
                 wait = Wait(self._client, self._identity, self._condition)
                 if start:
                     self._start(wait)
+                elif self._tty:
+                    self._redraw()
                 return self._carry(session, signals, wait)
             finally:
                 session.close()
 
     def _signals(self) -> frozenset[int] | None:
-        if self._proxy:
-            return None
-        return TERMINATION | {_signal.SIGWINCH} if self._tty else frozenset()
+        return None if self._proxy else WATCHED
 
     def _attach(self) -> Session:
         query = {"stream": "1"}
@@ -162,22 +162,26 @@ class Attachment:
                 self._other().raw("POST", f"{self._path}/kill", {"signal": signal_name(number)})
             except Failure:
                 pass  # it ended meanwhile
-        elif number in TERMINATION:
-            raise Exit(128 + number)
+        else:
+            self._insistence.hear(number)
 
     def _other(self) -> Client:
         if self._side is None:
             self._side = self._another()
         return self._side
 
-    def _resize(self) -> None:
+    def _redraw(self) -> None:
+        """Make the program draw again what a newcomer has not seen: a size that changes is a reason to."""
+        self._resize(by=1)
+
+    def _resize(self, by: int = 0) -> None:
         from sampan.cli.terminal import size
 
         rows, columns = size(1)
         if not rows and not columns:
             return
+        rows, columns = rows + by, columns + by
         try:
             self._other().raw("POST", f"{self._path}/resize", {"h": str(rows), "w": str(columns)})
         except Failure:
             pass  # not running yet or no more
-

@@ -56,9 +56,7 @@ def _wait(context: Context, _options: Options, arguments: list[str]) -> int:
 
 def _rm(context: Context, options: Options, arguments: list[str]) -> int:
     query = {
-        name: "1"
-        for name, flag in (("force", "force"), ("link", "link"), ("v", "volumes"))
-        if options[flag]
+        name: "1" for name, flag in (("force", "force"), ("link", "link"), ("v", "volumes")) if options[flag]
     }
 
     def remove(argument: str) -> None:
@@ -100,7 +98,9 @@ def _port(context: Context, _options: Options, arguments: list[str]) -> int:
         for line in sorted(_where(binding) for binding in bindings):
             out(line)
         return 0
-    lines = [(_port_key(port), f"{port} -> {_where(binding)}") for port in ports for binding in ports[port] or ()]
+    lines = [
+        (_port_key(port), f"{port} -> {_where(binding)}") for port in ports for binding in ports[port] or ()
+    ]
     for _, line in sorted(lines):
         out(line)
     return 0

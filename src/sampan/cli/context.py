@@ -64,7 +64,7 @@ def _start(_reason: Exception) -> bool:
 
 
 def out(text: str) -> None:
-    """Write ``text`` and a newline to stdout at once, unbuffered, so that it keeps its order among streams."""
+    """Write ``text`` and a newline to stdout at once, so that it keeps its order among streams."""
     write(1, text + "\n")
 
 

@@ -182,8 +182,8 @@ def attached(options: Options) -> tuple[bool, bool, bool]:
 def build(
     options: Options, image: str, command: list[str], streams: tuple[bool, bool, bool], *, socket: str
 ) -> Document:
-    """The body. ``streams``: which of stdin, stdout and stderr are attached; ``socket``: the daemon's own, for
-    --use-api-socket. Raises Failure in Docker's words.
+    """The body. ``streams``: which of stdin, stdout and stderr are attached; ``socket``: the daemon's own,
+    for --use-api-socket. Raises Failure in Docker's words.
     """
     body = _defaults(image, command or None)
     host = body["HostConfig"]

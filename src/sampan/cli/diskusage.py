@@ -12,14 +12,14 @@ from sampan.cli.volumes import Volume
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, ClassVar
 
 
 class Kind(Fields):
     """A row of ``system df``: one kind of object."""
 
     kind = "*formatter.diskUsageContext"
-    columns = {
+    columns: ClassVar[dict[str, str]] = {
         "Active": "ACTIVE",
         "Reclaimable": "RECLAIMABLE",
         "Size": "SIZE",
@@ -31,19 +31,19 @@ class Kind(Fields):
     def __init__(self, name: str, count: int, active: int, total: int, free: int) -> None:
         self._name, self._count, self._active, self._size, self._free = name, count, active, total, free
 
-    def Type(self) -> str:  # noqa: N802 - the field's name in templates
+    def Type(self) -> str:
         return self._name
 
-    def TotalCount(self) -> str:  # noqa: N802
+    def TotalCount(self) -> str:
         return str(self._count)
 
-    def Active(self) -> str:  # noqa: N802
+    def Active(self) -> str:
         return str(self._active)
 
-    def Size(self) -> str:  # noqa: N802
+    def Size(self) -> str:
         return size(self._size)
 
-    def Reclaimable(self) -> str:  # noqa: N802
+    def Reclaimable(self) -> str:
         share = f" ({self._free * 100 // self._size}%)" if self._size > 0 else ""
         return size(self._free) + share
 
@@ -53,10 +53,18 @@ def kinds(found: dict[str, Any]) -> list[Kind]:
     images = found.get("Images") or []
     layers = found.get("LayersSize") or 0
     used = sum(
-        image["Size"] - max(image.get("SharedSize", 0), 0) for image in images if image.get("Containers", 0) > 0
+        image["Size"] - max(image.get("SharedSize", 0), 0)
+        for image in images
+        if image.get("Containers", 0) > 0
     )
     rows = [
-        Kind("Images", len(images), sum(image.get("Containers", 0) > 0 for image in images), layers, layers - used)
+        Kind(
+            "Images",
+            len(images),
+            sum(image.get("Containers", 0) > 0 for image in images),
+            layers,
+            layers - used,
+        )
     ]
     containers = found.get("Containers") or []
     active = [one for one in containers if one.get("State") in ("running", "paused", "restarting")]
@@ -67,7 +75,13 @@ def kinds(found: dict[str, Any]) -> list[Kind]:
     total = sum(max(volume.get("Size", 0), 0) for volume in volumes)
     free = sum(max(volume.get("Size", 0), 0) for volume in volumes if volume.get("RefCount", 0) == 0)
     rows.append(
-        Kind("Local Volumes", len(volumes), sum(volume.get("RefCount", 0) > 0 for volume in volumes), total, free)
+        Kind(
+            "Local Volumes",
+            len(volumes),
+            sum(volume.get("RefCount", 0) > 0 for volume in volumes),
+            total,
+            free,
+        )
     )
     cache = found.get("BuildCache") or []
     total = sum(item.get("Size", 0) for item in cache if not item.get("Shared"))
@@ -82,7 +96,8 @@ _IMAGES = (
     "{{.UniqueSize}}\t{{.Containers}}"
 )
 _CONTAINERS = (
-    "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}"
+    "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t"
+    "{{.Status}}\t{{.Names}}"
 )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # "signal" builds enums: 2 ms
 
 from sampan.cli.command import Exit
-from sampan.cli.session import Detached, Output, Session, Signals
+from sampan.cli.session import WATCHED, Detached, Insistence, Output, Session, Signals
 from sampan.errors import Failure
 
 TYPE_CHECKING = False
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from sampan.cli.context import Context
 
 DEFAULT_KEYS = "ctrl-p,ctrl-q"
-_TERMINATION = frozenset((_signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT))
 
 
 class ExecSession:
@@ -27,12 +26,12 @@ class ExecSession:
         self._tty = tty
         self._stdin = stdin
         self._keys = keys
+        self._insistence = Insistence()
 
     def run(self, start: dict[str, Any]) -> int:
         """Start it; returns the command's exit code."""
         client = self._context.client
-        watched = _TERMINATION | {_signal.SIGWINCH} if self._tty else frozenset()
-        with Signals(watched) as signals:
+        with Signals(WATCHED) as signals:
             fd, early, _ = client.hijack(f"{self._path}/start", None, start)
             escape = None
             if self._tty and self._stdin:
@@ -62,8 +61,9 @@ class ExecSession:
 
     def _signal(self, number: int) -> None:
         if number != _signal.SIGWINCH:
-            raise Exit(128 + number)
-        self._resize()
+            self._insistence.hear(number)
+        elif self._tty:
+            self._resize()
 
     def _resize(self) -> None:
         from sampan.cli.terminal import size

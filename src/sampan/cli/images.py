@@ -11,7 +11,7 @@ from sampan.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, ClassVar
 
 NONE = "<none>"
 _UNKNOWN = "N/A"
@@ -21,7 +21,7 @@ class Image(Fields):
     """A row of ``images``: one tag (or digest) of an image."""
 
     kind = "*formatter.imageContext"
-    columns = {
+    columns: ClassVar[dict[str, str]] = {
         "Containers": "CONTAINERS",
         "CreatedAt": "CREATED AT",
         "CreatedSince": "CREATED",
@@ -43,45 +43,45 @@ class Image(Fields):
         self._repository, self._tag, self._digest = repository, tag, digest
         self._all = not truncate
 
-    def ID(self) -> str:  # noqa: N802 - the field's name in templates
+    def ID(self) -> str:
         identity: str = self._summary["Id"]
         return identity if self._all else identity.removeprefix("sha256:")[:12]
 
-    def Repository(self) -> str:  # noqa: N802
+    def Repository(self) -> str:
         return self._repository
 
-    def Tag(self) -> str:  # noqa: N802
+    def Tag(self) -> str:
         return self._tag
 
-    def Digest(self) -> str:  # noqa: N802
+    def Digest(self) -> str:
         return self._digest
 
-    def CreatedAt(self) -> str:  # noqa: N802
+    def CreatedAt(self) -> str:
         from sampan.cli.human import local_date
 
         return local_date(self._summary["Created"])
 
-    def CreatedSince(self) -> str:  # noqa: N802
+    def CreatedSince(self) -> str:
         from sampan.cli.human import ago
 
         created = self._summary["Created"]
         return ago(created) if created > 0 else _UNKNOWN
 
-    def Size(self) -> str:  # noqa: N802
+    def Size(self) -> str:
         return _size(self._summary["Size"], 3)
 
-    def VirtualSize(self) -> str:  # noqa: N802
+    def VirtualSize(self) -> str:
         return _size(self._summary["Size"], 4)
 
-    def SharedSize(self) -> str:  # noqa: N802
+    def SharedSize(self) -> str:
         shared = self._summary.get("SharedSize", -1)
         return _UNKNOWN if shared == -1 else _size(shared, 4)
 
-    def UniqueSize(self) -> str:  # noqa: N802
+    def UniqueSize(self) -> str:
         shared = self._summary.get("SharedSize", -1)
         return _UNKNOWN if shared == -1 else _size(self._summary["Size"] - shared, 4)
 
-    def Containers(self) -> str:  # noqa: N802
+    def Containers(self) -> str:
         count = self._summary.get("Containers", -1)
         return _UNKNOWN if count == -1 else str(count)
 
@@ -143,7 +143,7 @@ def _images(context: Context, options: Options, arguments: list[str]) -> int:
         return 0
     if template in ("", "table"):
         digest = "{{.Digest}}\t" if options["digests"] else ""
-        template = f"table {{{{.Repository}}}}\t{{{{.Tag}}}}\t{digest}{{{{.ID}}}}\t{{{{.CreatedSince}}}}\t{{{{.Size}}}}"
+        template = "table {{.Repository}}\t{{.Tag}}\t" + digest + "{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
     render(rows, Image, template)
     return 0
 
@@ -152,7 +152,7 @@ class Step(Fields):
     """A row of ``history``."""
 
     kind = "*formatter.historyContext"
-    columns = {
+    columns: ClassVar[dict[str, str]] = {
         "Comment": "COMMENT",
         "CreatedAt": "CREATED AT",
         "CreatedBy": "CREATED BY",
@@ -167,16 +167,16 @@ class Step(Fields):
         self._human = human
         self._all = not truncate
 
-    def ID(self) -> str:  # noqa: N802
+    def ID(self) -> str:
         identity: str = self._step["Id"]
         return identity if self._all or identity == "<missing>" else identity.removeprefix("sha256:")[:12]
 
-    def CreatedAt(self) -> str:  # noqa: N802
+    def CreatedAt(self) -> str:
         import time
 
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self._step["Created"])) + "Z"
 
-    def CreatedSince(self) -> str:  # noqa: N802
+    def CreatedSince(self) -> str:
         from sampan.cli.human import ago
 
         if not self._human:
@@ -184,14 +184,14 @@ class Step(Fields):
         created = self._step["Created"]
         return ago(created) if created > 0 else _UNKNOWN
 
-    def CreatedBy(self) -> str:  # noqa: N802
+    def CreatedBy(self) -> str:
         text = (self._step.get("CreatedBy") or "").replace("\t", " ")
         return text if self._all else ellipsis(text, 45)
 
-    def Size(self) -> str:  # noqa: N802
+    def Size(self) -> str:
         return _size(self._step["Size"], 3) if self._human else str(self._step["Size"])
 
-    def Comment(self) -> str:  # noqa: N802
+    def Comment(self) -> str:
         return self._step.get("Comment") or ""
 
 

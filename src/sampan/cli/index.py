@@ -102,13 +102,49 @@ GROUP_SUMMARIES = {
     "volume": "Manage volumes",
 }
 
-COMMON = ("run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info")
+COMMON = (
+    "run",
+    "exec",
+    "ps",
+    "build",
+    "pull",
+    "push",
+    "images",
+    "login",
+    "logout",
+    "search",
+    "version",
+    "info",
+)
 
 UNOFFERED = {
-    "": (
-        "build builder buildx checkpoint commit compose config context cp diff export login logout manifest "
-        "node plugin push search secret service stack stats swarm trust update"
-    ).split(),
+    "": [
+        "build",
+        "builder",
+        "buildx",
+        "checkpoint",
+        "commit",
+        "compose",
+        "config",
+        "context",
+        "cp",
+        "diff",
+        "export",
+        "login",
+        "logout",
+        "manifest",
+        "node",
+        "plugin",
+        "push",
+        "search",
+        "secret",
+        "service",
+        "stack",
+        "stats",
+        "swarm",
+        "trust",
+        "update",
+    ],
     "container": ["commit", "cp", "diff", "export", "stats", "update"],
     "image": ["build", "push"],
     "volume": ["update"],

@@ -55,8 +55,11 @@ def _any(client: Client, name: str, size: bool) -> bytes:
 def _inspect(context: Context, options: Options, arguments: list[str]) -> int:
     kind = options["type"]
     if not kind and "type" in options.given:
-        raise Exit(1, 'type is empty: must be one of "config", "container", "image", "network", "node", '
-                   '"plugin", "secret", "service", "task", "volume"')
+        raise Exit(
+            1,
+            'type is empty: must be one of "config", "container", "image", "network", "node", '
+            '"plugin", "secret", "service", "task", "volume"',
+        )
     if kind in _FOREIGN:
         raise Exit(1, f"objects of type {kind} are not offered")
     if kind and kind not in _TYPES:
@@ -115,8 +118,7 @@ class _Templated(_Documents):
     """Each object by the template, a line each."""
 
     def __init__(self, template: str) -> None:
-        from sampan.cli.shapes import ALIASES, shaped
-        from sampan.cli.template import TemplateError, execute, parse
+        from sampan.cli.template import TemplateError, parse
 
         super().__init__()
         try:
@@ -124,11 +126,15 @@ class _Templated(_Documents):
         except TemplateError as error:
             raise Exit(TEMPLATE_ERROR, f"template parsing error: {error}") from None
         self._failure = TemplateError
-        self._execute = lambda value: execute(self._nodes, shaped(value), template, ALIASES)
+        self._template = template
 
     def add(self, raw: bytes) -> None:
+        from sampan.cli.shapes import ALIASES, shaped
+        from sampan.cli.template import execute
+
         try:
-            write(1, self._execute(document.decode(raw)) + "\n")
+            text = execute(self._nodes, shaped(document.decode(raw)), self._template, ALIASES)
+            write(1, text + "\n")
         except self._failure as error:
             write(1, "\n")
             raise Exit(1, f"template parsing error: {error}") from None
@@ -150,7 +156,9 @@ def indented(text: str, step: str = "    ") -> str:
             out.append(text[at : end + 1])
             at = end
         elif character in "{[":
-            closing = text[at + 1 :].lstrip()[:1] if text[at + 1 : at + 2].isspace() else text[at + 1 : at + 2]
+            closing = (
+                text[at + 1 :].lstrip()[:1] if text[at + 1 : at + 2].isspace() else text[at + 1 : at + 2]
+            )
             if closing in ("}", "]"):
                 out.append(character + closing)
                 at = text.index(closing, at)

@@ -1,4 +1,4 @@
-"""Values of the resource flags: --ulimit, --blkio-weight-device, --device-*-bps, --device-*-iops, --attach."""
+"""Values of --ulimit, --blkio-weight-device, --device-*-bps, --device-*-iops, --attach and --sysctl."""
 
 from __future__ import annotations
 
@@ -9,9 +9,24 @@ if TYPE_CHECKING:
     from typing import Any
 
 ULIMITS = frozenset(
-    (
-        "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
-    ).split()
+    [
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ]
 )
 
 
@@ -105,8 +120,14 @@ def sysctl(text: str) -> tuple[str, str]:
 
 
 _SYSCTLS = frozenset(
-    (
-        "kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem kernel.shmall kernel.shmmax kernel.shmmni "
-        "kernel.shm_rmid_forced"
-    ).split()
+    [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ]
 )

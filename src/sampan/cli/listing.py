@@ -12,14 +12,14 @@ from sampan.cli.context import write
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, ClassVar
 
 
 class Fields:
     """One row. Subclasses have a method for each column."""
 
     kind = "*formatter.Context"
-    columns: dict[str, str] = {}
+    columns: ClassVar[dict[str, str]] = {}
     extra: tuple[str, ...] = ()
     """Fields that a template may use and JSON does not show."""
 

@@ -43,10 +43,20 @@ COMMANDS: tuple[Command, ...] = (
         flags=(
             ("", "details", "bool", "Show extra details of the entries"),
             ("f", "follow", "bool", "Go on as new output comes"),
-            ("", "since", "string", "Show logs since a time (e.g. 2013-01-02T13:23:37Z) or a span ago (e.g. 42m)"),
+            (
+                "",
+                "since",
+                "string",
+                "Show logs since a time (e.g. 2013-01-02T13:23:37Z) or a span ago (e.g. 42m)",
+            ),
             ("n", "tail", "string", "Number of lines to show from the end", "all"),
             ("t", "timestamps", "bool", "Show the time of each line"),
-            ("", "until", "string", "Show logs before a time (e.g. 2013-01-02T13:23:37Z) or a span ago (e.g. 42m)"),
+            (
+                "",
+                "until",
+                "string",
+                "Show logs before a time (e.g. 2013-01-02T13:23:37Z) or a span ago (e.g. 42m)",
+            ),
         ),
         least=1,
         most=1,

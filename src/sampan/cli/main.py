@@ -162,16 +162,19 @@ def _unknown(path: list[str]) -> None:
     spelled = " ".join(path)
     if group and path[1][:1] == "-":
         letter = path[1][1:2]
-        what = f"unknown flag: {path[1]}" if letter == "-" else f"unknown shorthand flag: '{letter}' in {path[1]}"
+        what = (
+            f"unknown flag: {path[1]}"
+            if letter == "-"
+            else f"unknown shorthand flag: '{letter}' in {path[1]}"
+        )
         hint = f"Usage:  {PROGRAM} {group}\n\nRun '{PROGRAM} {group} --help' for more information"
         raise UsageError(what, hint=hint, code=FLAG_ERROR)
     if path[-1] in UNOFFERED.get(group, ()):
         raise UsageError(f"{PROGRAM}: '{PROGRAM} {spelled}' is not offered yet")
     usage = f"Usage:  {PROGRAM} {group}\n\n" if group else ""
-    prefix = f"{PROGRAM} {group}" if group else PROGRAM
-    raise UsageError(
-        f"{PROGRAM}: unknown command: {PROGRAM} {spelled}\n\n{usage}Run '{prefix} --help' for more information"
-    )
+    where = f"{PROGRAM} {group}" if group else PROGRAM
+    hint = f"{usage}Run '{where} --help' for more information"
+    raise UsageError(f"{PROGRAM}: unknown command: {PROGRAM} {spelled}", hint=hint)
 
 
 def _help(words: list[str]) -> int:

@@ -121,7 +121,8 @@ def _recursion(options: dict[str, Any], value: str) -> None:
     }
     if value not in names:
         raise ValueError(
-            f'invalid value for bind-recursive: {value} (must be "enabled", "disabled", "writable", or "readonly")'
+            f"invalid value for bind-recursive: {value} "
+            '(must be "enabled", "disabled", "writable", or "readonly")'
         )
     if names[value]:
         options[names[value]] = True

@@ -12,14 +12,14 @@ from sampan.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, ClassVar
 
 
 class Network(Fields):
     """A row of ``network ls``."""
 
     kind = "*network.networkContext"
-    columns = {
+    columns: ClassVar[dict[str, str]] = {
         "CreatedAt": "CREATED AT",
         "Driver": "DRIVER",
         "ID": "NETWORK ID",
@@ -37,36 +37,36 @@ class Network(Fields):
         self._network = network
         self._all = not truncate
 
-    def ID(self) -> str:  # noqa: N802 - the field's name in templates
+    def ID(self) -> str:
         identity: str = self._network["Id"]
         return identity if self._all else identity[:12]
 
-    def Name(self) -> str:  # noqa: N802
+    def Name(self) -> str:
         return str(self._network["Name"])
 
-    def Driver(self) -> str:  # noqa: N802
+    def Driver(self) -> str:
         return str(self._network["Driver"])
 
-    def Scope(self) -> str:  # noqa: N802
+    def Scope(self) -> str:
         return str(self._network["Scope"])
 
-    def IPv4(self) -> str:  # noqa: N802
+    def IPv4(self) -> str:
         return _flag(self._network.get("EnableIPv4"))
 
-    def IPv6(self) -> str:  # noqa: N802
+    def IPv6(self) -> str:
         return _flag(self._network.get("EnableIPv6"))
 
-    def Internal(self) -> str:  # noqa: N802
+    def Internal(self) -> str:
         return _flag(self._network.get("Internal"))
 
-    def Labels(self) -> str:  # noqa: N802
+    def Labels(self) -> str:
         labels = self._network.get("Labels") or {}
         return ",".join(f"{key}={labels[key]}" for key in sorted(labels))
 
-    def Label(self, name: str) -> str:  # noqa: N802
-        return (self._network.get("Labels") or {}).get(name, "")
+    def Label(self, name: str) -> str:
+        return str((self._network.get("Labels") or {}).get(name, ""))
 
-    def CreatedAt(self) -> str:  # noqa: N802
+    def CreatedAt(self) -> str:
         text: str = self._network.get("Created") or "0001-01-01T00:00:00Z"
         date, _, clock = text.partition("T")
         return f"{date} {clock.removesuffix('Z')} +0000 UTC"

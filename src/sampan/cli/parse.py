@@ -1,7 +1,8 @@
 """A command line of flags and arguments, read by the rules of pflag (Docker's flag library).
 
-``-it`` is ``-i -t``; ``-e A``, ``-eA``, ``-e=A``, ``--env A`` and ``--env=A`` are one; a boolean takes its value
-only by ``=``; ``--`` ends the flags, and so does the first argument of a command that is not interspersed.
+``-it`` is ``-i -t``; ``-e A``, ``-eA``, ``-e=A``, ``--env A`` and ``--env=A`` are one; a boolean takes its
+value only by ``=``; ``--`` ends the flags, and so does the first argument of a command that is not
+interspersed.
 """
 
 from __future__ import annotations

@@ -122,9 +122,7 @@ COMMANDS: tuple[Command, ...] = (
         "image", "Remove unused images", ("a", "all", "bool", "Remove every image that no container uses")
     ),
     _command("network", "Remove all unused networks"),
-    _command(
-        "volume", "Remove unused local volumes", ("a", "all", "bool", "Remove named volumes too")
-    ),
+    _command("volume", "Remove unused local volumes", ("a", "all", "bool", "Remove named volumes too")),
     Command(
         "system prune",
         "[OPTIONS]",

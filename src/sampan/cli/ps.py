@@ -9,7 +9,7 @@ from sampan.client import document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, ClassVar
 
 DEFAULT = "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
 
@@ -18,7 +18,7 @@ class Container(Fields):
     """A row of ``ps``, from the API's ContainerSummary."""
 
     kind = "*formatter.ContainerContext"
-    columns = {
+    columns: ClassVar[dict[str, str]] = {
         "Command": "COMMAND",
         "CreatedAt": "CREATED AT",
         "ID": "CONTAINER ID",
@@ -42,17 +42,17 @@ class Container(Fields):
         self._summary = summary
         self._all = not truncate
 
-    def ID(self) -> str:  # noqa: N802 - the field's name in templates
+    def ID(self) -> str:
         identity: str = self._summary["Id"]
         return identity if self._all else identity[:12]
 
-    def Names(self) -> str:  # noqa: N802
+    def Names(self) -> str:
         names = [name.removeprefix("/") for name in self._summary.get("Names") or ()]
         if not self._all:
             names = [name for name in names if "/" not in name]
         return ",".join(names)
 
-    def Image(self) -> str:  # noqa: N802
+    def Image(self) -> str:
         image: str = self._summary.get("Image") or ""
         if not image:
             return "<no image>"
@@ -62,23 +62,23 @@ class Container(Fields):
             return image.removeprefix("sha256:")[:12]
         return image.partition("@")[0]
 
-    def Command(self) -> str:  # noqa: N802
+    def Command(self) -> str:
         from sampan.cli.values import quoted
 
         command = self._summary.get("Command") or ""
         return quoted(command if self._all else ellipsis(command, 20))
 
-    def CreatedAt(self) -> str:  # noqa: N802
+    def CreatedAt(self) -> str:
         from sampan.cli.human import local_date
 
         return local_date(self._summary["Created"])
 
-    def RunningFor(self) -> str:  # noqa: N802
+    def RunningFor(self) -> str:
         from sampan.cli.human import ago
 
         return ago(self._summary["Created"])
 
-    def Ports(self) -> str:  # noqa: N802
+    def Ports(self) -> str:
         ports = self._summary.get("Ports")
         if not ports:
             return ""
@@ -86,38 +86,40 @@ class Container(Fields):
 
         return ports_text(ports)
 
-    def State(self) -> str:  # noqa: N802
+    def State(self) -> str:
         return self._summary.get("State") or ""
 
-    def Status(self) -> str:  # noqa: N802
+    def Status(self) -> str:
         return self._summary.get("Status") or ""
 
-    def Size(self) -> str:  # noqa: N802
+    def Size(self) -> str:
         from sampan.cli.human import size
 
         own, total = self._summary.get("SizeRw") or 0, self._summary.get("SizeRootFs") or 0
         text = size(own, 3)
         return f"{text} (virtual {size(total, 3)})" if total > 0 else text
 
-    def Labels(self) -> str:  # noqa: N802
+    def Labels(self) -> str:
         labels = self._summary.get("Labels") or {}
         return ",".join(f"{key}={labels[key]}" for key in sorted(labels))
 
-    def Label(self, name: str) -> str:  # noqa: N802
-        return (self._summary.get("Labels") or {}).get(name, "")
+    def Label(self, name: str) -> str:
+        return str((self._summary.get("Labels") or {}).get(name, ""))
 
-    def Mounts(self) -> str:  # noqa: N802
-        names = [mount.get("Name") or mount.get("Source") or "" for mount in self._summary.get("Mounts") or ()]
+    def Mounts(self) -> str:
+        names = [
+            mount.get("Name") or mount.get("Source") or "" for mount in self._summary.get("Mounts") or ()
+        ]
         return ",".join(name if self._all else ellipsis(name, 15) for name in names)
 
-    def LocalVolumes(self) -> str:  # noqa: N802
+    def LocalVolumes(self) -> str:
         mounts = self._summary.get("Mounts") or ()
         return str(sum(mount.get("Driver") == "local" for mount in mounts))
 
-    def Platform(self) -> Any:  # noqa: N802
+    def Platform(self) -> Any:
         return (self._summary.get("ImageManifestDescriptor") or {}).get("platform")
 
-    def Networks(self) -> str:  # noqa: N802
+    def Networks(self) -> str:
         settings = self._summary.get("NetworkSettings") or {}
         return ",".join(settings.get("Networks") or {})
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sampan.cli.command import Command, Options
 from sampan.cli.context import Context, out
 from sampan.cli.progress import Progress
-from sampan.cli.references import check, platform as normal_platform, split
+from sampan.cli.references import check, split
+from sampan.cli.references import platform as normal_platform
 from sampan.client.api import json_stream
 
 TYPE_CHECKING = False

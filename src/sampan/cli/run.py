@@ -52,7 +52,7 @@ def _prepare(
 def _check_pull(options: Options) -> None:
     if options["pull"] not in ("always", "missing", "never"):
         raise Failure(
-            f"invalid pull option: '{options['pull']}': must be one of \"always\", \"missing\" or \"never\""
+            f'invalid pull option: \'{options["pull"]}\': must be one of "always", "missing" or "never"'
         )
 
 
@@ -71,7 +71,11 @@ def _create(context: Context, options: Options, image: str, body: dict[str, Any]
     try:
         made = client.call("POST", "/containers/create", query, body)
     except ApiError as error:
-        if error.status != 404 or options["pull"] != "missing" or "no such image" not in error.message.lower():
+        if (
+            error.status != 404
+            or options["pull"] != "missing"
+            or "no such image" not in error.message.lower()
+        ):
             raise
         if not options["quiet"]:
             err(f"Unable to find image '{_familiar(image)}' locally")
@@ -175,7 +179,11 @@ def _start(context: Context, options: Options, identity: str, streams: tuple[boo
 def _start_failed(spelled: str, error: Failure) -> Exit:
     """Docker tells the failed step by words in the message; the engine's message carries the same words."""
     text = str(error)
-    missing = ("executable file not found", "no such file or directory", "system cannot find the file specified")
+    missing = (
+        "executable file not found",
+        "no such file or directory",
+        "system cannot find the file specified",
+    )
     code = NOT_STARTED
     if any(words in text for words in missing):
         code = 127

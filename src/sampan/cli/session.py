@@ -10,11 +10,12 @@ Laws:
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # "signal" builds enums: 2 ms
 import _socket
 import os
 import select
 
+from sampan.cli.command import Exit
 from sampan.cli.context import write
 from sampan.wire import stdcopy
 
@@ -41,8 +42,32 @@ def signal_name(number: int) -> str:
     """``TERM`` for 15; the number where it has no name."""
     for name, value in vars(_signal).items():
         if value == number and name.startswith("SIG") and not name.startswith("SIG_"):
-            return name[3:]
+            return str(name[3:])
     return str(number)
+
+
+WATCHED = frozenset((_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT, _signal.SIGWINCH))
+"""What a session that passes no signals on has to notice, to put the terminal back."""
+
+_ENOUGH = 3
+
+
+class Insistence:
+    """Signals to a client that does not pass them on: as with Docker's, it leaves at the third request."""
+
+    __slots__ = ("_heard",)
+
+    def __init__(self) -> None:
+        self._heard = 0
+
+    def hear(self, number: int) -> None:
+        """Raise Exit if ``number`` means that this process shall end now."""
+        if number in (_signal.SIGHUP, _signal.SIGQUIT):
+            raise Exit(128 + number)
+        if number in (_signal.SIGINT, _signal.SIGTERM):
+            self._heard += 1
+            if self._heard == _ENOUGH:
+                raise Exit(1, f"got {_ENOUGH} SIGTERM/SIGINTs, forcefully exiting")
 
 
 class Signals:
@@ -76,7 +101,7 @@ class Signals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before:
             if handler is not None:
-                _signal.signal(number, handler)  # type: ignore[arg-type]
+                _signal.signal(number, handler)
         _signal.set_wakeup_fd(self._old)
         os.close(self.fd)
         os.close(self._write)
@@ -128,7 +153,17 @@ class Session:
     ``escape``: feeds on what is typed and finds the detach keys. ``on_signal``: called with each signal.
     """
 
-    __slots__ = ("_early", "_escape", "_input", "_open", "_output", "_pending", "_signals", "_sock", "on_signal")
+    __slots__ = (
+        "_early",
+        "_escape",
+        "_input",
+        "_open",
+        "_output",
+        "_pending",
+        "_signals",
+        "_sock",
+        "on_signal",
+    )
 
     def __init__(
         self,
@@ -146,54 +181,44 @@ class Session:
         self._open = True
         self._escape = escape
         self._pending = b""
-        self._signals: Signals | None = None
-        self.on_signal: Callable[[int], None] = lambda number: None
+        self.on_signal: Callable[[int], None] = print  # set by the owner before ``run``
 
     def close(self) -> None:
         """Close the stream."""
         self._sock.close()
 
-    def run(self, signals: Signals | None = None, until: Callable[[], bool] | None = None, also: int = -1) -> bool:
-        """Carry bytes until the daemon closes its side. Raises Detached.
-
-        ``also`` is one more descriptor to watch; when it is readable ``until`` is asked whether to stop early,
-        and the result says that it did.
-        """
-        self._signals = signals
-        sock, poll = self._sock.fileno(), select.poll()
-        if signals is not None:
-            poll.register(signals.fd, select.POLLIN)
-        if also >= 0:
-            poll.register(also, select.POLLIN)
+    def run(self, signals: Signals) -> None:
+        """Carry bytes until the daemon closes its side. Raises Detached, and what ``on_signal`` raises."""
+        poll = select.poll()
+        poll.register(signals.fd, select.POLLIN)
+        sock = self._sock.fileno()
         poll.register(sock, select.POLLIN)
-        reading = False
-        if self._early:
-            early, self._early = self._early, b""
+        early, self._early = self._early, b""
+        if early:
             self._output.feed(early)
+        reading = False
         while True:
-            wanted = self._input and not self._pending
-            if wanted != reading:
-                reading = wanted
-                if wanted:
+            if (self._input and not self._pending) != reading:
+                reading = not reading
+                if reading:
                     poll.register(0, select.POLLIN)
                 else:
                     poll.unregister(0)
             poll.modify(sock, select.POLLIN | select.POLLOUT if self._pending else select.POLLIN)
             for fd, events in poll.poll():
-                if fd == sock:
-                    if events & select.POLLOUT:
-                        self._send()
-                    if events & (select.POLLIN | select.POLLHUP | select.POLLERR) and not self._receive():
-                        return False
-                elif fd == 0:
+                if fd == 0:
                     self._type()
-                elif signals is not None and fd == signals.fd:
+                elif fd != sock:
                     for number in signals.read():
                         self.on_signal(number)
-                elif until is not None and fd == also and until():
-                    return True
-                elif fd == also:
-                    poll.unregister(also)
+                elif not self._exchange(events):
+                    return
+
+    def _exchange(self, events: int) -> bool:
+        """Send and receive as the socket allows; False once the daemon closed."""
+        if events & select.POLLOUT:
+            self._send()
+        return not events & ~select.POLLOUT or self._receive()
 
     def _receive(self) -> bool:
         try:

@@ -1,8 +1,8 @@
 """Which parts of the API's documents are structs, maps or lists in Docker's client.
 
 Its templates run over typed values first, and that shows: a struct prints as ``{a b}`` and a map as
-``map[k:v]``; a key that a map lacks is ``<no value>``, a field that a struct lacks is an error; an absent map or
-list prints empty. JSON alone cannot tell, so the names of maps and lists are listed here.
+``map[k:v]``; a key that a map lacks is ``<no value>``, a field that a struct lacks is an error; an absent
+map or list prints empty. JSON alone cannot tell, so the names of maps and lists are listed here.
 """
 
 from __future__ import annotations
@@ -14,20 +14,69 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAPS = frozenset(
-    (
-        "Annotations Containers Data DriverOpts ExposedPorts Labels Networks Options PortBindings Ports "
-        "Sandboxes Services Status StorageOpt Sysctls Tmpfs Volumes"
-    ).split()
+    [
+        "Annotations",
+        "Containers",
+        "Data",
+        "DriverOpts",
+        "ExposedPorts",
+        "Labels",
+        "Networks",
+        "Options",
+        "PortBindings",
+        "Ports",
+        "Sandboxes",
+        "Services",
+        "Status",
+        "StorageOpt",
+        "Sysctls",
+        "Tmpfs",
+        "Volumes",
+    ]
 )
 
 LISTS = frozenset(
-    (
-        "Aliases Binds BlkioDeviceReadBps BlkioDeviceReadIOps BlkioDeviceWriteBps BlkioDeviceWriteIOps "
-        "BlkioWeightDevice CapAdd CapDrop Capabilities Cmd DNSNames DeviceCgroupRules DeviceIDs DeviceRequests "
-        "Devices Dns DnsOptions DnsSearch Entrypoint Env ExecIDs ExtraHosts GroupAdd Layers Links MaskedPaths "
-        "Mounts OnBuild ReadonlyPaths RepoDigests RepoTags SecondaryIPAddresses SecondaryIPv6Addresses "
-        "SecurityOpt Shell Test Ulimits VolumesFrom"
-    ).split()
+    [
+        "Aliases",
+        "Binds",
+        "BlkioDeviceReadBps",
+        "BlkioDeviceReadIOps",
+        "BlkioDeviceWriteBps",
+        "BlkioDeviceWriteIOps",
+        "BlkioWeightDevice",
+        "CapAdd",
+        "CapDrop",
+        "Capabilities",
+        "Cmd",
+        "DNSNames",
+        "DeviceCgroupRules",
+        "DeviceIDs",
+        "DeviceRequests",
+        "Devices",
+        "Dns",
+        "DnsOptions",
+        "DnsSearch",
+        "Entrypoint",
+        "Env",
+        "ExecIDs",
+        "ExtraHosts",
+        "GroupAdd",
+        "Layers",
+        "Links",
+        "MaskedPaths",
+        "Mounts",
+        "OnBuild",
+        "ReadonlyPaths",
+        "RepoDigests",
+        "RepoTags",
+        "SecondaryIPAddresses",
+        "SecondaryIPv6Addresses",
+        "SecurityOpt",
+        "Shell",
+        "Test",
+        "Ulimits",
+        "VolumesFrom",
+    ]
 )
 
 ALIASES = {

@@ -32,7 +32,7 @@ def size(fd: int) -> tuple[int, int]:
 
 
 class Raw:
-    """Raw mode on ``fd`` while inside; nothing happens where ``fd`` is no terminal."""
+    """Raw mode on ``fd`` while inside; nothing happens where ``fd`` is no terminal, or is -1."""
 
     __slots__ = ("_before", "_fd")
 
@@ -41,6 +41,8 @@ class Raw:
         self._before: list[object] | None = None
 
     def __enter__(self) -> Raw:
+        if self._fd < 0:
+            return self
         try:
             before = termios.tcgetattr(self._fd)
         except (termios.error, OSError):

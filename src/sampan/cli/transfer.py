@@ -56,9 +56,8 @@ def _save(context: Context, options: Options, arguments: list[str]) -> int:
         raise Exit(1, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
     folder = os.path.dirname(os.path.abspath(path)) if path else "/"
     if path and not os.path.isdir(folder):
-        raise Failure(
-            f"failed to save image: invalid output path: stat {os.path.dirname(path)}: no such file or directory"
-        )
+        where = os.path.dirname(path)
+        raise Failure(f"failed to save image: invalid output path: stat {where}: no such file or directory")
     # the query repeats the key, which a mapping cannot: names are joined into one target
     from sampan.client.http import quote
 

@@ -193,7 +193,9 @@ class Kind:
 
     __slots__ = ("empty", "many", "read", "shown")
 
-    def __init__(self, read: Callable[[str], Any], shown: str, *, many: bool = False, empty: Any = "") -> None:
+    def __init__(
+        self, read: Callable[[str], Any], shown: str, *, many: bool = False, empty: Any = ""
+    ) -> None:
         self.read = read
         self.shown = shown
         self.many = many

@@ -11,7 +11,7 @@ from sampan.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, ClassVar
 
 _UNKNOWN = "N/A"
 
@@ -20,7 +20,7 @@ class Volume(Fields):
     """A row of ``volume ls``."""
 
     kind = "*formatter.volumeContext"
-    columns = {
+    columns: ClassVar[dict[str, str]] = {
         "Availability": "AVAILABILITY",
         "Driver": "DRIVER",
         "Group": "GROUP",
@@ -38,36 +38,36 @@ class Volume(Fields):
     def __init__(self, volume: dict[str, Any]) -> None:
         self._volume = volume
 
-    def Name(self) -> str:  # noqa: N802 - the field's name in templates
+    def Name(self) -> str:
         return str(self._volume["Name"])
 
-    def Driver(self) -> str:  # noqa: N802
+    def Driver(self) -> str:
         return str(self._volume["Driver"])
 
-    def Scope(self) -> str:  # noqa: N802
+    def Scope(self) -> str:
         return str(self._volume["Scope"])
 
-    def Mountpoint(self) -> str:  # noqa: N802
+    def Mountpoint(self) -> str:
         return str(self._volume["Mountpoint"])
 
-    def Labels(self) -> str:  # noqa: N802
+    def Labels(self) -> str:
         labels = self._volume.get("Labels") or {}
         return ",".join(f"{key}={labels[key]}" for key in sorted(labels))
 
-    def Label(self, name: str) -> str:  # noqa: N802
-        return (self._volume.get("Labels") or {}).get(name, "")
+    def Label(self, name: str) -> str:
+        return str((self._volume.get("Labels") or {}).get(name, ""))
 
-    def Links(self) -> str:  # noqa: N802
+    def Links(self) -> str:
         usage = self._volume.get("UsageData")
         return str(usage["RefCount"]) if usage else _UNKNOWN
 
-    def Size(self) -> str:  # noqa: N802
+    def Size(self) -> str:
         from sampan.cli.human import size
 
         usage = self._volume.get("UsageData")
         return size(usage["Size"]) if usage else _UNKNOWN
 
-    def Availability(self) -> str:  # noqa: N802
+    def Availability(self) -> str:
         return _UNKNOWN
 
     Group = Status = Availability

@@ -26,7 +26,7 @@ _JSON = {"Content-Type": "application/json"}
 
 
 class ApiError(Failure):
-    """The daemon refused. ``str()`` reads "Error response from daemon: …"; ``message`` is the daemon's own."""
+    """The daemon refused: ``message`` is its own, ``str()`` puts "Error response from daemon: " before."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"Error response from daemon: {message}")
@@ -60,7 +60,12 @@ class Client:
     # -- plain calls -----------------------------------------------------------------------------------
 
     def call(
-        self, method: str, path: str, query: Query | None = None, body: Any = None, headers: Query | None = None
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        body: Any = None,
+        headers: Query | None = None,
     ) -> Any:
         """Send ``body`` as JSON and return the answer's JSON value (None for an empty one).
 
@@ -70,7 +75,12 @@ class Client:
         return document.decode(raw) if raw.strip() else None
 
     def raw(
-        self, method: str, path: str, query: Query | None = None, body: Any = None, headers: Query | None = None
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        body: Any = None,
+        headers: Query | None = None,
     ) -> bytes:
         """As ``call``, but the answer's bytes."""
         answer = self.open(method, path, query, body, headers)
@@ -79,7 +89,12 @@ class Client:
         return data
 
     def open(
-        self, method: str, path: str, query: Query | None = None, body: Any = None, headers: Query | None = None
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        body: Any = None,
+        headers: Query | None = None,
     ) -> Answer:
         """As ``call``, but the body is left to the caller to read: for streams."""
         sent = b"" if body is None else document.encode(body).encode("utf-8", "surrogateescape")
@@ -91,7 +106,7 @@ class Client:
     def upload(
         self, path: str, query: Query | None, source: Iterable[bytes], *, method: str = "POST", kind: str
     ) -> Answer:
-        """Send ``source`` as a chunked body of media type ``kind``; the answer's body is left to the caller."""
+        """Send ``source`` as a chunked body of media type ``kind``; the answer is left unread."""
         self.agree()
         connection = self._connection()
         head = request(
@@ -166,9 +181,7 @@ class Client:
                 return connect(self.address)
             raise
 
-    def _exchange(
-        self, method: str, path: str, query: Query | None, headers: Query, body: bytes
-    ) -> Answer:
+    def _exchange(self, method: str, path: str, query: Query | None, headers: Query, body: bytes) -> Answer:
         answer = self._send(method, path, query, headers, body)
         if answer.status == 400 and not self._agreed:
             asked = self.version
@@ -218,7 +231,7 @@ def _message(text: str, status: int) -> str:
     except ValueError:
         return text or f"the daemon answered with status {status} and no message"
     if isinstance(value, dict) and isinstance(value.get("message"), str):
-        return value["message"].strip()
+        return str(value["message"]).strip()
     return text
 
 

@@ -173,4 +173,3 @@ class Answer:
 
     def close(self) -> None:
         self.connection.close()
-

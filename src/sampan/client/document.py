@@ -45,7 +45,7 @@ def _scanner() -> Callable[[str, int], tuple[Any, int]]:
 
 def _encoder() -> Callable[[Any], str]:
     try:
-        make: Any = _json.make_encoder  # type: ignore[attr-defined]
+        make: Any = _json.make_encoder
         encode = make(None, _refuse, _json.encode_basestring, None, ":", ",", False, False, False)
     except (AttributeError, TypeError):  # the C encoder's arguments are not a stable interface
         import json

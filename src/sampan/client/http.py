@@ -31,7 +31,11 @@ def target(path: str, query: dict[str, str] | None) -> str:
     """The request target of ``path`` with ``query``, keys sorted as Go's url.Values does."""
     if not query:
         return path
-    return path + ("&" if "?" in path else "?") + "&".join(f"{quote(key)}={quote(query[key])}" for key in sorted(query))
+    return (
+        path
+        + ("&" if "?" in path else "?")
+        + "&".join(f"{quote(key)}={quote(query[key])}" for key in sorted(query))
+    )
 
 
 def request(

@@ -1,8 +1,8 @@
 """Go's text/template, as far as Docker's ``--format`` uses it.
 
 Three stages, each pure: ``lexer`` cuts the text into tokens, ``parser`` makes a tree of tuples, ``evaluate``
-writes it for a value. A value is what JSON gives (dict, list, str, int, float, bool, None) or a ``Row``, whose
-fields are columns of a list. Failures are ``TemplateError`` with Go's wording, without the name's prefix.
+writes it for a value. A value is what JSON gives (dict, list, str, int, float, bool, None) or a ``Row``,
+whose fields are columns of a list. Failures are ``TemplateError`` with Go's wording.
 
     nodes = parse("{{.Names}}\\t{{upper .Image}}")
     text = execute(nodes, row)

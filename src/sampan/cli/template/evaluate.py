@@ -1,7 +1,7 @@
 """A tree and a value to text.
 
 Two modes, as Docker uses them: rows of a list have a fixed set of fields (``Row``), and a field that is not
-there is an error; values from JSON are maps, and a missing key is an error (Docker sets ``missingkey=error``).
+there is an error; values from JSON are structs and maps (see ``shapes``), and only maps may lack a key.
 """
 
 from __future__ import annotations
@@ -143,7 +143,9 @@ class _Run:
         if first[0] in ("field", "variable", "chain"):
             return self._operand(first, dot, [self._operand(one, dot) for one in arguments] + list(piped))
         if arguments or piped:
-            raise self.fail(_position(first), _context(first), f"can't give argument to non-function {_context(first)}")
+            raise self.fail(
+                _position(first), _context(first), f"can't give argument to non-function {_context(first)}"
+            )
         return self._operand(first, dot)
 
     def _operand(self, node: Node, dot: Any, arguments: list[Any] | None = None) -> Any:
@@ -232,10 +234,18 @@ class _Run:
             return
         wanted = {str: "string", int: "int"}[kind]
         if source[0] == "value":
-            raise self.fail(source[2], _context(source), f"expected {'integer' if kind is int else wanted}; found {_context(source)}")
+            raise self.fail(
+                source[2],
+                _context(source),
+                f"expected {'integer' if kind is int else wanted}; found {_context(source)}",
+            )
         from sampan.cli.template.functions import _kind
 
-        raise self.fail(_position(source), _context(source), f"wrong type for value; expected {wanted}; got {_kind(value)}")
+        raise self.fail(
+            _position(source),
+            _context(source),
+            f"wrong type for value; expected {wanted}; got {_kind(value)}",
+        )
 
     def _logic(self, node: Node, arguments: list[Node], dot: Any, piped: tuple[Any, ...]) -> Any:
         """``and`` and ``or`` stop at the argument that decides."""
@@ -262,7 +272,7 @@ def _context(node: Node) -> str:
     if kind == "field":
         return "".join(f".{name}" for name in node[1])
     if kind == "variable":
-        return node[1] + "".join(f".{name}" for name in node[2])
+        return str(node[1]) + "".join(f".{name}" for name in node[2])
     if kind == "function":
         return str(node[1])
     if kind == "value":

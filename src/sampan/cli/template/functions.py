@@ -60,7 +60,7 @@ def _index(value: Any, *keys: Any) -> Any:
             if not isinstance(key, int) or isinstance(key, bool):
                 raise ValueError(f"cannot index slice/array with type {_kind(key)}")
             if not 0 <= key < len(value):
-                raise ValueError(f"index out of range: {key}" if key >= 0 else f"index out of range: {key}")
+                raise ValueError(f"index out of range: {key}")
             value = value[key] if isinstance(value, list) else ord(value[key])
         elif value is None:
             raise ValueError("index of untyped nil")

@@ -14,7 +14,18 @@ if TYPE_CHECKING:
 _BLANK = " \t\r\n"
 _SINGLE = {"|": "pipe", "(": "left", ")": "right", ",": "comma", "=": "assign"}
 _WORD = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_ESCAPES = {
+    "n": "\n",
+    "t": "\t",
+    "r": "\r",
+    "\\": "\\",
+    '"': '"',
+    "'": "'",
+    "a": "\a",
+    "b": "\b",
+    "f": "\f",
+    "v": "\v",
+}
 
 
 class TemplateError(Exception):
@@ -53,7 +64,9 @@ class Lexer:
                     self.tokens.append(("text", literal, self._at))
                 return self.tokens
             inside = start + 2
-            if self._text[inside : inside + 1] == "-" and self._text[inside + 1 : inside + 2] in tuple(_BLANK):
+            if self._text[inside : inside + 1] == "-" and self._text[inside + 1 : inside + 2] in tuple(
+                _BLANK
+            ):
                 literal = literal.rstrip(_BLANK)
                 inside += 1
             if literal:
@@ -143,7 +156,9 @@ class Lexer:
         elif character.isalpha() or character == "_":
             self._name()
         else:
-            raise failed(self.line(start), f"unrecognized character in action: U+{ord(character):04X} '{character}'")
+            raise failed(
+                self.line(start), f"unrecognized character in action: U+{ord(character):04X} '{character}'"
+            )
 
     def _add(self, kind: str, length: int) -> None:
         self.tokens.append((kind, self._text[self._at : self._at + length], self._at))
@@ -171,11 +186,13 @@ class Lexer:
     def _number(self) -> None:
         start = self._at
         self._at += 1
-        while self._at < len(self._text) and (self._is_word(self._text[self._at]) or self._text[self._at] == "."):
+        while self._at < len(self._text) and (
+            self._is_word(self._text[self._at]) or self._text[self._at] == "."
+        ):
             self._at += 1
         text = self._text[start : self._at]
         try:
-            float(text) if "." in text or "e" in text.lower() and "x" not in text.lower() else int(text, 0)
+            float(text) if "." in text or ("e" in text.lower() and "x" not in text.lower()) else int(text, 0)
         except ValueError:
             raise failed(self.line(start), f'bad number syntax: "{text}"') from None
         self.tokens.append(("number", text, start))

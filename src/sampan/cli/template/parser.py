@@ -149,10 +149,9 @@ class Parser:
                 raise self._fail(token, f"unexpected {_shown(token)} in {context}")
 
     def _check(self, commands: list[list[Node]], token: Token) -> None:
-        for command in commands[1:]:
+        for stage, command in enumerate(commands[1:], 2):
             if command[0][0] in ("value", "dot"):
-                shown = "nil" if command[0][1] is None else "."
-                raise self._fail(token, f"non executable command in pipeline stage 2{'' if shown else ''}")
+                raise self._fail(token, f"non executable command in pipeline stage {stage}")
 
     def _declarations(self, context: str) -> tuple[list[str], bool]:
         start = self._at
