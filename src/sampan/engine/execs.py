@@ -210,10 +210,8 @@ class _KeptStream:
 
     def __init__(self, stream: ClientStream) -> None:
         self._sock, self._early = stream.detach()
-        self._given = False
 
     def detach(self) -> tuple[socket.socket, bytes]:
-        self._given = True
         return self._sock.dup(), self._early
 
     def tell(self, message: str, *, framed: bool) -> None:

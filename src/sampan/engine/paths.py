@@ -56,14 +56,6 @@ class Paths:
         return f"{self.run}/sampan.sock"
 
     @property
-    def pid_file(self) -> str:
-        return f"{self.run}/sampan.pid"
-
-    @property
-    def zygote_socket(self) -> str:
-        return f"{self.run}/zygote.sock"
-
-    @property
     def bundles(self) -> str:
         return f"{self.run}/containers"
 
