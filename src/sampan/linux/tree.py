@@ -2,20 +2,23 @@
 
 Laws: no symbolic link is followed; a tree of any depth needs a constant number of descriptors and no
 recursion, since a directory that is not empty is first moved up beside the work (its depth becomes one).
-What is gone already is no error.
+What is gone already is no error, and what still appears meanwhile is removed as well.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 
 _STAGING = ".removing"
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
 def remove_tree(dir_fd: int, name: str | bytes) -> None:
     """Remove ``name`` under ``dir_fd`` and all that is below it; at once if it is a file.
 
-    Interrupted, it can be called again. Nothing else may change the tree meanwhile.
+    Interrupted, it can be called again.
     """
     try:
         os.unlink(name, dir_fd=dir_fd)
@@ -27,9 +30,10 @@ def remove_tree(dir_fd: int, name: str | bytes) -> None:
     top = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
         _empty(top)
+        while not _drop(dir_fd, name):
+            _empty(top)
     finally:
         os.close(top)
-    os.rmdir(name, dir_fd=dir_fd)
 
 
 def _empty(top: int) -> None:
@@ -59,13 +63,14 @@ def _flatten(top: int, name: str, serial: int) -> int:
                 try:
                     os.rename(entry, f"{_STAGING}-{serial}", src_dir_fd=fd, dst_dir_fd=top)
                     break
-                except (FileExistsError, NotADirectoryError, OSError) as error:
-                    if isinstance(error, FileExistsError | NotADirectoryError) or error.errno == 39:
-                        continue  # a name left by an interrupted removal (39: ENOTEMPTY)
-                    raise
+                except OSError as error:
+                    if error.errno not in _TAKEN:
+                        raise
+                    # a name left by an interrupted removal
     finally:
         os.close(fd)
-    os.rmdir(name, dir_fd=top)
+    with contextlib.suppress(FileNotFoundError):
+        _drop(top, name)  # what appeared in it meanwhile is for the next round
     return serial
 
 
@@ -82,6 +87,6 @@ def _drop(fd: int, name: str) -> bool:
         os.rmdir(name, dir_fd=fd)
         return True
     except OSError as error:
-        if error.errno in (39, 17):  # ENOTEMPTY, EEXIST
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return False
         raise

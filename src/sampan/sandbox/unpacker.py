@@ -20,12 +20,13 @@ import hashlib
 import json
 import os
 import resource
+import signal
 import sys
 from dataclasses import asdict
 from typing import Any
 
 from sampan.errors import Failure, Internal, InvalidArgument
-from sampan.linux import capabilities
+from sampan.linux import capabilities, process
 from sampan.linux.libc import libc
 from sampan.sandbox.source import Source
 from sampan.sandbox.unpack import Limits, unpack
@@ -60,6 +61,8 @@ def failure(result: dict[str, Any]) -> Failure | None:
 
 
 def _confine(root: int) -> None:
+    # A daemon that starts again clears away what this process would still write.
+    process.set_parent_death_signal(signal.SIGKILL)
     os.umask(0)
     os.closerange(3, root)
     os.closerange(root + 1, _DESCRIPTORS)
