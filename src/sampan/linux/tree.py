@@ -74,7 +74,7 @@ def _flatten(top: int, name: str, serial: int) -> int:
     return serial
 
 
-def _drop(fd: int, name: str) -> bool:
+def _drop(fd: int, name: str | bytes) -> bool:
     """Remove a file or an empty directory; False if it is a directory with something in it."""
     try:
         os.unlink(name, dir_fd=fd)
