@@ -30,8 +30,9 @@ from sampan.engine.store import ContainerStore
 from sampan.engine.watching import Watching
 from sampan.engine.wiring import ContainerUseCases, Foundations, wire
 from sampan.errors import Conflict, NotFound, StartFailed, Unavailable
+from sampan.images.model import Image
 from sampan.sandbox.messages import AttachOptions, Endpoint, Exit, Launch, RootFilesystem, encode
-from sampan.spec.image import ImageDocument, RunConfig, parse_image
+from sampan.spec.image import RunConfig, parse_image
 from sampan.state import Database
 
 if TYPE_CHECKING:
@@ -58,30 +59,40 @@ FACTS = HostFacts(
 )
 
 
-class FakeImage:
-    def __init__(self, image_id: str, run: RunConfig) -> None:
-        document = {
-            "architecture": "amd64",
-            "os": "linux",
-            "rootfs": {"type": "layers", "diff_ids": []},
-            "config": run.document(),
-        }
-        self.id = image_id
-        self.config: ImageDocument = parse_image(json.dumps(document).encode())
-        self.max_id = 1000
+def make_image(number: int, run: RunConfig) -> Image:
+    """An image without layers whose files belong to ids up to 1000."""
+    document = {
+        "architecture": "amd64",
+        "os": "linux",
+        "author": str(number),
+        "rootfs": {"type": "layers", "diff_ids": []},
+        "config": run.document(),
+    }
+    parsed = parse_image(json.dumps(document).encode())
+    return Image(
+        id=parsed.digest,
+        config=parsed,
+        manifest=None,
+        chain=(),
+        blobs=(),
+        size=0,
+        max_id=1000,
+        loaded_ns=0,
+        tagged_ns=0,
+    )
 
 
 class FakeCatalog:
     def __init__(self) -> None:
-        self.images: dict[str, FakeImage] = {}
+        self.images: dict[str, Image] = {}
 
-    def add(self, name: str, run: RunConfig) -> FakeImage:
-        image = FakeImage(f"sha256:{len(self.images):064x}", run)
+    def add(self, name: str, run: RunConfig) -> Image:
+        image = make_image(len(self.images), run)
         self.images[name] = image
         self.images[image.id] = image
         return image
 
-    async def resolve(self, reference: str) -> FakeImage:
+    async def resolve(self, reference: str) -> Image:
         found = self.images.get(reference) or self.images.get(reference.removesuffix(":latest"))
         if found is None:
             raise NotFound(f"No such image: {reference}" + ("" if ":" in reference else ":latest"))

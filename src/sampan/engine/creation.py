@@ -27,9 +27,10 @@ from sampan.errors import Conflict, Failure, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from sampan.engine.events import Events
-    from sampan.engine.ports import Catalog, Image, Snapshots, VolumeStore
+    from sampan.engine.ports import Catalog, Snapshots, VolumeStore
     from sampan.engine.settings import Settings
     from sampan.engine.store import ContainerStore
+    from sampan.images.model import Image
 
 
 class Creation:

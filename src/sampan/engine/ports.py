@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from sampan.images.model import Image
     from sampan.sandbox.messages import AttachOptions, Endpoint, Exit, Launch, RootFilesystem
-    from sampan.spec.image import ImageDocument
     from sampan.spec.runtime import Process
 
 
@@ -88,19 +88,6 @@ class Runtime(Protocol):
 
     async def adopt(self, container_id: str) -> Task | None:
         """The task of a container whose keeper lives on from an earlier daemon; None without one."""
-
-
-class Image(Protocol):
-    """What a container takes from its image; ``max_id`` is the largest owner id of its files."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def config(self) -> ImageDocument: ...
-
-    @property
-    def max_id(self) -> int: ...
 
 
 class Catalog(Protocol):

@@ -304,7 +304,8 @@ class TestUserNamespaces:
         assert again.spec["linux"]["uidMappings"][0]["hostID"] == first + span
 
     async def test_the_range_covers_the_images_largest_id(self, private: World) -> None:
-        private.catalog.images["base"].max_id = 70000
+        base = replace(private.catalog.images["base"], max_id=70000)
+        private.catalog.images |= {"base": base, base.id: base}
         request = await launch(private)
         assert request.spec["linux"]["uidMappings"][0]["size"] == 2 * 65536
 
