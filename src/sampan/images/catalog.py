@@ -244,9 +244,9 @@ class Catalog:
 
         if image is None and not spare:
             return spare
-        # Forgotten before the wait: whoever needs one of them now unpacks it anew.
         self.layers.forget(spare)
         await self._database.write(work)
+        self.layers.discard(spare)
         return spare
 
     @staticmethod

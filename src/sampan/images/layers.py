@@ -271,10 +271,12 @@ class LayerStore:
         return sorted(spare, key=self._depth, reverse=True)
 
     def forget(self, layers: Iterable[Layer]) -> None:
-        """Drop layers whose rows are gone, and their directories in the background."""
-        layers = tuple(layers)
+        """Drop layers from memory: whoever needs one of them from now on unpacks it anew."""
         for layer in layers:
             self._layers.pop(layer.chain_id, None)
+
+    def discard(self, layers: Iterable[Layer]) -> None:
+        """Remove the directories of forgotten layers, whose rows are gone, in the background."""
         self._discard([layer.id for layer in layers])
 
     async def drain(self) -> None:
