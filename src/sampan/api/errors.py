@@ -34,7 +34,7 @@ def status_of(failure: errors.Failure) -> int:
     """HTTP status of a failure."""
     if isinstance(failure, errors.StartFailed):
         # Docker blames the request when the program cannot be run, itself for everything else.
-        return 400 if failure.exit_code in (126, 127) else 500
+        return 400 if failure.exit_code in (125, 126, 127) else 500
     for kind, status in STATUS:
         if isinstance(failure, kind):
             return status

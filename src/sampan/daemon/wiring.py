@@ -116,6 +116,7 @@ class Wiring:
 
     async def close(self) -> None:
         """Let go of everything but what running containers need."""
+        await self.engine.containers.settle()
         self._events.close()
         self._watching.close()
         await self._catalog.close()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sampan.sandbox.messages import AttachOptions
 
 _UNKNOWN_FAILURE = 128
-_CANNOT_RUN = (126, 127)
+_CANNOT_RUN = (125, 126, 127)
 
 
 class Starting:
@@ -107,8 +107,7 @@ def hang_up(attachments: Iterable[tuple[ClientStream, AttachOptions]]) -> None:
 
 def _start_error(error: Exception) -> Failure:
     if isinstance(error, StartFailed):
-        kind = InvalidArgument if error.exit_code in _CANNOT_RUN else Internal
-        return kind(str(error))
+        return InvalidArgument(str(error)) if error.exit_code in _CANNOT_RUN else error
     if isinstance(error, Failure):
         return error
     return Internal(f"failed to start the container: {error}")

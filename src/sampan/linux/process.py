@@ -91,6 +91,14 @@ def set_name(name: str) -> None:
     _prctl("PR_SET_NAME", _PR_SET_NAME, name.encode()[:15])
 
 
+def set_title(title: str) -> None:
+    """Write over the calling process's own arguments, which ``ps`` and /proc/PID/cmdline show; cut to fit."""
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end of proc(5), counted after the name
+    ctypes.memmove(start, os.fsencode(title)[: end - start - 1].ljust(end - start, b"\0"), end - start)
+
+
 def set_keep_capabilities(*, keep: bool) -> None:
     _prctl("PR_SET_KEEPCAPS", _PR_SET_KEEPCAPS, int(keep))
 

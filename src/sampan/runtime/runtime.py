@@ -22,6 +22,7 @@ from sampan.errors import Conflict, StartFailed
 from sampan.runtime.link import KeeperGone, Link
 from sampan.runtime.zygote import Zygote
 from sampan.sandbox import cgroups, channel, keeper_socket
+from sampan.sandbox.launch import REQUEST_FAILED
 from sampan.sandbox.messages import AttachOptions, Exit, Keeping, Launch, decode_exit, encode
 from sampan.sandbox.stdio import EXIT_FILE, write_exit
 
@@ -124,7 +125,7 @@ class Task:
                 early=early.decode("latin-1"),
             )
             if "failed" in answer:
-                raise StartFailed(_EXEC_PREFIX + answer["failed"], exit_code=answer["code"])
+                raise start_failed(_EXEC_PREFIX, answer["failed"], answer["code"])
         except BaseException:
             self._execs.pop(exec_id, None)
             raise
@@ -286,7 +287,12 @@ async def _first_word(link: Link) -> Task:
     if isinstance(task, Task):
         return task
     link.close()
-    raise StartFailed(_RUN_PREFIX + word["message"], exit_code=word["code"])
+    raise start_failed(_RUN_PREFIX, word["message"], word["code"])
+
+
+def start_failed(prefix: str, message: str, code: int) -> StartFailed:
+    """As Docker words it: what its runtime found carries its runtime's prefix, a wrong request does not."""
+    return StartFailed(message if code == REQUEST_FAILED else prefix + message, exit_code=code)
 
 
 def read_exit(directory: str) -> Exit | None:

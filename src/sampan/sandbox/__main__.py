@@ -21,6 +21,7 @@ def main(exec_root: str) -> None:
     os.chmod(path, 0o600)
     listener.listen(8)
     process.set_name("sampan-zygote")
+    process.set_title(f"sampan-zygote {exec_root}")
     os.chdir("/")
     zygote.Zygote(listener, path).run()
 

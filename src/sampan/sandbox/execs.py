@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sampan.errors import Failure
 from sampan.linux import process as p
 from sampan.sandbox import channel
-from sampan.sandbox.launch import LaunchError, keep_only, make_controlling_terminal
+from sampan.sandbox.launch import REQUEST_FAILED, LaunchError, keep_only, make_controlling_terminal
 from sampan.sandbox.loop import READ, Loop
 from sampan.sandbox.messages import AttachOptions, Keeping
 from sampan.sandbox.program import Program, ProgramError, run
@@ -235,7 +235,7 @@ def _join_and_run(
         parent = keep_only(stdio, parent)
         run(program)
     except Failure as error:
-        channel.send(parent, {"failed": str(error), "code": _SETUP_FAILED})
+        channel.send(parent, {"failed": str(error), "code": REQUEST_FAILED})
     except ProgramError as error:
         channel.send(parent, {"failed": str(error), "code": error.code})
     except OSError as error:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from sampan.spec.runtime import IdMapping
 
 _SETUP_FAILED = 128
+# The request itself is wrong (a user that the image does not have): told in its own words.
+REQUEST_FAILED = 125
 
 
 class LaunchError(Exception):
@@ -222,7 +224,7 @@ class _Child:
         except ProgramError as error:
             self._report(str(error), error.code)
         except Failure as error:
-            self._report(str(error), _SETUP_FAILED)
+            self._report(str(error), REQUEST_FAILED)
         except OSError as error:
             self._report(f"{error.filename}: {error.strerror}", _SETUP_FAILED)
         except BaseException as error:  # the child must never return into the parent's code

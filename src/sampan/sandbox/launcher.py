@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from sampan.errors import Failure
 from sampan.sandbox import channel, keeper_socket
-from sampan.sandbox.launch import LaunchError, Started, start
+from sampan.sandbox.launch import REQUEST_FAILED, LaunchError, Started, start
 from sampan.sandbox.logfile import create
 from sampan.sandbox.messages import PROTOCOL, Keeping, decode_keeping, decode_launch
 from sampan.sandbox.stdio import read_file
@@ -89,7 +89,7 @@ class Launcher:
         except LaunchError as error:
             self._fail(str(error), error.code)
         except Failure as error:
-            self._fail(str(error), _SETUP_FAILED)
+            self._fail(str(error), REQUEST_FAILED)
         except OSError as error:
             what = f"{error.filename}: " if error.filename else ""
             self._fail(f"{what}{error.strerror}", _SETUP_FAILED)

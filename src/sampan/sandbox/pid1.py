@@ -39,6 +39,7 @@ def run_as_init(program: Program, parent: socket.socket) -> None:
     os.close(pidfd)
     p.set_dumpable(dumpable=False)
     p.set_name("init")
+    p.set_title("init")
     parent.close()
     drop_privileges(program)
     p.set_dumpable(dumpable=False)
