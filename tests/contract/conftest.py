@@ -32,9 +32,12 @@ class BoxSnapshots:
     async def prepare(self, key: str, image: object) -> RootFilesystem:
         for part in ("fs", "work"):
             (self._layers / key / part).mkdir(parents=True)
-        return self.mounts(key, image)
+        return self.mounts(key)
 
-    def mounts(self, key: str, image: object) -> RootFilesystem:
+    def max_id(self, key: str) -> int:
+        return 0
+
+    def mounts(self, key: str) -> RootFilesystem:
         return RootFilesystem(base=str(self._layers), lowers=("1/fs",), upper=f"{key}/fs", work=f"{key}/work")
 
     async def remove(self, key: str) -> None:

@@ -102,15 +102,20 @@ class FakeCatalog:
 class FakeSnapshots:
     def __init__(self) -> None:
         self.there: set[str] = set()
+        self.largest: dict[str, int] = {}
         self.refuse: str | None = None
 
     async def prepare(self, key: str, image: object) -> RootFilesystem:
         if self.refuse:
             raise Conflict(self.refuse)
         self.there.add(key)
-        return self.mounts(key, image)
+        self.largest[key] = getattr(image, "max_id", 0)
+        return self.mounts(key)
 
-    def mounts(self, key: str, image: object) -> RootFilesystem:
+    def max_id(self, key: str) -> int:
+        return self.largest[key]
+
+    def mounts(self, key: str) -> RootFilesystem:
         return RootFilesystem(base="/layers", lowers=("1",), upper=f"{key}/upper", work=f"{key}/work")
 
     async def remove(self, key: str) -> None:

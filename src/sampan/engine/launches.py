@@ -73,10 +73,10 @@ class Launches:
     async def _prepare(self, container: Container) -> tuple[Launch, Container]:
         sources, settings = self._sources, self._settings
         host = container.host
-        image = await sources.catalog.resolve(container.image_id)
-        root = sources.snapshots.mounts(container.id, image)
+        # Not by the image: a container outlives the removal of its image.
+        root = sources.snapshots.mounts(container.id)
         endpoint = await self._connect(container)
-        id_map = self._id_map(container, largest=image.max_id)
+        id_map = self._id_map(container, largest=sources.snapshots.max_id(container.id))
         network_id = self._network_id(host.network_mode)
         container = _connected(container, endpoint, network_id, id_map)
         placed = files.write(container, settings, endpoint)

@@ -66,7 +66,7 @@ class Snapshots:
         os.mkdir(f"{place}/work", 0o700)
         return self.mounts(key)
 
-    def mounts(self, key: str, image: Image | None = None) -> RootFilesystem:
+    def mounts(self, key: str) -> RootFilesystem:
         """The directories of an existing snapshot, relative to the data root, topmost lower first.
 
         Needs no image: a container outlives the removal of its image.
