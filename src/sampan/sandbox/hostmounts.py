@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sampan.linux import capabilities, process
+from sampan.linux import capabilities, kernel, process
 from sampan.linux import mount as m
 from sampan.sandbox.messages import RootFilesystem
 from sampan.sandbox.mountopts import Options
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 # Never "volatile": it would skip the flush that a kept container is promised.
 _OVERLAY_OPTIONS = (("redirect_dir", "off"), ("metacopy", "off"), ("index", "off"))
 
-# Linux 6.5 takes the lower layers one by one; before, there is one string for all, of at most 255 bytes, and
-# the other option is refused only when the file system is created.
+# Since this version of Linux layers are named one by one. Before, the option is refused only when the file
+# system is created, together with everything else that may be wrong then.
 _ONE_BY_ONE = (6, 5)
 
 _DEVICE_LINKS = (
@@ -68,6 +68,8 @@ class OverlayRoot:
                 cloned = m.open_tree(base)
                 m.mount_setattr(cloned, userns_fd=ids.userns_fd)
                 base = f"/proc/self/fd/{cloned}"
+            if kernel.version() < _ONE_BY_ONE:
+                return self._mount_aside(cloned, ids)
             return self._create(base, ids)
         finally:
             if cloned >= 0:
@@ -77,13 +79,8 @@ class OverlayRoot:
         fs_fd = m.fsopen("overlay")
         try:
             m.fsconfig_set(fs_fd, "source", "overlay")
-            try:
-                for lower in self.root.lowers:
-                    m.fsconfig_set(fs_fd, "lowerdir+", f"{base}/{lower}")
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                return self._mount_aside(base, ids)
+            for lower in self.root.lowers:
+                m.fsconfig_set(fs_fd, "lowerdir+", f"{base}/{lower}")
             m.fsconfig_set(fs_fd, "upperdir", f"{base}/{self.root.upper}")
             m.fsconfig_set(fs_fd, "workdir", f"{base}/{self.root.work}")
             for key, value in _OVERLAY_OPTIONS:
@@ -94,7 +91,7 @@ class OverlayRoot:
         finally:
             os.close(fs_fd)
 
-    def _mount_aside(self, base: str, ids: IdMap | None) -> int:
+    def _mount_aside(self, cloned: int, ids: IdMap | None) -> int:
         """Before Linux 6.5: one option names all layers, and only mount(2) takes more than 255 bytes of it.
 
         Done in a mount namespace that nobody else sees and that the caller, which is short-lived, stays in.
@@ -109,12 +106,18 @@ class OverlayRoot:
         ]
         process.unshare(process.CLONE_NEWNS)
         m.mount("", "/", "", m.MS_REC | m.MS_PRIVATE)
-        os.chdir(base)
+        if ids is not None:
+            # overlayfs refuses layers on a mount that is not in its mounter's namespace. What is mounted on a
+            # shared mount, as the clone of a shared one is, is shared too and cannot become a root.
+            m.move_mount(cloned, "/sys")
+            m.mount("", "/sys", "", m.MS_PRIVATE)
+        os.chdir(root.base if ids is None else "/sys")
         try:
             with _acting_as_root_of(ids):
                 m.mount("overlay", "/sys", "overlay", 0, ",".join(options))
             fd = m.open_tree("/sys")
-            m.unmount("/sys", m.MNT_DETACH)
+            for _ in range(1 if ids is None else 2):
+                m.unmount("/sys", m.MNT_DETACH)
             return fd
         finally:
             os.chdir("/")
