@@ -7,7 +7,7 @@ map or list prints empty. JSON alone cannot tell, so the names of maps and lists
 
 from __future__ import annotations
 
-from sampan.cli.template.values import Struct
+from sampan.cli.template.values import NoList, NoMap, Number, Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,5 +107,7 @@ def shaped(value: Any, name: str = "") -> Any:
     if isinstance(value, list):
         return [shaped(item, "") for item in value]
     if value is None:
-        return {} if name in MAPS else [] if name in LISTS else None
+        return NoMap() if name in MAPS else NoList() if name in LISTS else None
+    if type(value) is int:
+        return Number(value)
     return value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sampan.cli.template.functions import FUNCTIONS
 from sampan.cli.template.lexer import TemplateError
-from sampan.cli.template.values import NO_VALUE, Struct, shown, truth
+from sampan.cli.template.values import NO_VALUE, Struct, kind, shown, truth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ class Row:
     def field(self, name: str) -> Any:
         """The field, or a callable for one with arguments. Raises LookupError."""
         raise LookupError(name)
+
+
+OPTIONAL = frozenset(("Health", "SizeRootFs", "SizeRw"))
+"""Fields that a document leaves out when they have no value."""
 
 
 class _Break(Exception):
@@ -140,6 +144,8 @@ class _Run:
         first, arguments = command[0], command[1:]
         if first[0] == "function":
             return self._call(first, arguments, dot, piped)
+        if first == ("value", None, first[-1]):
+            raise self.fail(first[-1], "nil", "nil is not a command")
         if first[0] in ("field", "variable", "chain"):
             return self._operand(first, dot, [self._operand(one, dot) for one in arguments] + list(piped))
         if arguments or piped:
@@ -183,14 +189,14 @@ class _Run:
                 return self._method(found, name, node, arguments)
         elif isinstance(value, dict):
             found = self._entry(value, name, node)
-        elif value is None or value is NO_VALUE:
+        elif value is NO_VALUE:
+            return value
+        elif value is None:
             raise self.fail(position, context, f"nil pointer evaluating interface {{}}.{name}")
         else:
-            from sampan.cli.template.functions import _kind
-
-            raise self.fail(position, context, f"can't evaluate field {name} in type {_kind(value)}")
+            raise self.fail(position, context, f"can't evaluate field {name} in type interface {{}}")
         if arguments:
-            raise self.fail(position, context, f"{name} has arguments but cannot be invoked as function")
+            raise self.fail(position, context, f"{name} is not a method but has arguments")
         return found
 
     def _entry(self, value: dict[str, Any], name: str, node: Node) -> Any:
@@ -201,6 +207,8 @@ class _Run:
             return value[other]
         if not isinstance(value, Struct):
             return NO_VALUE
+        if name in OPTIONAL:
+            return None
         raise self.fail(_position(node), _context(node), f'map has no entry for key "{name}"')
 
     def _method(self, method: Any, name: str, node: Node, arguments: list[Any]) -> Any:
@@ -220,31 +228,28 @@ class _Run:
         if len(values) < fewest or (most >= 0 and len(values) > most):
             want = f"at least {fewest}" if most != fewest else str(fewest)
             raise self.fail(node[2], name, f"wrong number of args for {name}: want {want} got {len(values)}")
-        for at, kind in enumerate(types):
-            self._typed(values[at], kind, node, arguments[at] if at < len(arguments) else node)
+        for at, wanted in enumerate(types):
+            self._typed(values[at], wanted, arguments[at] if at < len(arguments) else node)
         try:
             return function(*values)
         except (ValueError, TypeError) as error:
             context = " ".join([name, *(_context(argument) for argument in arguments)])
             raise self.fail(node[2], context, f"error calling {name}: {error}") from None
 
-    def _typed(self, value: Any, kind: type, node: Node, source: Node) -> None:
-        fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-        if kind is object or fits:
+    def _typed(self, value: Any, wanted_type: type, source: Node) -> None:
+        if isinstance(value, wanted_type) and not (wanted_type is int and isinstance(value, bool)):
             return
-        wanted = {str: "string", int: "int"}[kind]
+        wanted = {str: "string", int: "int", list: "[]string"}[wanted_type]
         if source[0] == "value":
             raise self.fail(
                 source[2],
                 _context(source),
-                f"expected {'integer' if kind is int else wanted}; found {_context(source)}",
+                f"expected {'integer' if wanted_type is int else wanted}; found {_context(source)}",
             )
-        from sampan.cli.template.functions import _kind
-
         raise self.fail(
             _position(source),
             _context(source),
-            f"wrong type for value; expected {wanted}; got {_kind(value)}",
+            f"wrong type for value; expected {wanted}; got {kind(value)}",
         )
 
     def _logic(self, node: Node, arguments: list[Node], dot: Any, piped: tuple[Any, ...]) -> Any:

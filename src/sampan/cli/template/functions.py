@@ -5,7 +5,7 @@ Each takes values and returns one; a failure is ValueError, whose text follows `
 
 from __future__ import annotations
 
-from sampan.cli.template.values import equal, less, printed, printed_line, truth, verb
+from sampan.cli.template.values import Number, Struct, equal, kind, less, printed, printed_line, truth, verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,16 +24,9 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def _join(values: Any, separator: str) -> str:
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ValueError(f"wrong type for value; expected []string; got {_kind(values)}")
+    if not all(isinstance(value, str) for value in values):
+        raise ValueError("wrong type for value; expected []string; got []interface {}")
     return separator.join(values)
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "<nil>"
-    names = {bool: "bool", int: "int", float: "float64", str: "string", list: "[]interface {}"}
-    return names.get(type(value), "map[string]interface {}")
 
 
 def _title(text: str) -> str:
@@ -52,20 +45,27 @@ def _truncate(text: str, length: int) -> str:
     return text[:length] if len(text) > length else text
 
 
+def _zero(value: dict[str, Any]) -> Any:
+    """What a key that a map lacks is: empty text in a map of text."""
+    texts = not isinstance(value, Struct) and all(isinstance(item, str) for item in value.values())
+    return "" if texts else None
+
+
 def _index(value: Any, *keys: Any) -> Any:
     for key in keys:
         if isinstance(value, dict):
-            value = value.get(key)
-        elif isinstance(value, (list, str)):
+            value = value[key] if key in value else _zero(value)
+        elif isinstance(value, (list, str, Number)):
+            value = str(value) if isinstance(value, Number) else value
             if not isinstance(key, int) or isinstance(key, bool):
-                raise ValueError(f"cannot index slice/array with type {_kind(key)}")
+                raise ValueError(f"cannot index slice/array with type {kind(key)}")
             if not 0 <= key < len(value):
                 raise ValueError(f"index out of range: {key}")
             value = value[key] if isinstance(value, list) else ord(value[key])
         elif value is None:
             raise ValueError("index of untyped nil")
         else:
-            raise ValueError(f"can't index item of type {_kind(value)}")
+            raise ValueError(f"can't index item of type {kind(value)}")
     return value
 
 
@@ -76,12 +76,12 @@ def _length(value: Any) -> int:
         return len(value.encode("utf-8", "surrogateescape"))
     if isinstance(value, (list, dict)):
         return len(value)
-    raise ValueError(f"len of type {_kind(value)}")
+    raise ValueError(f"len of type {kind(value)}")
 
 
 def _slice(value: Any, *bounds: int) -> Any:
     if not isinstance(value, (str, list)):
-        raise ValueError(f"can't slice item of type {_kind(value)}")
+        raise ValueError(f"can't slice item of type {kind(value)}")
     low = bounds[0] if bounds else 0
     high = bounds[1] if len(bounds) > 1 else len(value)
     for bound in (low, high):
@@ -119,13 +119,12 @@ def _urlquery(*values: Any) -> str:
 FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int, tuple[type, ...]]] = {
     "json": (_json, 1, 1, ()),
     "split": (_split, 2, 2, (str, str)),
-    "join": (_join, 2, 2, (object, str)),
+    "join": (_join, 2, 2, (list, str)),
     "title": (_title, 1, 1, (str,)),
     "lower": (str.lower, 1, 1, (str,)),
     "upper": (str.upper, 1, 1, (str,)),
     "pad": (_pad, 3, 3, (str, int, int)),
     "truncate": (_truncate, 2, 2, (str, int)),
-    "table": (lambda text: text, 1, 1, (str,)),
     "print": (lambda *values: printed("", values), 0, -1, ()),
     "println": (lambda *values: printed_line(values), 0, -1, ()),
     "printf": (_format, 1, -1, (str,)),
@@ -141,5 +140,4 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int, tuple[type, ...]]] = {
     "not": (lambda value: not truth(value), 1, 1, ()),
     "html": (_html, 0, -1, ()),
     "urlquery": (_urlquery, 0, -1, ()),
-    "call": (lambda *_: None, 1, -1, ()),
 }

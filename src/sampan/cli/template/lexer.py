@@ -110,7 +110,8 @@ class Lexer:
                 self.tokens.append(("close", "}}", self._at))
                 return trim
             if self._at >= len(self._text):
-                raise failed(self.line(start), "unclosed action")
+                line, end = self.line(start), self.line(self._at)
+                raise failed(end, "unclosed action" + (f" started at :{line}" if line != end else ""))
             character = self._text[self._at]
             if character in _BLANK:
                 self._blank()
@@ -147,6 +148,7 @@ class Lexer:
                 return
             self._at += 1
             word = self._word()
+            self._ended(start)
             self.tokens.append(("field", word, start) if word else ("dot", ".", start))
         elif character == "$":
             self._at += 1
@@ -155,6 +157,8 @@ class Lexer:
             self._number()
         elif character.isalpha() or character == "_":
             self._name()
+        elif character.isascii() and character.isprintable():
+            self._add("character", 1)
         else:
             raise failed(
                 self.line(start), f"unrecognized character in action: U+{ord(character):04X} '{character}'"
@@ -177,11 +181,15 @@ class Lexer:
     def _name(self) -> None:
         start = self._at
         word = self._word()
+        self._ended(start)
+        kind = "bool" if word in ("true", "false") else "nil" if word == "nil" else "name"
+        self.tokens.append((kind, word, start))
+
+    def _ended(self, start: int) -> None:
+        """A word is followed by what cannot be part of one."""
         following = self._text[self._at : self._at + 1]
         if following and following not in _BLANK + ".,|:)(}=":
             raise failed(self.line(start), f"bad character U+{ord(following):04X} '{following}'")
-        kind = "bool" if word in ("true", "false") else "nil" if word == "nil" else "name"
-        self.tokens.append((kind, word, start))
 
     def _number(self) -> None:
         start = self._at

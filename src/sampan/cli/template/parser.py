@@ -182,38 +182,31 @@ class Parser:
             if token[0] == "space":
                 following = self._solid()
                 if following[0] == "pipe":
-                    self._after_pipe(following)
                     return operands
                 self._at -= 1
                 if following[0] in ("close", "right", "eof"):
                     return operands
                 continue
             if token[0] == "pipe":
-                self._after_pipe(token)
                 return operands
             self._at -= 1
             if token[0] in ("close", "right"):
                 return operands
             raise self._fail(token, f"unexpected {_shown(token)} in operand")
 
-    def _after_pipe(self, token: Token) -> None:
-        following = self._solid()
-        self._at -= 1
-        if following[0] in ("close", "right", "eof"):
-            raise self._fail(token, "missing value for command")
-
     def _operand(self) -> Node:
         token = self._solid()
         operand = self._term(token)
         names: list[str] = []
+        second = self._peek()[2]  # where Go says that a chain of fields is
         while self._peek()[0] == "field":
             names.append(self._next()[1])
         if not names:
             return operand
         if operand[0] == "field":
-            return ("field", (*operand[1], *names), operand[2])
+            return ("field", (*operand[1], *names), second)
         if operand[0] == "variable":
-            return ("variable", operand[1], (*operand[2], *names), operand[3])
+            return ("variable", operand[1], (*operand[2], *names), second)
         if operand[0] in ("value", "dot"):
             raise self._fail(token, f"unexpected . after term {_shown(token)}")
         return ("chain", operand, tuple(names), token[2])

@@ -25,6 +25,24 @@ class Struct(dict[str, "Any"]):
     __slots__ = ()
 
 
+class Number(int):
+    """A number that came from JSON: Docker keeps its text beside its value, so it compares with text too."""
+
+    __slots__ = ()
+
+
+class NoList(list["Any"]):
+    """A list that the document does not have: empty to a template, null in JSON."""
+
+    __slots__ = ()
+
+
+class NoMap(dict[str, "Any"]):
+    """A map that the document does not have: empty to a template, null in JSON."""
+
+    __slots__ = ()
+
+
 def truth(value: Any) -> bool:
     """Whether Go's ``if`` takes ``value``: non-zero, non-empty, present."""
     if value is None or isinstance(value, Missing):
@@ -84,8 +102,11 @@ def equal(one: Any, two: Any) -> bool:
     """Go's eq. Raises ValueError for values that cannot be compared."""
     if one is None or two is None:
         return one is two
-    if isinstance(one, (list, dict)) or isinstance(two, (list, dict)):
-        raise ValueError("non-comparable type")
+    for value in (one, two):
+        if isinstance(value, (list, dict)):
+            raise ValueError(f"non-comparable type {shown(value)}: {kind(value)}")
+    if isinstance(one, Number) and isinstance(two, str):
+        return str(one) == two
     if _basic(one) != _basic(two):
         raise ValueError("incompatible types for comparison")
     return bool(one == two)
@@ -100,6 +121,18 @@ def less(one: Any, two: Any) -> bool:
     return bool(one < two)
 
 
+_KINDS = {bool: "bool", int: "int", float: "float64", str: "string", Number: "json.Number"}
+
+
+def kind(value: Any) -> str:
+    """The Go type that an error names."""
+    if value is None:
+        return "<nil>"
+    if isinstance(value, list):
+        return "[]interface {}"
+    return _KINDS.get(type(value), "map[string]interface {}")
+
+
 def _basic(value: Any) -> str:
     if isinstance(value, bool):
         return "bool"
@@ -112,7 +145,17 @@ def to_json(value: Any) -> str:
     """``value`` as Go's encoder writes it without HTML escapes; keys in the order they came."""
     if hasattr(value, "as_json"):
         return str(value.as_json())
-    return document.encode(None if isinstance(value, Missing) else value)
+    return document.encode(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (NoList, NoMap, Missing)):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, Number) else value
 
 
 _FLAGS = frozenset("+-# 0")
@@ -133,14 +176,9 @@ def verb(template: str, values: Sequence[Any]) -> str:
         at, text = _directive(template, at + 1, rest)
         out.append(text)
     if rest:
-        extra = ", ".join(f"{_type(value)}={shown(value)}" for value in rest)
+        extra = ", ".join(f"{kind(value)}={shown(value)}" for value in rest)
         out.append(f"%!(EXTRA {extra})")
     return "".join(out)
-
-
-def _type(value: Any) -> str:
-    names = {bool: "bool", int: "int", float: "float64", str: "string", list: "[]interface {}"}
-    return names.get(type(value), "map[string]interface {}")
 
 
 def _directive(template: str, at: int, rest: list[Any]) -> tuple[int, str]:
@@ -163,7 +201,7 @@ def _formatted(spec: str, letter: str, value: Any) -> str:
     width, _, precision = spec[len(flags) :].partition(".")
     text = _verb(letter, value, precision)
     if text is None:
-        return f"%!{letter}({_type(value)}={shown(value)})"
+        return f"%!{letter}({kind(value)}={shown(value)})"
     if letter in ("s", "v", "q") and precision:
         text = text[: int(precision)]
     if "+" in flags and isinstance(value, (int, float)) and not text.startswith("-"):
