@@ -243,7 +243,7 @@ _NAMES = {
     ),
 }
 
-# On 32-bit x86 these calls are also reached through another one, whose first argument selects them.
+# On 32-bit x86 these are also reached through another call, whose first argument selects them.
 MULTIPLEXED_X86: dict[str, tuple[str, int]] = {
     "accept": ("socketcall", 5),
     "accept4": ("socketcall", 18),
