@@ -17,7 +17,6 @@ from sampan.linux import libc
 from sampan.linux.libc import check, syscall
 
 PR_SET_NO_NEW_PRIVS = 38
-PR_GET_NO_NEW_PRIVS = 39
 SECCOMP_SET_MODE_FILTER = 1
 SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1 << 2
 INSTRUCTION_SIZE = 8
@@ -28,11 +27,6 @@ _SYS_SECCOMP = 317 if os.uname().machine == "x86_64" else 277
 def set_no_new_privs() -> None:
     """From now on no execve of this thread or its children gains privileges. Cannot be undone; idempotent."""
     check(libc.libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
-
-
-def no_new_privs() -> bool:
-    """Whether this thread runs with no_new_privs."""
-    return check(libc.libc.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), "prctl(PR_GET_NO_NEW_PRIVS)") == 1
 
 
 def install(program: bytes, flags: int = SECCOMP_FILTER_FLAG_SPEC_ALLOW) -> None:
