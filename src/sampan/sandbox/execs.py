@@ -7,8 +7,10 @@ dumpable before it enters: nothing inside may look into it or reach the interpre
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,6 +40,9 @@ _JOINED = {
     "cgroup": p.CLONE_NEWCGROUP,
 }
 _SETUP_FAILED = 126
+_FROZEN = "the container is paused"
+_PATIENCE = 10.0  # seconds until a child that does not become the program is given up
+_GLANCE_MS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +128,7 @@ def start(
     if not request.terminal:
         inside, outside = standard_pipes(stdin=request.stdin) if client else (null_streams(), {})
     try:
-        pid, pidfd, console = _clone(request, inside, init, cgroup, container)
+        pid, pidfd, console = _clone(loop, request, inside, init, cgroup, container)
     except BaseException:
         for fd in outside.values():
             os.close(fd)
@@ -168,9 +173,11 @@ def _streams(loop: Loop, request: Request, outside: dict[int, int]) -> Streams:
 
 
 def _clone(
-    request: Request, stdio: Sequence[int], init: int, cgroup: Cgroup, container: Keeping
+    loop: Loop, request: Request, stdio: Sequence[int], init: int, cgroup: Cgroup, container: Keeping
 ) -> tuple[int, int, int]:
     """(pid, pidfd, console master or -1) of the program, once it runs."""
+    if cgroup.frozen():
+        raise LaunchError(_FROZEN, _SETUP_FAILED)
     filter_path = container.seccomp_filter if request.filtered else None
     program = Program(
         process=request.process,
@@ -198,16 +205,44 @@ def _clone(
         if cgroup_fd is not None:
             os.close(cgroup_fd)
     console = -1
-    with ours:
-        while (message := channel.receive(ours)) is not None:
-            document, fds = message
-            if "failed" in document:
-                os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-                for fd in (pidfd, *(() if console < 0 else (console,))):
-                    os.close(fd)
-                raise LaunchError(document["failed"], document["code"])
-            (console,) = fds
+    try:
+        with ours:
+            while (message := _hear(ours, cgroup)) is not None:
+                document, fds = message
+                if "failed" in document:
+                    raise LaunchError(document["failed"], document["code"])
+                (console,) = fds
+    except BaseException:
+        if console >= 0:
+            os.close(console)
+        _bury(loop, pidfd)
+        raise
     return pid, pidfd, console
+
+
+def _hear(ours: socket.socket, cgroup: Cgroup) -> tuple[Any, list[int]] | None:
+    """What the child says next; LaunchError when it cannot, for the keeper has others to serve."""
+    ready = select.poll()
+    ready.register(ours, select.POLLIN)
+    deadline = time.monotonic() + _PATIENCE
+    while not ready.poll(_GLANCE_MS):
+        if cgroup.frozen():
+            raise LaunchError(_FROZEN, _SETUP_FAILED)
+        if time.monotonic() >= deadline:
+            raise LaunchError(f"no answer from the container in {_PATIENCE:.0f} seconds", _SETUP_FAILED)
+    return channel.receive(ours)
+
+
+def _bury(loop: Loop, pidfd: int) -> None:
+    """Kill a child that did not get far; one that is frozen dies when it thaws and is not waited for."""
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+    def ended(_events: int) -> None:
+        loop.forget(pidfd)
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        os.close(pidfd)
+
+    loop.watch(pidfd, READ, ended)
 
 
 def _join_and_run(

@@ -172,7 +172,8 @@ class Keeper:
 
         Clients may still be reading the last output.
         """
-        os.close(self._started.mounts)
+        if self._started.mounts >= 0:
+            os.close(self._started.mounts)
         self._loop.forget(self._listener)
         os.close(self._listener)
         keeper_socket.remove(self._keeping.bundle)

@@ -57,7 +57,7 @@ class Started:
     ``console`` is the terminal's master, or -1.
 
     ``mounts`` keeps the mount namespace: it is torn down when the last process and the last descriptor are
-    gone, which takes milliseconds that need not delay the report of the exit.
+    gone, which takes milliseconds that need not delay the report of the exit. -1 when it was gone already.
     """
 
     pid: int
@@ -226,7 +226,8 @@ class _Child:
         except Failure as error:
             self._report(str(error), REQUEST_FAILED)
         except OSError as error:
-            self._report(f"{error.filename}: {error.strerror}", _SETUP_FAILED)
+            what = error.filename or "set up the container"
+            self._report(f"{what}: {error.strerror}", _SETUP_FAILED)
         except BaseException as error:  # the child must never return into the parent's code
             self._report(f"{type(error).__name__}: {error}", _SETUP_FAILED)
         finally:

@@ -8,6 +8,7 @@ The container becomes the keeper's child all the same (CLONE_PARENT), so that th
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -137,15 +138,20 @@ def _say(pipe: int, number: float) -> None:
 
 
 def _await_start(pipe: int, console: socket.socket | None) -> tuple[int, int, int, int, float] | None:
-    # The process exists once its pid is said; it waits for the launcher, so that it can be held on to.
+    # The process, our child, exists once its pid is said. It may be over by now, and its mounts with it.
     said = _read_line(pipe)
     if not said:
         return None
     pid = int(said)
     pidfd = os.pidfd_open(pid)
-    mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    mounts = -1
+    with suppress(FileNotFoundError):
+        mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     started_at = _read_line(pipe)
     if not started_at:
+        # A launcher that was killed may leave a program of which nobody knows.
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         return None
     master = -1
     if console is not None:

@@ -1,0 +1,47 @@
+"""Containers, images and clients that mean harm, against the runtime on real namespaces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sampan.errors import StartFailed
+from sampan.sandbox import cgroups
+from tests.root.boxes import Box, Stream
+
+pytestmark = pytest.mark.root
+
+EXEC: dict[str, Any] = {
+    "user": None,
+    "filtered": True,
+    "stdin": False,
+    "detach_keys": None,
+    "console_size": None,
+}
+
+
+@pytest.fixture(params=[False, True], ids=["host-users", "private-users"])
+def box(request: pytest.FixtureRequest, tmp_path: Path) -> Box:
+    return Box(directory=tmp_path, private_users=request.param)
+
+
+def test_an_exec_into_a_frozen_container_is_refused_and_blocks_nobody(box: Box) -> None:
+    async def work(box: Box) -> None:
+        launch = box.launch("cat", open_stdin=True)
+        task, stream = await box.start(launch)
+        group = cgroups.detect().group(launch.spec["linux"]["cgroupsPath"])
+        assert group.freeze()  # by somebody else: the engine does not know
+        process = {**launch.spec["process"], "args": ["true"]}
+        with pytest.raises(StartFailed, match="the container is paused"):
+            await task.exec("e1", process, stream=Stream(), **EXEC)  # type: ignore[arg-type]
+        assert group.thaw()
+        await stream.send(b"still here\n")
+        assert await stream.read_until(b"here\n") == b"still here\n"
+        running = await task.exec("e2", process, stream=Stream(), **EXEC)  # type: ignore[arg-type]
+        assert await running.exited == 0
+        await task.signal(9)
+        assert (await task.exited).code == 137
+
+    box.run(work)
