@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sampan.cli.command import Command, Exit, Options, UsageError
-from sampan.cli.context import Context, each, out
-from sampan.client.api import segment
+from sampan.cli.context import Context, each, err, out
+from sampan.client.api import ApiError, segment
 from sampan.errors import Failure
 
 TYPE_CHECKING = False
@@ -59,18 +59,20 @@ def _rm(context: Context, options: Options, arguments: list[str]) -> int:
         name: "1" for name, flag in (("force", "force"), ("link", "link"), ("v", "volumes")) if options[flag]
     }
 
-    def remove(argument: str) -> None:
+    code = 0
+    for argument in arguments:
         name = argument.strip("/")
-        if not name:
-            raise Failure("container name cannot be empty")
         try:
+            if not name:
+                raise Failure("container name cannot be empty")
             context.client.raw("DELETE", f"/containers/{segment(name)}", query)
         except Failure as error:
-            if options["force"] and getattr(error, "status", 0) == 404:
-                raise Failure(str(error)) from error
-            raise
-
-    return each(arguments, remove)
+            err(str(error))
+            absent = isinstance(error, ApiError) and error.status == 404
+            code = code if options["force"] and absent else 1
+        else:
+            out(name)
+    return code
 
 
 def _rename(context: Context, _options: Options, arguments: list[str]) -> int:

@@ -22,12 +22,7 @@ def _at(path: str) -> Fetch:
     def fetch(client: Client, name: str, size: bool) -> bytes:
         query = {"size": "1"} if size and path == "containers" else None
         suffix = "/json" if path in ("containers", "images") else ""
-        try:
-            return client.raw("GET", f"/{path}/{segment(name)}{suffix}", query)
-        except ApiError as error:
-            if path == "images" and error.status == 404 and not error.message.startswith("no such image:"):
-                raise ApiError(404, f"no such image: {name}: {error.message}") from error
-            raise
+        return client.raw("GET", f"/{path}/{segment(name)}{suffix}", query)
 
     return fetch
 
