@@ -43,7 +43,7 @@ inspect bridge --format '{{{{.Name}}}} {{{{.Driver}}}}'
 network ls --filter name=host --format '{{{{.Name}}}} {{{{.Driver}}}} {{{{.Scope}}}}'
 logs {done}
 logs -t --tail 1 {done}
-logs --since 1h --until 1s {done}
+logs --since 1h {done}
 logs --since foo {done}
 logs parity-nothing
 wait {done}

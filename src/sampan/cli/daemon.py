@@ -10,7 +10,7 @@ from sampan.cli.context import Context
 
 
 def _daemon(_context: Context, _options: Options, arguments: list[str]) -> int:
-    os.execv(sys.executable, [sys.executable, "-m", "sampan.daemon", *arguments])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "sampan.daemon", *arguments])
 
 
 COMMANDS: tuple[Command, ...] = (

@@ -17,8 +17,8 @@ PATIENCE = 30.0  # seconds for the engine to answer
 _STEP = 0.005
 
 
-def start(host: str) -> bool:
-    """Start the daemon and wait for ``host`` to answer. Whether it does."""
+def start(host: str, arguments: tuple[str, ...] = ()) -> bool:
+    """Start the daemon with ``arguments`` and wait for ``host`` to answer. Whether it does."""
     address = Address(host)
     folder = os.path.dirname(address.path)
     try:
@@ -31,7 +31,7 @@ def start(host: str) -> bool:
     except OSError:
         return False  # not ours to start: the caller says that nobody answers
     try:
-        child = _spawn(log)
+        child = _spawn(log, arguments)
     finally:
         os.close(log)
     if not _answers(address, child):
@@ -41,18 +41,23 @@ def start(host: str) -> bool:
     return True
 
 
-def _spawn(log: int) -> int:
-    """The daemon, in a session of its own, with nothing of ours but its log."""
+def _spawn(log: int, arguments: tuple[str, ...]) -> int:
+    """The daemon, in a session of its own and at the root folder, with nothing of ours but its log."""
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    here = os.open(".", os.O_PATH | os.O_CLOEXEC)
     actions = [
         (os.POSIX_SPAWN_DUP2, null, 0),
         (os.POSIX_SPAWN_DUP2, log, 1),
         (os.POSIX_SPAWN_DUP2, log, 2),
     ]
-    arguments = [sys.executable, "-m", "sampan.daemon"]
+    # -P: a file named like a module of ours in the user's folder is not one
+    command = [sys.executable, "-P", "-m", "sampan.daemon", *arguments]
     try:
-        return os.posix_spawn(sys.executable, arguments, os.environ, file_actions=actions, setsid=True)
+        os.chdir("/")
+        return os.posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsid=True)
     finally:
+        os.fchdir(here)
+        os.close(here)
         os.close(null)
 
 
