@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sampan.errors import Conflict, StartFailed
@@ -23,7 +23,7 @@ from sampan.runtime.link import KeeperGone, Link
 from sampan.runtime.zygote import Zygote
 from sampan.sandbox import cgroups, channel, keeper_socket
 from sampan.sandbox.launch import REQUEST_FAILED
-from sampan.sandbox.messages import AttachOptions, Exit, Keeping, Launch, decode_exit, encode
+from sampan.sandbox.messages import AttachOptions, Exit, InitialClient, Keeping, Launch, decode_exit, encode
 from sampan.sandbox.stdio import EXIT_FILE, write_exit
 
 if TYPE_CHECKING:
@@ -218,19 +218,20 @@ class Runtime:
     async def _try(
         self, launch: Launch, clients: Sequence[tuple[socket.socket, bytes, AttachOptions]]
     ) -> Task:
-        keeping = Keeping.of(launch, [(options, early) for _, early, options in clients])
+        initial = (InitialClient(options=o, early=early.decode("latin-1")) for _, early, o in clients)
+        launch = replace(launch, clients=tuple(initial))
         document = channel.as_memfd(encode(launch))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             fds = [document, theirs.fileno(), *(sock.fileno() for sock, _, _ in clients)]
-            await self._zygote.request(keeping.encode(), fds)
+            await self._zygote.request(Keeping.of(launch).encode(), fds)
         except BaseException:
             ours.close()
             raise
         finally:
             os.close(document)
             theirs.close()
-        return await _first_word(Link(ours))
+        return await _first_word(ours)
 
     async def adopt(self, container_id: str) -> Task | None:
         """The task of a container whose keeper outlived an earlier daemon; None when there is none."""
@@ -239,7 +240,7 @@ class Runtime:
         except OSError:
             return None
         try:
-            return self._known(container_id, await _first_word(Link(sock)))
+            return self._known(container_id, await _first_word(sock))
         except (StartFailed, _NoWord):
             return None
 
@@ -259,35 +260,44 @@ class _NoWord(Exception):
     """The keeper's socket ended before it said anything."""
 
 
-async def _first_word(link: Link) -> Task:
-    """Wait for the keeper's first event: the container runs, or why it does not. Raises _NoWord."""
-    first: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+async def _first_word(sock: socket.socket) -> Task:
+    """The task that a keeper, or its launcher, tells of on ``sock``, which is owned from now on.
 
-    def heard(event: dict[str, Any]) -> None:
-        if first.done():
-            return
-        if event["event"] == "started":
-            # From here the task listens: an exit may be the very next message.
-            first.set_result({"task": Task(link, event)})
-        else:
-            first.set_result(event)
-
-    def ended() -> None:
-        if not first.done():
-            first.set_exception(_NoWord())
-
-    link.on_event, link.on_end = heard, ended
-    link.begin()
+    A launcher sends the keeper's own connection along. Raises StartFailed, or _NoWord at the end.
+    """
+    loop = asyncio.get_running_loop()
+    sock.setblocking(False)
+    heard: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(sock.fileno(), _settle, heard)
     try:
-        word = await first
-    except asyncio.CancelledError:
-        link.close()
+        await heard
+        message = channel.receive(sock)
+    except (OSError, asyncio.CancelledError) as error:
+        loop.remove_reader(sock.fileno())
+        sock.close()
+        if isinstance(error, OSError):
+            raise _NoWord from error
         raise
-    task = word.get("task")
-    if isinstance(task, Task):
+    loop.remove_reader(sock.fileno())
+    if message is not None and message[0]["event"] == "started":
+        event, connection = message
+        if connection:
+            sock.close()
+            sock = socket.socket(fileno=connection[0])
+        # The task listens before the link begins: an exit may be the very next message.
+        link = Link(sock)
+        task = Task(link, event)
+        link.begin()
         return task
-    link.close()
-    raise start_failed(_RUN_PREFIX, word["message"], word["code"])
+    sock.close()
+    if message is None:
+        raise _NoWord
+    raise start_failed(_RUN_PREFIX, message[0]["message"], message[0]["code"])
+
+
+def _settle(heard: asyncio.Future[None]) -> None:
+    if not heard.done():
+        heard.set_result(None)
 
 
 def start_failed(prefix: str, message: str, code: int) -> StartFailed:

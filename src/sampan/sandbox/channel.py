@@ -22,6 +22,11 @@ _INT = struct.calcsize("i")
 def send(sock: socket.socket, document: Any, fds: Sequence[int] = ()) -> None:
     """Send a document (any JSON value, or bytes that are JSON already). Raises OSError."""
     data = document if isinstance(document, bytes) else json.dumps(document, separators=(",", ":")).encode()
+    send_bytes(sock, data, fds)
+
+
+def send_bytes(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
+    """Send what is encoded already."""
     if len(data) <= _INLINE:
         _send(sock, data, fds)
         return

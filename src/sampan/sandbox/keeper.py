@@ -13,11 +13,9 @@ Laws:
 
 from __future__ import annotations
 
-import _socket
 import errno
 import functools
 import os
-import select
 import signal
 import socket
 import time
@@ -27,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.errors import Failure
 from sampan.sandbox import channel, execs, keeper_socket
 from sampan.sandbox.launch import LaunchError, Started
-from sampan.sandbox.launcher import Launcher, started_event
+from sampan.sandbox.launcher import started_event
 from sampan.sandbox.logfile import LogWriter
 from sampan.sandbox.loop import READ, Loop
 from sampan.sandbox.messages import (
@@ -37,46 +35,37 @@ from sampan.sandbox.messages import (
     Exit,
     Keeping,
     decode_attach,
+    decode_client,
     decode_keeping,
     encode,
 )
-from sampan.sandbox.stdio import exit_code, standard_pipes, terminal_ends, write_exit
+from sampan.sandbox.stdio import exit_code, terminal_ends, write_exit
 from sampan.sandbox.steps import set_window_size
 from sampan.sandbox.streams import Streams
 
 if TYPE_CHECKING:
     from sampan.sandbox.cgroups import Cgroup, Hierarchy
 
-_LISTENER_KIND = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
-
-
-def _sleep(pidfd: int, control: int, listener: int, outside: dict[int, int], console: int) -> None:
-    """Wait until anything happens."""
-    anything = select.poll()
-    for fd in (pidfd, control, listener, outside.get(1, console), outside.get(2, console)):
-        anything.register(fd, select.POLLIN)
-    anything.poll()
-
 
 class Keeper:
-    """Runs one container from launch to exit.
+    """Keeps one container from its first sign of life to its exit; see ``standby`` for what is before.
 
-    ``fds`` are those of the launch document, of the daemon that asked for the container, and of the clients
-    that are to be attached from the start.
-
-    A container that is quiet should cost next to nothing, and every page that the keeper writes to is its
-    own from then on: until something happens it does no more than to fork its launcher and to wait, on
-    plain descriptors; what it keeps is decoded when there is something to say.
+    ``keeping`` is encoded; ``control`` and ``listener`` are descriptors.
     """
 
-    def __init__(self, keeping: bytes, hierarchy: Hierarchy, fds: list[int]) -> None:
+    def __init__(
+        self, keeping: bytes, hierarchy: Hierarchy, started: Started, *, control: int, listener: int
+    ) -> None:
         self._encoded = keeping
         self._hierarchy = hierarchy
-        self._fds = fds
-        self._controls: dict[int, socket.socket | None] = {fds[1]: None}
+        self._started = started
+        self._listener = listener
+        self._controls: dict[int, socket.socket | None] = {}
         self._execs: dict[str, execs.Exec] = {}
         self._exit: Exit | None = None
         self._quiet = False
+        self._loop = Loop()
+        self._watch_control(control)
 
     @functools.cached_property
     def _keeping(self) -> Keeping:
@@ -88,44 +77,33 @@ class Keeper:
 
     # -- life -----------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Start the container, serve until it has ended and everybody has been served."""
+    def run(self, pipes: dict[int, int], clients: list[tuple[int, dict[str, Any]]]) -> None:
+        """Serve until the container has ended and everybody has been served.
+
+        ``pipes`` are our ends of the standard streams, unless there is a terminal; ``clients`` are the
+        sockets of ``messages.InitialClient``.
+        """
         flags = self._encoded[0]
-        terminal = bool(flags & TERMINAL)
-        document, control, *clients = self._fds
-        self._listener = _socket.socket(_socket.AF_UNIX, _LISTENER_KIND).detach()
-        inside, outside = ([], {}) if terminal else standard_pipes(stdin=bool(flags & STDIN))
-        launcher = Launcher(self._encoded, self._hierarchy, document=document, control=control, stdio=inside)
-        running = launcher.run_aside(self._listener, terminal=terminal)
-        for fd in (document, *inside):
-            os.close(fd)
-        if running is None:  # the launcher has said why
-            return
-        pid, pidfd, mounts, console, at = running
-        if not clients:
-            _sleep(pidfd, control, self._listener, outside, console)
-        started = Started(pid=pid, pidfd=pidfd, mounts=mounts, console=console, at=at)
-        self._started = started
-        self._loop = Loop()
-        self._streams = self._join_streams(flags, terminal_ends(started.console) if terminal else outside)
-        for fd, (options, early) in zip(clients, self._keeping.clients if clients else (), strict=True):
-            sock = socket.socket(fileno=fd)
-            self._streams.attach(sock, options, owner=True, early=early.encode("latin-1"))
-        self._loop.watch(started.pidfd, READ, self._ended)
+        self._streams = self._join_streams(
+            flags, terminal_ends(self._started.console) if flags & TERMINAL else pipes
+        )
+        for fd, document in clients:
+            client = decode_client(document)
+            early = client.early.encode("latin-1")
+            self._streams.attach(socket.socket(fileno=fd), client.options, owner=True, early=early)
+        self._loop.watch(self._started.pidfd, READ, self._ended)
         self._loop.watch(self._listener, READ, self._accept)
-        self._watch_control(control)
         self._streams.begin()
         self._loop.run()
 
     def _join_streams(self, flags: int, outside: dict[int, int]) -> Streams:
-        stdin = outside.pop(0, -1)
-        if stdin >= 0 and not flags & STDIN:
+        stdin = outside.pop(0)
+        if flags & TERMINAL and not flags & STDIN:
             os.close(stdin)
-            stdin = -1
         return Streams(
             self._loop,
             outputs=outside,
-            stdin=stdin,
+            stdin=stdin if flags & STDIN else -1,
             stdin_once=bool(flags & STDIN) and self._keeping.stdin_once,
             terminal=bool(flags & TERMINAL),
             open_log=self._open_log if flags & LOGGED else None,
@@ -176,9 +154,10 @@ class Keeper:
             os.close(self._started.mounts)
         self._loop.forget(self._listener)
         os.close(self._listener)
-        keeper_socket.remove(self._keeping.bundle)
         with suppress(OSError, Failure):
             self._cgroup.remove()
+        # The bundle goes last: while it is there, a daemon looks for what else may be left.
+        keeper_socket.remove(self._keeping.bundle)
         self._tell_all({"event": "released"})
 
     # -- control --------------------------------------------------------------------------------------
@@ -191,11 +170,11 @@ class Keeper:
             finally:
                 listener.detach()
             control = accepted.detach()
-            self._controls[control] = None
             self._watch_control(control)
             self._tell(control, started_event(self._keeping, self._started))
 
     def _watch_control(self, control: int) -> None:
+        self._controls[control] = None
         os.set_blocking(control, False)
         self._loop.watch(control, READ, lambda _events: self._serve(control))
 

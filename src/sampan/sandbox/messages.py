@@ -7,7 +7,6 @@ carries ``PROTOCOL`` so that a keeper left by another version is recognised befo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,13 +74,21 @@ class AttachOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InitialClient:
+    """A client that is attached before the start; ``early`` is input that it sent ahead, as latin-1."""
+
+    options: AttachOptions
+    early: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """One start of a container.
 
     ``bundle`` is the run-time directory (keeper socket, root mount point), ``state`` the durable one, where
     ``exit.json`` is written. ``user`` is Docker's USER string, resolved inside the container's root; when it
     is None, ``spec["process"]["user"]`` holds numbers. ``seccomp_filter`` is the path of a compiled BPF
-    program. ``console_size`` is (height, width) in characters.
+    program. ``console_size`` is (height, width) in characters. The sockets of ``clients`` travel beside it.
     """
 
     id: str
@@ -98,15 +105,16 @@ class Launch:
     log: LogFile | None = None
     init: bool = False
     console_size: tuple[int, int] | None = None
+    clients: tuple[InitialClient, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
     """What a keeper must know of its container for life; the rest is read once, by its launcher.
 
-    ``namespaces`` are the types of the container's own namespaces, ``clients`` those who are attached from
-    the start (options and input sent ahead, latin-1); see ``Launch`` for the others. On the wire it is
-    preceded by one byte of flags, all that a keeper looks at before something happens.
+    ``namespaces`` are the types of the container's own namespaces, ``attached`` says whether clients are
+    attached from the start; see ``Launch`` for the others. On the wire it is preceded by one byte of flags,
+    all that a keeper looks at before something happens.
     """
 
     id: str
@@ -120,10 +128,10 @@ class Keeping:
     log: LogFile | None
     seccomp_filter: str | None
     group_add: tuple[str, ...]
-    clients: tuple[tuple[AttachOptions, str], ...]
+    attached: bool
 
     @classmethod
-    def of(cls, launch: Launch, clients: Iterable[tuple[AttachOptions, bytes]]) -> Keeping:
+    def of(cls, launch: Launch) -> Keeping:
         linux = launch.spec["linux"]
         return cls(
             id=launch.id,
@@ -137,7 +145,7 @@ class Keeping:
             log=launch.log,
             seccomp_filter=launch.seccomp_filter,
             group_add=launch.group_add,
-            clients=tuple((options, early.decode("latin-1")) for options, early in clients),
+            attached=bool(launch.clients),
         )
 
     @property
@@ -146,7 +154,7 @@ class Keeping:
             (TERMINAL if self.terminal else 0)
             | (STDIN if self.open_stdin else 0)
             | (LOGGED if self.log else 0)
-            | (CLIENTS if self.clients else 0)
+            | (CLIENTS if self.attached else 0)
         )
 
     def encode(self) -> bytes:
@@ -187,7 +195,12 @@ def decode_launch(data: bytes) -> Launch:
     document["group_add"] = tuple(document["group_add"])
     size = document["console_size"]
     document["console_size"] = (size[0], size[1]) if size else None
+    document["clients"] = tuple(map(decode_client, document["clients"]))
     return Launch(**document)
+
+
+def decode_client(document: dict[str, Any]) -> InitialClient:
+    return InitialClient(options=AttachOptions(**document["options"]), early=document["early"])
 
 
 def decode_keeping(data: bytes) -> Keeping:
@@ -199,7 +212,6 @@ def decode_keeping(data: bytes) -> Keeping:
             "namespaces": tuple(document["namespaces"]),
             "group_add": tuple(document["group_add"]),
             "log": LogFile(**log) if log else None,
-            "clients": tuple((AttachOptions(**options), early) for options, early in document["clients"]),
         }
     )
 

@@ -47,8 +47,13 @@ def run_as_init(program: Program, parent: socket.socket) -> None:
 
 
 def _take_foreground() -> None:
-    """As a job of a shell: the program's group gets the terminal, when there is one."""
+    """As a job of a shell: the program's group gets the terminal, when there is one.
+
+    Who is not in front takes it by blocking the signal that would stop him (the program starts with none
+    blocked).
+    """
     if os.isatty(0):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
         os.tcsetpgrp(0, os.getpid())
 
 

@@ -20,13 +20,17 @@ import socket
 import traceback
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from sampan import __version__
 from sampan.linux import process as p
-from sampan.sandbox import cgroups, channel, keeper
+from sampan.sandbox import cgroups, channel
 from sampan.sandbox.loop import READ, Loop
 from sampan.sandbox.messages import PROTOCOL, decode_keeping
+from sampan.sandbox.standby import stand_by
+
+if TYPE_CHECKING:
+    from sampan.sandbox.cgroups import Hierarchy
 
 SOCKET = "zygote.sock"
 
@@ -40,6 +44,7 @@ class Zygote:
         self._loop = Loop()
         self._daemons: list[socket.socket] = []
         self._keepers: dict[int, bytes] = {}
+        self._spare: tuple[int, socket.socket] | None = None
         self._signals = -1
         self._hierarchy = cgroups.detect()
 
@@ -63,6 +68,7 @@ class Zygote:
         self._loop.watch(daemon.fileno(), READ, lambda _events: self._serve(daemon))
         with suppress(OSError):
             channel.send(daemon, {"version": __version__, "protocol": PROTOCOL, "pid": os.getpid()})
+        self._prepare()
 
     def _serve(self, daemon: socket.socket) -> None:
         try:
@@ -77,24 +83,52 @@ class Zygote:
             return
         keeping, fds = message
         try:
-            self._fork(keeping, fds)
+            self._give(keeping, fds)
         except OSError as error:
             _refuse(fds[1], f"{error.filename or 'fork'}: {error.strerror}")
         finally:
             for fd in fds:
                 os.close(fd)
 
-    def _fork(self, keeping: bytes, fds: list[int]) -> None:
+    def _give(self, keeping: bytes, fds: list[int]) -> None:
+        """Give a job to the keeper that stands by, or to a new one."""
+        pid, job = self._spare or self._fork()
+        self._spare = None
+        try:
+            channel.send_bytes(job, keeping, fds)
+        except OSError:  # it was killed while it stood by
+            job.close()
+            pid, job = self._fork()
+            channel.send_bytes(job, keeping, fds)
+        self._keepers[pid] = keeping
+        # The socket ends with the launcher: then the container runs, and there is time to fork the next one.
+        self._loop.watch(job.fileno(), 0, lambda _events: self._done(job))
+
+    def _done(self, job: socket.socket) -> None:
+        self._loop.forget(job.fileno())
+        job.close()
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Have a keeper stand by. Its failure costs the next start a fork, nothing else."""
+        if self._spare is None and self._daemons:
+            with suppress(OSError):
+                self._spare = self._fork()
+
+    def _fork(self) -> tuple[int, socket.socket]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         inherited = (
             self._loop.fileno(),
             self._listener.fileno(),
             self._signals,
+            ours.fileno(),
             *(daemon.fileno() for daemon in self._daemons),
         )
         pid = os.fork()
         if pid == 0:
-            _become_keeper(keeper.Keeper(keeping, self._hierarchy, fds), inherited)
-        self._keepers[pid] = keeping
+            _become_keeper(theirs.detach(), self._hierarchy, inherited)
+        theirs.close()
+        return pid, ours
 
     def _reap(self, _events: int) -> None:
         with suppress(BlockingIOError):
@@ -112,7 +146,12 @@ class Zygote:
                 self._hierarchy.group(decode_keeping(keeping).cgroup).kill()
 
     def _stop_if_done(self) -> None:
-        if not self._daemons and not self._keepers:
+        if self._daemons:
+            return
+        if self._spare is not None:
+            self._spare[1].close()
+            self._spare = None
+        if not self._keepers:
             self._loop.stop()
 
 
@@ -121,11 +160,11 @@ def _refuse(control: int, message: str) -> None:
         channel.send(sock, {"event": "failed", "message": message, "code": 128})
 
 
-def _become_keeper(made: keeper.Keeper, inherited: Iterable[int]) -> NoReturn:
+def _become_keeper(job: int, hierarchy: Hierarchy, inherited: Iterable[int]) -> NoReturn:
     try:
         for fd in inherited:
             os.close(fd)
-        made.run()
+        stand_by(job, hierarchy)
         os._exit(0)
     except BaseException:
         traceback.print_exc()
