@@ -79,7 +79,7 @@ def decode(document: dict[str, Any]) -> Request:
 
 
 class Exec:
-    """A running exec: ``on_end`` is called with its exit code once its output is on the way."""
+    """A running exec: ``on_end`` gets its exit code before its clients see the end of its output."""
 
     def __init__(
         self, loop: Loop, request: Request, pid: int, pidfd: int, on_end: Callable[[Exec, int], None]
@@ -103,10 +103,12 @@ class Exec:
         assert result is not None
         os.close(self._pidfd)
         if self.streams is not None:
-            self.streams.end()
+            self.streams.drain()
         if self.console >= 0:
             os.close(self.console)
         self._on_end(self, exit_code(result))
+        if self.streams is not None:
+            self.streams.release()
 
 
 def start(

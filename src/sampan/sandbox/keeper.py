@@ -124,9 +124,10 @@ class Keeper:
         oom_killed = self._cgroup.oom_killed()
         self._exit = Exit(code=exit_code(result), oom_killed=oom_killed, finished_at=time.time())
         self._end_rest()
-        self._streams.end()
+        self._streams.drain()
         write_exit(self._keeping.state, self._exit)
         self._tell_all({"event": "exit", "exit": encode(self._exit).decode()})
+        self._streams.release()
         self._release()
         self._stop_if_done()
 

@@ -23,6 +23,8 @@ from sampan.sandbox.messages import AttachOptions
 _CHUNK = 64 << 10
 _HIGH, _LOW = 1 << 20, 256 << 10
 _LATE_LIMIT = 16 << 20
+# As much as a pipe can hold, whatever its size was set to.
+_LAST_READS = (1 << 20) // _CHUNK + 1
 
 STDOUT, STDERR = 1, 2
 
@@ -156,17 +158,21 @@ class Streams:
         for client in tuple(self._clients):
             client.resume_input()
 
-    def end(self) -> None:
-        """The process has ended: deliver the rest and let the clients go."""
-        self._ended = True
+    def drain(self) -> None:
+        """The process has ended: take what it left in the pipes, and no more from others who hold them."""
         for stream, fd in tuple(self._outputs.items()):
-            while self._read(stream, fd):
-                pass
+            for _ in range(_LAST_READS):
+                if not self._read(stream, fd):
+                    break
             self._close_output(stream)
         if self._log is not None:
             self._log.close()
             self._log = self._open_log = None
         self._stdin.close()
+
+    def release(self) -> None:
+        """Let the clients go, each when it has everything. The exit is known by then: they may ask for it."""
+        self._ended = True
         if not self._clients:
             self._on_quiet()
         for client in tuple(self._clients):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from sampan.api.render import execs as render
@@ -11,6 +13,9 @@ from sampan.api.routing import Route
 from sampan.engine.facade import Engine
 from sampan.engine.model import ExecConfig
 from sampan.errors import InvalidArgument
+
+# From a readable socket over the future of the exit to the record of the exec.
+_TURNS_TO_AN_EXIT = 4
 
 
 class ExecStart(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -47,8 +52,14 @@ async def resize(request: Request, engine: Engine) -> Answer:
     return Response(200)
 
 
-def inspect(request: Request, engine: Engine) -> Answer:
-    """GET /exec/{id}/json"""
+async def inspect(request: Request, engine: Engine) -> Answer:
+    """GET /exec/{id}/json
+
+    A client asks when it has seen the end of the output, which the keeper reported the exit before. The
+    report may be received in the same round of the loop as the question: it is taken first.
+    """
+    for _ in range(_TURNS_TO_AN_EXIT):
+        await asyncio.sleep(0)
     return json_response(render.inspect(engine.execs.inspect(request.name)))
 
 
