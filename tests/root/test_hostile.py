@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sampan.errors import StartFailed
 from sampan.sandbox import cgroups
 from tests.root.boxes import Box, Stream
+
+if TYPE_CHECKING:
+    from sampan.spec.runtime import Spec
 
 pytestmark = pytest.mark.root
 
@@ -43,5 +46,19 @@ def test_an_exec_into_a_frozen_container_is_refused_and_blocks_nobody(box: Box) 
         assert await running.exited == 0
         await task.signal(9)
         assert (await task.exited).code == 137
+
+    box.run(work)
+
+
+def test_init_gives_the_terminal_to_the_program(box: Box) -> None:
+    async def work(box: Box) -> None:
+        def change(spec: Spec) -> None:
+            spec["process"]["terminal"] = True
+
+        launch = box.launch("sh", "-c", "echo in front; read x; exit 3", change=change, init=True)
+        task, stream = await box.start(launch)
+        await stream.read_until(b"in front")
+        await stream.send(b"go on\n")
+        assert (await task.exited).code == 3
 
     box.run(work)

@@ -1,9 +1,10 @@
 """What a starting daemon does about what the last one left.
 
 Files are truth for exits, keepers for what runs: a recorded state is only what the daemon knew last. For each
-container, in this order: a living keeper is followed again; else an exit record newer than the state is taken
-over; else what was recorded as running is recorded as killed (137), with the reason. Half-done removals are
-finished, ``--rm`` containers that ended are removed, and what belongs to nobody is cleaned away.
+container, in this order: a living keeper is followed again; else what still runs of it is ended, and an exit
+record newer than the state is taken over; else what was recorded as running is recorded as killed (137), with
+the reason. Half-done removals are finished, ``--rm`` containers that ended are removed, and what belongs to
+nobody is cleaned away.
 """
 
 from __future__ import annotations
@@ -67,14 +68,19 @@ class Recovery:
 
     async def _settle(self, instance: Instance) -> None:
         state = instance.state
+        begun = os.path.exists(self._settings.paths.bundle(instance.id))
         if state.status in (Status.REMOVING, Status.DEAD):
+            if begun:
+                self._leftovers.end_processes(instance)
             await self._finish_removal(instance)
             return
-        if state.running or os.path.exists(self._settings.paths.bundle(instance.id)):
+        if state.running or begun:
             task = await self._adopt(instance.id)
             if task is not None:
                 self._follow(instance, task)
                 return
+            # A start or an exit that was cut short: whatever of it still runs has nobody who watches it.
+            self._leftovers.end_processes(instance)
         ended = read_exit(self._settings.paths.exit_record(instance.id))
         known = ended is not None and int(ended.finished_at * 1e9) > state.finished_at
         if ended is not None and (known or state.running):
@@ -102,7 +108,6 @@ class Recovery:
         self._exits.follow(instance, task)
 
     def _end(self, instance: Instance, ended: Exit) -> None:
-        self._leftovers.end_processes(instance)
         if not instance.state.running:  # it was started, and ended, without a record of the start
             state = replace(instance.state, status=Status.RUNNING)
             instance.container = replace(instance.container, state=state)
@@ -146,6 +151,8 @@ class Leftovers:
         running = [instance.id for instance in store if instance.task is not None]
         for name in _entries(paths.bundles):
             if name not in running:
+                if name not in store:  # the others have been settled
+                    self._end_group(f"/{self._settings.options.cgroup_parent.strip('/')}/{name}")
                 remove_bundle(paths.bundle(name))
         for name in _entries(paths.containers):
             if name not in store:

@@ -138,6 +138,17 @@ async def test_what_belongs_to_nobody_is_cleaned_away(world: World) -> None:
     assert os.listdir(world.paths.bundles) == []
 
 
+async def test_what_still_runs_of_a_start_that_was_cut_short_is_ended(world: World) -> None:
+    web = await world.create("sleep")
+    gone = "cd" * 32
+    for name in (web, gone):
+        os.makedirs(world.paths.bundle(name))
+    await world.restart_daemon()
+    assert sorted(world.ended_groups) == sorted([f"/sampan/{web}", f"/sampan/{gone}"])
+    assert world.containers.get(web).state.status is Status.CREATED
+    assert os.listdir(world.paths.bundles) == []
+
+
 async def test_a_bundle_that_holds_something_is_left_alone(world: World) -> None:
     stray = "cd" * 32
     os.makedirs(f"{world.paths.bundle(stray)}/rootfs")
