@@ -55,7 +55,9 @@ def test_init_gives_the_terminal_to_the_program(box: Box) -> None:
         def change(spec: Spec) -> None:
             spec["process"]["terminal"] = True
 
-        launch = box.launch("sh", "-c", "echo in front; read x; exit 3", change=change, init=True)
+        launch = box.launch(
+            "sh", "-c", "echo in front; read x; exit 3", change=change, init=True, open_stdin=True
+        )
         task, stream = await box.start(launch)
         await stream.read_until(b"in front")
         await stream.send(b"go on\n")
