@@ -75,6 +75,7 @@ class Containers:
         """Wait for the changes under way; the daemon is going down."""
         while self._changes:
             await asyncio.wait(self._changes)
+        await self._removal.settle()
 
     async def create(
         self, name: str | None, config: ContainerConfig, host: HostConfig, networking: NetworkingConfig

@@ -1,7 +1,7 @@
 """Removing containers: on request, by ``--rm``, by prune, and what a crash left half removed.
 
-Order for a kept container: marked as being removed (a restart finishes it), writable layer, directory, then
-the record, then its name is free. A ``--rm`` container is gone for everybody at once; its remains follow.
+A container is gone once its record is; its name is free then, and its remains (writable layer, directory)
+follow in the background. What a crash leaves of them belongs to no record, and the next start removes it.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class Removal:
         self._events = events
         self._killing = killing
         self._settings = settings
+        self._clearing: set[asyncio.Task[None]] = set()
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         """Conflict when it runs and ``force`` is not set, or when somebody else is removing it already."""
@@ -82,7 +83,6 @@ class Removal:
         self._store.update(instance, replace(before, state=replace(before.state, status=status)))
         await _settled(instance)
         try:
-            await self._clear_files(instance)
             await self._store.forget(instance.id, durable=not before.host.auto_remove)
         except (OSError, Failure) as error:
             dead = lifecycle.after(instance.container, Move.FAIL)
@@ -92,6 +92,14 @@ class Removal:
         self.withdraw(instance, recorded=False)
         if volumes:
             await self._clear_volumes(instance)
+        task = asyncio.get_running_loop().create_task(self.clear(instance, volumes=False))
+        self._clearing.add(task)
+        task.add_done_callback(self._clearing.discard)
+
+    async def settle(self) -> None:
+        """Wait for the remains that are being removed."""
+        while self._clearing:
+            await asyncio.wait(self._clearing)
 
     def withdraw(self, instance: Instance, *, recorded: bool = True) -> None:
         """Let the container be gone for everybody, and answer those who wait for that. Its remains follow.

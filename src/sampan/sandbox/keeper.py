@@ -96,6 +96,16 @@ class Keeper:
         self._streams.begin()
         self._loop.run()
 
+    def reap_at_end_of(self, fd: int, pid: int) -> None:
+        """Reap the child ``pid`` once the other end of ``fd`` is closed, as it is when the child ends."""
+
+        def ended(_events: int) -> None:
+            self._loop.forget(fd)
+            os.close(fd)
+            os.waitpid(pid, 0)
+
+        self._loop.watch(fd, 0, ended)
+
     def _join_streams(self, flags: int, outside: dict[int, int]) -> Streams:
         stdin = outside.pop(0)
         if flags & TERMINAL and not flags & STDIN:

@@ -147,17 +147,20 @@ def _put_down(pidfd: int) -> None:
 
 
 def _hand_over(ours: socket.socket, launch: Launch, plan: Plan, stdio: Sequence[int], pid: int) -> None:
+    """In the order in which the child waits for it: its ids, its mounts, its network."""
     ids = _write_id_maps(launch, plan, stdio, pid)
     fds: list[int] = []
+    # A broken pipe means that the child failed: what it said is still to be received.
     try:
-        if launch.endpoint is not None and plan.flags & p.CLONE_NEWNET:
-            interfaces.plug(launch.endpoint, pid)
-        for host_mount in plan.host_mounts:
-            fds.append(host_mount.open(ids))
-        try:
-            channel.send(ours, "go", fds)
-        except BrokenPipeError:
-            return  # the child failed early: what it said is still to be received
+        with suppress(BrokenPipeError):
+            if ids is not None:
+                channel.send(ours, "mapped")
+            for host_mount in plan.host_mounts:
+                fds.append(host_mount.open(ids))
+            channel.send(ours, "mounts", fds)
+            if launch.endpoint is not None and plan.flags & p.CLONE_NEWNET:
+                interfaces.plug(launch.endpoint, pid)
+                channel.send(ours, "plugged")
     finally:
         for fd in fds:
             os.close(fd)
@@ -241,23 +244,28 @@ class _Child:
         for flag in (p.CLONE_NEWUSER, p.CLONE_NEWNET, p.CLONE_NEWIPC, p.CLONE_NEWUTS, p.CLONE_NEWCGROUP):
             if flag in self.namespaces:
                 p.setns(self.namespaces[flag], flag)
-        context = Context(host_mounts=[])
+        context = Context(await_parent=self._await_parent)
         for step in self.plan.early:
             _execute(step, context)
-        message = channel.receive(self.parent)
-        if message is None:
-            os._exit(_SETUP_FAILED)
-        context.host_mounts.extend(message[1])
         if self.plan.flags & p.CLONE_NEWUSER:
+            self._await_parent()
             os.setgroups(())
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
         for step in self.plan.late:
             _run(step, step.prepare, context)
+        context.host_mounts = self._await_parent()
         for step in self.plan.late:
             _execute(step, context)
         os.setsid()
         self._take_stdio(context)
+
+    def _await_parent(self) -> list[int]:
+        """The descriptors of the parent's next message; the end of the child when there is none."""
+        message = channel.receive(self.parent)
+        if message is None:
+            os._exit(_SETUP_FAILED)
+        return message[1]
 
     def _take_stdio(self, context: Context) -> None:
         if context.console_slave >= 0:

@@ -76,7 +76,9 @@ class Launcher:
         """Wait for the job, do it, and end; the end of the job's socket without one is the end too."""
         try:
             rehearse()
-            message = channel.receive_bytes(socket.socket(fileno=self._job))
+            # Open until the end: by its end the zygote knows that the launcher is done.
+            job = socket.socket(fileno=self._job)
+            message = channel.receive_bytes(job)
             if message is not None:
                 self._serve(*message)
         finally:

@@ -66,14 +66,15 @@ def compile_plan(launch: Launch, hierarchies: Hierarchies) -> Plan:
         late.extend(_mount_steps(spec, mount, hierarchies, host_mounts))
     if spec["process"].get("terminal"):
         late.append(steps.Console(size=launch.console_size))
+    if paths := linux.get("maskedPaths"):
+        late.append(steps.MaskedPaths(paths=tuple(paths)))
+    # As late as it can be: it is plugged in outside meanwhile, and sysctls may be about it.
     if flags & p.CLONE_NEWNET:
         late.append(steps.Network(endpoint=launch.endpoint))
     if sysctls := linux.get("sysctl"):
         late.append(steps.Sysctls(values=tuple(sorted(sysctls.items()))))
     if paths := linux.get("readonlyPaths"):
         late.append(steps.ReadonlyPaths(paths=tuple(paths)))
-    if paths := linux.get("maskedPaths"):
-        late.append(steps.MaskedPaths(paths=tuple(paths)))
     if spec.get("root", {}).get("readonly"):
         late.append(steps.ReadonlyRoot())
     early: tuple[steps.Step, ...] = ()

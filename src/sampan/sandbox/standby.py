@@ -58,9 +58,8 @@ def stand_by(job: int, hierarchy: Hierarchy) -> None:
         os.close(fd)
     keeping = os.read(ours, _PACKET)
     running = _await_start(ours, keeping[0]) if keeping else None
-    os.close(ours)
-    os.waitpid(fork, 0)
     if running is None:
+        os.waitpid(fork, 0)
         return
     pid, pidfd, mounts, console, at, clients = running
     flags = keeping[0]
@@ -72,8 +71,7 @@ def stand_by(job: int, hierarchy: Hierarchy) -> None:
         outputs = (stdout, stderr)
         if not flags & STDIN:
             os.close(stdin)
-    if not clients:
-        _sleep((pidfd, control, listener, *outputs))
+    reaped = not clients and _sleep((pidfd, control, listener, *outputs), ours, fork)
     keeper = Keeper(
         keeping,
         hierarchy,
@@ -81,6 +79,10 @@ def stand_by(job: int, hierarchy: Hierarchy) -> None:
         control=control,
         listener=listener,
     )
+    if reaped:
+        os.close(ours)
+    else:
+        keeper.reap_at_end_of(ours, fork)
     keeper.run({0: stdin, 1: stdout, 2: stderr}, clients)
 
 
@@ -120,9 +122,17 @@ def _receive(fd: int) -> tuple[Any, list[int]] | None:
         sock.detach()
 
 
-def _sleep(fds: tuple[int, ...]) -> None:
-    """Wait until anything happens."""
+def _sleep(fds: tuple[int, ...], launcher: int, fork: int) -> bool:
+    """Wait until anything happens; whether the launcher has ended meanwhile, and was reaped.
+
+    Its end takes longer than a short program: it is not waited for before the program is looked at.
+    """
     anything = select.poll()
-    for fd in fds:
+    for fd in (*fds, launcher):
         anything.register(fd, select.POLLIN)
+    if [fd for fd, _ in anything.poll()] != [launcher]:
+        return False
+    os.waitpid(fork, 0)
+    anything.unregister(launcher)
     anything.poll()
+    return True

@@ -19,7 +19,7 @@ import socket
 import stat
 import struct
 import termios
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -34,9 +34,13 @@ _TIOCSPTLCK = 0x40045431
 
 @dataclass(slots=True, kw_only=True)
 class Context:
-    """What steps share while they run: descriptors handed in, made on the way and to be handed out."""
+    """What steps share while they run: descriptors handed in, made on the way and to be handed out.
 
-    host_mounts: list[int]
+    ``await_parent`` waits for the next thing that is done outside.
+    """
+
+    await_parent: Callable[[], object]
+    host_mounts: list[int] = field(default_factory=list)
     prepared: dict[int, list[int]] = field(default_factory=dict)
     console_master: int = -1
     console_slave: int = -1
@@ -242,6 +246,7 @@ class Network(Step):
         if self.endpoint is None:
             interfaces.loopback_up()
         else:
+            context.await_parent()  # until it is plugged in
             interfaces.configure(self.endpoint)
 
     def describe(self) -> str:

@@ -14,7 +14,6 @@ from sampan.engine.model import (
     ContainerConfig,
     ContainerState,
     HostConfig,
-    ListQuery,
     NetworkingConfig,
     Status,
 )
@@ -234,19 +233,6 @@ async def test_removal_needs_a_stopped_container_or_force(world: World) -> None:
     with pytest.raises(NotFound):
         await world.containers.remove("web")
     assert not world.snapshots.there
-
-
-async def test_a_removal_that_fails_leaves_a_dead_container_that_can_be_removed_later(world: World) -> None:
-    web = await world.create("sleep")
-    world.snapshots.refuse = "device or resource busy"
-    with pytest.raises(Exception, match="device or resource busy"):
-        await world.containers.remove(web)
-    assert world.containers.get(web).state.status is Status.DEAD
-    with pytest.raises(Conflict, match="marked for removal"):
-        await world.containers.start(web)
-    world.snapshots.refuse = None
-    await world.containers.remove(web)
-    assert await world.containers.list(ListQuery(all=True)) == []
 
 
 async def test_attaching_before_the_start_joins_the_start(world: World) -> None:

@@ -36,7 +36,7 @@ def test_the_root_is_entered_before_anything_is_attached_and_hidden_last() -> No
     spec["root"]["readonly"] = True
     kinds = [type(step) for step in compile_plan(launch(spec), ()).late]
     assert kinds[0] is steps.EnterRoot
-    assert kinds[-3:] == [steps.ReadonlyPaths, steps.MaskedPaths, steps.ReadonlyRoot]
+    assert kinds[-4:] == [steps.MaskedPaths, steps.Network, steps.ReadonlyPaths, steps.ReadonlyRoot]
 
 
 def test_namespaces_are_created_or_joined() -> None:
