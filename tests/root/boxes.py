@@ -81,7 +81,6 @@ class Box:
     private_users: bool
     runtime: Runtime = field(init=False)
     zygote: Zygote = field(init=False)
-    tasks: list[Task] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.parent = f"/sampan-test-{uuid.uuid4().hex[:8]}"
@@ -130,7 +129,6 @@ class Box:
         stream = Stream()
         defaults = {"stdin": True, "stdout": True, "stderr": True, "multiplex": False}
         task = await self.runtime.launch(launch, [(stream, AttachOptions(**{**defaults, **options}))])
-        self.tasks.append(task)
         return task, stream
 
     async def finish(self, launch: Launch, stdin: bytes = b"", **options: Any) -> Result:
@@ -143,9 +141,7 @@ class Box:
         return await self.finish(self.launch("sh", "-c", script, **more))
 
     async def close(self) -> None:
-        for task in self.tasks:
-            if task.exited.done() and not task.exited.cancelled():  # cancelled: the test ran out of time
-                await task.released
+        await self.runtime.settle()
         self.zygote.close()
         cgroups.detect().remove_parent(self.parent)
 

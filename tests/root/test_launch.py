@@ -388,7 +388,6 @@ def test_a_later_daemon_adopts_the_container(box: Box) -> None:
         first, stream = await box.start(launch)
         await stream.read_until(b"up")
         first.link.let_go()
-        box.tasks.remove(first)
         adopted = await box.runtime.adopt(launch.id)
         assert adopted is not None
         assert adopted.pid == first.pid

@@ -56,6 +56,7 @@ class Wiring:
         layers = LayerStore(paths.layers, self._database, blobs, boot_id=_boot_id())
         self._snapshots = Snapshots(paths.data, paths.snapshots, layers)
         self._catalog = Catalog(self._database, blobs, layers, self._snapshots)
+        self._runtime = Runtime(zygote, paths.bundles)
         self._bridges = Bridges(data_root=paths.data, database=self._database)
 
         store = ContainerStore(self._database)
@@ -78,7 +79,7 @@ class Wiring:
                 ),
                 bridges=self._bridges,
                 network_id=self._networks.id_of,
-                runtime=Runtime(zygote, paths.bundles),
+                runtime=self._runtime,
                 end_group=end_group,
                 watching=self._watching,
                 settings=settings,
@@ -117,6 +118,7 @@ class Wiring:
     async def close(self) -> None:
         """Let go of everything but what running containers need."""
         await self.engine.containers.settle()
+        await self._runtime.settle()
         self._events.close()
         self._watching.close()
         await self._catalog.close()

@@ -244,6 +244,13 @@ class Runtime:
         except (StartFailed, _NoWord):
             return None
 
+    async def settle(self) -> None:
+        """Wait until every container that has ended has let go of its cgroup and mounts."""
+        tasks = self._tasks.values()
+        ended = [t.released for t in tasks if t.exited.done() and not t.exited.cancelled()]
+        if ended:
+            await asyncio.wait(ended)
+
     def _known(self, container_id: str, task: Task) -> Task:
         """Remember a task until it has let go of what a next start needs."""
         self._tasks[container_id] = task

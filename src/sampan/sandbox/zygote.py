@@ -17,7 +17,7 @@ import gc
 import os
 import signal
 import socket
-import traceback
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
@@ -167,7 +167,7 @@ def _become_keeper(job: int, hierarchy: Hierarchy, inherited: Iterable[int]) -> 
         stand_by(job, hierarchy)
         os._exit(0)
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(1)
     raise AssertionError("unreachable")
