@@ -74,6 +74,8 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
             finally:
                 for instance in world.store:
                     await world.containers.remove(instance.id, force=True)
+                await world.containers.settle()
+                await runtime.settle()
                 world.close()
 
         box.run(scenario)
