@@ -32,7 +32,7 @@ from sampan.sandbox.messages import CLIENTS, STDIN, TERMINAL
 if TYPE_CHECKING:
     from sampan.sandbox.cgroups import Hierarchy
 
-_PACKET = 64 << 10
+_PACKET = 8 << 10
 
 
 def _pair() -> tuple[int, int]:
