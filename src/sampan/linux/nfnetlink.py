@@ -35,7 +35,6 @@ from sampan.linux.netlink import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from types import TracebackType
 
 NETLINK_NETFILTER = 12
 GROUP_NFTABLES = 7
@@ -302,9 +301,7 @@ class Firewall:
     def __enter__(self) -> Firewall:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_failure: object) -> None:
         self._netlink.close()
 
     def commit(self, changes: Sequence[Request]) -> None:
