@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +35,7 @@ from sampan.engine.model import (
 from sampan.engine.system import SystemInfo, SystemVersion
 from sampan.sandbox.messages import AttachOptions
 from sampan.wire.http import ChunkedDecoder
+from tests import reference
 
 Take = Callable[[], ClientStream]
 Size = tuple[int, int]
@@ -403,7 +403,7 @@ async def _nothing() -> list[Any]:
 
 # Docker's own description of its answers
 
-REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "docker-engine-api.yaml"
+REFERENCE = reference.REFERENCE / "docker-engine-api.yaml"
 
 
 class Description:

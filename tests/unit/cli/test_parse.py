@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests import reference
 from tests.unit.cli.conftest import Run
 
 from sampan.cli.index import GROUPS, top
@@ -24,7 +23,7 @@ FLAGS: tuple[tuple[str, ...], ...] = (
     ("", "name", "string", "help"),
 )
 
-REFERENCE = Path("/work/shared/reference/docker-cli-28.2.json")
+REFERENCE = reference.REFERENCE / "docker-cli-28.2.json"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests import reference
 
 from sampan.errors import InvalidArgument
 from sampan.linux import bpf
@@ -25,7 +26,7 @@ from sampan.spec.seccomp import default_profile, parse
 if TYPE_CHECKING:
     from sampan.spec.seccomp import Profile
 
-REFERENCE = pathlib.Path("/work/shared/reference/seccomp-default.json")
+REFERENCE = reference.REFERENCE / "seccomp-default.json"
 ALLOW, ERRNO, KILL_THREAD = 0x7FFF0000, 0x00050000, 0
 EPERM, ENOSYS = ERRNO | 1, ERRNO | 38
 X32_BIT, ARM_PRIVATE = 0x40000000, 0xF0000

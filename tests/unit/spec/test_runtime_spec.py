@@ -9,10 +9,11 @@ import sys
 from typing import Any
 
 import pytest
+from tests import reference
 
 from sampan.spec import runtime
 
-SCHEMAS = pathlib.Path("/work/shared/reference/oci/runtime")
+SCHEMAS = reference.REFERENCE / "oci/runtime"
 KINDS: dict[str, type | tuple[type, ...]] = {
     "object": dict,
     "array": list,
