@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import select
 import signal
 import sys
 from dataclasses import replace
@@ -428,5 +430,25 @@ def test_the_interpreter_cannot_be_written_to_through_proc(box: Box) -> None:
         await stream.send(b"", end=True)
         await stream.read()
         await task.exited
+
+    box.run(work)
+
+
+def test_an_older_zygote_leaves_the_newer_ones_socket_alone(box: Box) -> None:
+    async def work(box: Box) -> None:
+        task, stream = await box.start(box.launch("cat", open_stdin=True, stdin_once=True))
+        older = box.zygote.pid
+        socket_path = box.directory / "run/zygote.sock"
+        socket_path.unlink()  # as a daemon does that finds a zygote of another version
+        box.zygote.close()
+        assert (await box.sh("echo new")).output == b"new\n"
+        assert box.zygote.pid != older
+        gone = os.pidfd_open(older)
+        await stream.send(b"", end=True)
+        await stream.read()
+        await task.exited
+        await asyncio.get_running_loop().run_in_executor(None, select.select, [gone], [], [])
+        os.close(gone)
+        assert socket_path.exists()
 
     box.run(work)

@@ -41,6 +41,7 @@ class Zygote:
     def __init__(self, listener: socket.socket, path: str) -> None:
         self._listener = listener
         self._path = path
+        self._inode = os.stat(path).st_ino
         self._loop = Loop()
         self._daemons: list[socket.socket] = []
         self._keepers: dict[int, bytes] = {}
@@ -60,7 +61,8 @@ class Zygote:
         gc.freeze()
         self._loop.run()
         with suppress(OSError):
-            os.unlink(self._path)
+            if os.stat(self._path).st_ino == self._inode:  # a newer zygote may have taken the place
+                os.unlink(self._path)
 
     def _accept(self, _events: int) -> None:
         daemon, _ = self._listener.accept()
