@@ -154,6 +154,9 @@ class FakeBridges:
     async def reconcile(self, live_ids: Iterable[str]) -> None:
         self.reconciled = list(live_ids)
 
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        return self.connected
+
 
 class FakeVolumes:
     def __init__(self) -> None:

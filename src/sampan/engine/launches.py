@@ -78,7 +78,7 @@ class Launches:
         endpoint = await self._connect(container)
         id_map = self._id_map(container, largest=sources.snapshots.max_id(container.id))
         network_id = self._network_id(host.network_mode)
-        container = _connected(container, endpoint, network_id, id_map)
+        container = connected(container, endpoint, network_id, id_map)
         placed = files.write(container, settings, endpoint)
         for point in container.mounts:
             _ensure_bind_source(point.type, point.source, point.origin)
@@ -170,9 +170,10 @@ def _requested_mac(asked: EndpointSettings | None) -> str:
     return asked.mac_address if asked is not None and not asked.endpoint_id else ""
 
 
-def _connected(
+def connected(
     container: Container, endpoint: Endpoint | None, network_id: str, id_map: tuple[int, int] | None
 ) -> Container:
+    """The container with what a start gives it; see ``disconnected``."""
     base, span = id_map or (0, 0)
     container = replace(container, state=replace(container.state, id_base=base, id_span=span))
     mode = container.host.network_mode

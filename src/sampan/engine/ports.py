@@ -118,6 +118,8 @@ class Bridges(Protocol):
 
     async def reconcile(self, live_ids: Iterable[str]) -> None: ...
 
+    def endpoints(self) -> Mapping[str, Endpoint]: ...
+
 
 class VolumeStore(Protocol):
     """The part of the volumes use case that containers need."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from sampan.engine.launches import connected
 from sampan.engine.model import Status
 from sampan.engine.removal import remove_bundle, remove_directory
 from sampan.errors import Failure
@@ -25,6 +26,7 @@ from sampan.sandbox.messages import Exit, decode_exit
 if TYPE_CHECKING:
     from sampan.engine.exits import Exits
     from sampan.engine.idranges import IdRanges
+    from sampan.engine.model import Container
     from sampan.engine.ports import Bridges, Runtime, Snapshots, Task
     from sampan.engine.removal import Removal
     from sampan.engine.settings import Settings
@@ -56,6 +58,7 @@ class Recovery:
         self._removal = removal
         self._leftovers = leftovers
         self._settings = settings
+        self._unrecorded: list[Instance] = []
 
     async def run(self) -> None:
         """Idempotent, and safe to be killed at any point."""
@@ -65,6 +68,11 @@ class Recovery:
             if instance.teardown is not None:
                 await asyncio.wait((instance.teardown,))
         await self._leftovers.clean(self._store)
+        for instance in self._unrecorded:
+            if instance.task is not None:
+                container = self._leftovers.reconnected(instance.container)
+                self._store.update(instance, container)
+        self._unrecorded.clear()
 
     async def _settle(self, instance: Instance) -> None:
         state = instance.state
@@ -101,6 +109,10 @@ class Recovery:
     def _follow(self, instance: Instance, task: Task) -> None:
         state = instance.state
         status = Status.PAUSED if state.paused else Status.RUNNING
+        if not state.running:  # the daemon died before it could record what the start was given
+            self._unrecorded.append(instance)
+            base, span = _id_map(task.pid)
+            state = replace(state, id_base=base, id_span=span, exit_code=0, error="")
         state = replace(state, status=status, pid=task.pid, started_at=int(task.started_at * 1e9))
         self._store.update(instance, replace(instance.container, state=state))
         if state.id_span:
@@ -126,12 +138,14 @@ class Leftovers:
         *,
         snapshots: Snapshots,
         bridges: Bridges,
+        network_id: Callable[[str], str],
         id_ranges: IdRanges,
         end_group: Callable[[str], None],
         settings: Settings,
     ) -> None:
         self._snapshots = snapshots
         self._bridges = bridges
+        self._network_id = network_id
         self._id_ranges = id_ranges
         self._end_group = end_group
         self._settings = settings
@@ -139,6 +153,13 @@ class Leftovers:
     def claim_ids(self, container_id: str, base: int, span: int) -> None:
         if not self._id_ranges.claim(container_id, base, span):
             logger.warning("container %s: its ids from %d on are not ours any more", container_id, base)
+
+    def reconnected(self, container: Container) -> Container:
+        """A running container with the network and ids that it was found to have."""
+        state = container.state
+        endpoint = self._bridges.endpoints().get(container.id)
+        network_id = self._network_id(container.host.network_mode)
+        return connected(container, endpoint, network_id, (state.id_base, state.id_span))
 
     def end_processes(self, instance: Instance) -> None:
         """Kill what a container without a keeper still runs, and remove its cgroup."""
@@ -173,6 +194,16 @@ def read_exit(path: str) -> Exit | None:
             return decode_exit(file.read())
     except (OSError, ValueError, TypeError):
         return None
+
+
+def _id_map(pid: int) -> tuple[int, int]:
+    """(first id of the host, number of ids) of a container's private user namespace; zeros without one."""
+    try:
+        with open(f"/proc/{pid}/uid_map") as file:
+            inside, base, span = map(int, file.readline().split())
+    except (OSError, ValueError):
+        return 0, 0
+    return (base, span) if inside == 0 and base else (0, 0)
 
 
 def _entries(path: str) -> list[str]:

@@ -98,6 +98,7 @@ def wire(given: Foundations) -> ContainerUseCases:
         snapshots=sources.snapshots,
         bridges=given.bridges,
         id_ranges=id_ranges,
+        network_id=given.network_id,
         end_group=given.end_group,
         settings=settings,
     )

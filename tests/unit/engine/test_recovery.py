@@ -76,7 +76,9 @@ async def test_a_start_whose_record_was_lost_is_found_by_its_keeper(world: World
     world.runtime.living[web] = world.task(web)
     world.store.update(world.store.find(web), before)  # as if the state had never been written
     await world.restart_daemon()
-    assert world.containers.get(web).state.status is Status.RUNNING
+    found = world.containers.get(web)
+    assert found.state.status is Status.RUNNING
+    assert found.network.networks["bridge"].ip_address == "172.17.0.2"
 
 
 async def test_a_run_of_which_only_the_exit_record_is_left_is_known(world: World) -> None:
