@@ -12,6 +12,8 @@ from sampan.sandbox import cgroups
 from tests.root.boxes import Box, Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.spec.runtime import Spec
 
 pytestmark = pytest.mark.root
@@ -64,3 +66,38 @@ def test_init_gives_the_terminal_to_the_program(box: Box) -> None:
         assert (await task.exited).code == 3
 
     box.run(work)
+
+
+@pytest.mark.parametrize(
+    "place", ["/proc", "/proc/sys", "/proc/self/attr", "/led", "/led/1", "/sys/../proc/sys"]
+)
+def test_nothing_takes_the_place_of_proc(box: Box, place: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+
+    async def work(box: Box) -> None:
+        (box.image / "led").symlink_to("/proc")
+        with pytest.raises(StartFailed, match="inside /proc"):
+            await box.start(box.launch("true", change=bound(mine, place)))
+
+    box.run(work)
+
+
+def test_some_files_of_proc_may_be_covered(box: Box, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("forever")
+
+    async def work(box: Box) -> None:
+        launch = box.launch("cat", "/proc/uptime", change=bound(mine, "/proc/uptime"))
+        assert (await box.finish(launch)).output == b"forever"
+
+    box.run(work)
+
+
+def bound(source: Path, destination: str) -> Callable[[Spec], None]:
+    def change(spec: Spec) -> None:
+        spec["mounts"].append(
+            {"destination": destination, "type": "bind", "source": str(source), "options": ["rbind"]}
+        )
+
+    return change

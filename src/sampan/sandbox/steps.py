@@ -120,6 +120,31 @@ def _refuse_link(path: str) -> None:
         raise OSError(errno.ELOOP, "is a symbolic link", path)
 
 
+# The files of /proc that may be covered, as in runc.
+_COVERED_IN_PROC = frozenset(
+    f"/proc/{name}"
+    for name in (
+        *("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev"),
+        *("sys/kernel/ns_last_pid", "sys/crypto/fips_enabled"),
+    )
+)
+_PROC_ROOT_INODE = 1
+
+
+def _refuse_proc(path: str, fd: int | None = None) -> None:
+    """Nobody's files take the place of the kernel's: set-up itself still writes to /proc as root.
+
+    ``fd`` is what is to be mounted: procfs may cover procfs.
+    """
+    place = os.path.realpath(path)
+    if place == "/proc" and fd is not None and os.fstat(fd).st_ino == _PROC_ROOT_INODE:
+        with suppress(OSError):
+            if stat.S_ISLNK(os.stat("self", dir_fd=fd, follow_symlinks=False).st_mode):
+                return
+    if place == "/proc" or (place.startswith("/proc/") and place not in _COVERED_IN_PROC):
+        raise OSError(errno.EPERM, "cannot be mounted because it is inside /proc", path)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachHostMount(Step):
     """Attach the mount that was handed in at ``index``."""
@@ -130,6 +155,7 @@ class AttachHostMount(Step):
     def execute(self, context: Context) -> None:
         fd = context.host_mounts[self.index]
         _refuse_link(self.destination)
+        _refuse_proc(self.destination, fd)
         make_mount_point(self.destination, directory=stat.S_ISDIR(os.fstat(fd).st_mode))
         m.move_mount(fd, self.destination)
 
@@ -152,6 +178,8 @@ class NewMount(Step):
     def execute(self, context: Context) -> None:
         (fd,) = context.prepared[id(self)]
         _refuse_link(self.destination)
+        if self.fstype != "proc":
+            _refuse_proc(self.destination)
         make_mount_point(self.destination, directory=True)
         m.move_mount(fd, self.destination)
 
