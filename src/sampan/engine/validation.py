@@ -101,13 +101,15 @@ def _check_modes(config: ContainerConfig, host: HostConfig) -> None:
 
 def _check_paths(config: ContainerConfig, host: HostConfig) -> None:
     """What ends in a path or a file of the engine must not lead elsewhere."""
-    if ".." in host.cgroup_parent.split("/"):
+    parts = host.cgroup_parent.split("/")
+    if ".." in parts or any(len(part) > _LONGEST_NAME or not part.isprintable() for part in parts):
         raise InvalidArgument(f"invalid cgroup-parent: {host.cgroup_parent}")
     check_texts("cgroup-parent", (host.cgroup_parent,))
     check_texts("mount", host.binds or ())
     check_texts("mount", (part for mount in host.mounts or () for part in (mount.source, mount.target)))
     check_texts("mount", (part for item in (host.tmpfs or {}).items() for part in item))
     check_texts("volume", config.volumes or ())
+    check_texts("path", (*(host.masked_paths or ()), *(host.readonly_paths or ())))
     check_texts("device", (mapping.path_on_host for mapping in host.devices or ()))
     for address in host.dns or ():
         resolv.check_nameserver(address)

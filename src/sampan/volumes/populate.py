@@ -11,6 +11,7 @@ Laws:
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import threading
@@ -97,8 +98,11 @@ def _populate_from(root_fd: int, path: str, volumes: str, name: str) -> None:
         source = process.openat2(
             root_fd, path, flags, resolve=process.RESOLVE_IN_ROOT | process.RESOLVE_NO_MAGICLINKS
         )
-    except (FileNotFoundError, NotADirectoryError):
-        return
+    except OSError as error:
+        # A path of the image that leads nowhere has nothing to copy; whether it can be mounted on is seen later.
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return
+        raise
     copying = os.path.join(volumes, COPYING + name)
     try:
         remove_tree(copying)

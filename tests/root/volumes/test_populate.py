@@ -92,3 +92,14 @@ def test_what_is_mounted_in_a_volume_is_not_deleted(tmp_path: Path) -> None:
         assert (inner / "file").exists()
     finally:
         unmount(os.fspath(inner), MNT_DETACH)
+
+
+@pytest.mark.parametrize("path", ["/loop", "/loop/x", "/out/x", "/data/tool/x"])
+def test_a_path_that_leads_nowhere_has_nothing_to_copy(
+    root: RootFilesystem, tmp_path: Path, path: str
+) -> None:
+    os.symlink("loop", tmp_path / "layers/top/loop")
+    os.symlink("/proc/self/root", tmp_path / "layers/top/out")
+    populate(root, path, os.fspath(tmp_path / "volumes"), "vol")
+    assert os.listdir(tmp_path / "volumes") == ["vol"]
+    assert os.listdir(tmp_path / "volumes/vol/_data") == []
