@@ -99,7 +99,7 @@ def _populate_from(root_fd: int, path: str, volumes: str, name: str) -> None:
             root_fd, path, flags, resolve=process.RESOLVE_IN_ROOT | process.RESOLVE_NO_MAGICLINKS
         )
     except OSError as error:
-        # A path of the image that leads nowhere has nothing to copy; whether it can be mounted on is seen later.
+        # A path that leads nowhere has nothing to copy; whether it can be mounted on is seen later.
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return
         raise
