@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from sampan.engine import lifecycle, oci, security, validation
+from sampan.engine.handover import with_head_read
 from sampan.engine.lifecycle import Move
 from sampan.engine.model import Container, Exec, ExecConfig
 from sampan.engine.store import RunningExec
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _KEPT_NS = 300 * 1_000_000_000  # how long an ended exec can be inspected, as in Docker
 _UNKNOWN_FAILURE = 126
+_REQUEST_FAILED = 125  # a user that there is not, and the like: Docker tells 126 of an exec
 
 
 class Execs:
@@ -100,7 +102,9 @@ class Execs:
             task = instance.task
             if task is None:
                 raise Internal(f"container {instance.id} has no keeper")
-            kept = _KeptStream(take()) if take is not None and not detach else None
+            kept = None
+            if take is not None and not detach:
+                kept = _KeptStream(await with_head_read(take()))
             try:
                 await self._begin(instance, held, task, kept, console_size)
             finally:
@@ -150,7 +154,9 @@ class Execs:
         )
 
     def _failed(self, held: RunningExec, error: Exception) -> None:
-        code = error.exit_code if isinstance(error, StartFailed) else _UNKNOWN_FAILURE
+        code = _UNKNOWN_FAILURE
+        if isinstance(error, StartFailed) and error.exit_code != _REQUEST_FAILED:
+            code = error.exit_code
         held.value = replace(held.value, exit_code=code, running=False, started=True)
         self._ended.append((self._settings.now(), held.value.id))
 
@@ -196,7 +202,9 @@ def filtered(container: Container) -> bool:
 
 
 def _command(config: ExecConfig) -> str:
-    return " ".join(config.cmd or ())
+    """Program, a blank, arguments: Docker leaves the blank where there are none."""
+    program, *arguments = config.cmd or ("",)
+    return f"{program} {' '.join(arguments)}"
 
 
 def _refusal(error: Exception) -> Failure:

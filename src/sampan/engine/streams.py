@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from sampan import errors
+from sampan.engine.handover import with_head_read
 from sampan.engine.logs import LogStream
 from sampan.engine.model import LogQuery
 from sampan.errors import Conflict, NotFound
@@ -56,13 +57,16 @@ class Streams:
                 raise NotFound(f"No such container: {ref}")
             if instance.state.paused:
                 raise Conflict(f"container {instance.id} is paused, unpause the container before attach")
-            stream = take()
+            stream: ClientStream = take()
             if options.stream:
                 self._events.container(instance.container, "attach")
+            if instance.task is None and options.stream:
+                # The start comes from who has read the answer.
+                instance.pending.append((stream, options))
+                return
+            stream = await with_head_read(stream)
             if instance.task is not None:
                 await instance.task.attach(stream, options)
-            elif options.stream:
-                instance.pending.append((stream, options))
             else:
                 await self._replay(instance, stream, options)
 

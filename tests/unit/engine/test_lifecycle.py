@@ -245,7 +245,8 @@ async def test_attaching_before_the_start_joins_the_start(world: World) -> None:
     assert world.task(web).attached == [(stream, options)]
     late = FakeStream()
     await world.containers.attach(web, options, lambda: late)
-    assert world.task(web).attached[1] == (late, options)
+    handed, asked = world.task(web).attached[1]
+    assert (handed.detach(), asked) == (late.detach(), options)
     assert await recorder.told() == ["attach", "start", "attach"]
 
 
