@@ -15,6 +15,7 @@ import asyncio
 import os
 import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from sampan.errors import Conflict, Internal
 from sampan.images.layers import INIT, LayerStore
@@ -122,13 +123,15 @@ def _read_parent(place: str) -> Digest | None:
 
 
 def _make_init_layer(place: str) -> None:
-    """Empty mount points. Idempotent, so that a missing one comes back."""
+    """Empty mount points, and the list of mounts that old programs read. Idempotent."""
     root = f"{place}/fs"
     os.makedirs(root, mode=0o755, exist_ok=True)
     os.chmod(root, 0o755)
     for name in _MOUNT_DIRECTORIES:
         os.makedirs(f"{root}/{name}", mode=0o755, exist_ok=True)
         os.chmod(f"{root}/{name}", 0o755)
+    with suppress(FileExistsError):
+        os.symlink("/proc/mounts", f"{root}/etc/mtab")
     for name in _MOUNT_FILES:
         fd = os.open(f"{root}/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o755)
         try:

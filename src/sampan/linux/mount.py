@@ -126,11 +126,17 @@ def fsmount(fs_fd: int, attributes: int = 0) -> int:
     return syscall("fsmount", libc.SYS_FSMOUNT, fs_fd, 1, attributes)
 
 
-def new_mount(fstype: str, options: tuple[tuple[str, str | None], ...] = (), attributes: int = 0) -> int:
-    """A detached mount of a new file system instance."""
+def new_mount(
+    fstype: str,
+    options: tuple[tuple[str, str | None], ...] = (),
+    attributes: int = 0,
+    *,
+    source: str = "",
+) -> int:
+    """A detached mount of a new file system instance; ``source`` is a name, the type's by default."""
     fs_fd = fsopen(fstype)
     try:
-        fsconfig_set(fs_fd, "source", fstype)
+        fsconfig_set(fs_fd, "source", source or fstype)
         for key, value in options:
             fsconfig_set(fs_fd, key, value)
         fsconfig_create(fs_fd)

@@ -186,6 +186,7 @@ def _clone(
         user=request.user,
         group_add=container.group_add,
         filter=read_file(filter_path) if filter_path else None,
+        make_directory=False,
     )
     flags = 0
     for kind in container.namespaces:

@@ -164,7 +164,8 @@ class DeviceDirectory:
         fd = m.new_mount("tmpfs", data, self.options.attributes & ~m.MOUNT_ATTR_NODEV)
         try:
             for name, target in _DEVICE_LINKS:
-                os.symlink(target, name, dir_fd=fd)
+                if name != "core" or os.path.exists(target):
+                    os.symlink(target, name, dir_fd=fd)
             for device in self.devices:
                 self._make(fd, device, uid, gid)
         except BaseException:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sampan.errors import Failure
 from sampan.linux import process as p
@@ -116,10 +116,14 @@ def _see_through(
     """Hand the child what it needs and wait until its program runs."""
     console = mounts = -1
     try:
-        mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         with ours:
-            _hand_over(ours, launch, plan, stdio, pid)
-            while (message := channel.receive(ours)) is not None:
+            try:
+                mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+                _hand_over(ours, launch, plan, stdio, pid)
+            except OSError:
+                _last_words(ours)
+                raise
+            while (message := _hear(ours)) is not None:
                 document, fds = message
                 if "failed" in document:
                     raise LaunchError(document["failed"], document["code"])
@@ -134,6 +138,23 @@ def _see_through(
             what = error.filename or "set up the container"
             raise LaunchError(f"{what}: {error.strerror}", _SETUP_FAILED) from error
         raise
+
+
+def _hear(ours: socket.socket) -> tuple[Any, list[int]] | None:
+    """The child's next message. One that ended with messages of ours unread resets the socket first."""
+    try:
+        return channel.receive(ours)
+    except ConnectionResetError:
+        return channel.receive(ours)
+
+
+def _last_words(ours: socket.socket) -> None:
+    """Raise what a child said that is gone, and its namespaces with it, while it was being served."""
+    ours.setblocking(False)
+    with suppress(BlockingIOError):
+        message = _hear(ours)
+        if message is not None and "failed" in message[0]:
+            raise LaunchError(message[0]["failed"], message[0]["code"])
 
 
 def _put_down(pidfd: int) -> None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _SETUP_FAILED = 128
 
+_LIMITS_FAILED = "error setting cgroup config for procHooks process"  # what users of runc look for
+
 
 def started_event(keeping: Keeping, started: Started) -> dict[str, object]:
     """What a daemon is told of a running container."""
@@ -110,7 +112,10 @@ class Launcher:
         if keeping.log is not None:
             create(keeping.log)
         cgroup = self._hierarchy.group(keeping.cgroup)
-        cgroup.create(launch.spec["linux"].get("resources", {}))
+        try:
+            cgroup.create(launch.spec["linux"].get("resources", {}))
+        except Failure as error:
+            raise LaunchError(f"{_LIMITS_FAILED}: {error}", 128) from error
         try:
             started = start(
                 launch,

@@ -108,7 +108,9 @@ def _mount_steps(
         made_outside = DeviceDirectory(options=options, devices=tuple(devices))
     if made_outside is not None:
         host_mounts.append(made_outside)
-        return [steps.AttachHostMount(index=len(host_mounts) - 1, destination=destination)]
+        index = len(host_mounts) - 1
+        return [steps.AttachHostMount(index=index, source=mount.get("source", ""), destination=destination)]
     if kind in ("cgroup", "cgroup2"):
         return [steps.CgroupMounts(destination=destination, options=options, hierarchies=hierarchies)]
-    return [steps.NewMount(fstype=kind, destination=destination, options=options)]
+    source = mount.get("source") or kind
+    return [steps.NewMount(fstype=kind, source=source, destination=destination, options=options)]

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 _NUMBERS = {name: number for number, name in enumerate(ALL_CAPABILITIES)}
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
+VICE_VERSA = (  # what Docker adds to every "not a directory" of a start
+    "Are you trying to mount a directory onto a file (or vice-versa)? "
+    "Check if the specified host path exists and is the expected type"
+)
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -40,12 +44,17 @@ class ProgramError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What to run and as whom. ``user`` and ``group_add`` as in ``messages.Launch``; ``filter`` is BPF."""
+    """What to run and as whom. ``user`` and ``group_add`` as in ``messages.Launch``; ``filter`` is BPF.
+
+    ``make_directory``: a working directory that is missing is made, as Docker does for a container but not
+    for an exec.
+    """
 
     process: Process
     user: str | None = None
     group_add: tuple[str, ...] = ()
     filter: bytes | None = None
+    make_directory: bool = True
 
 
 def run(program: Program) -> None:
@@ -57,17 +66,23 @@ def run(program: Program) -> None:
     _set_oom_score(spec)
     with suppress(OSError):  # a seccomp filter around the engine may forbid keyrings
         process.join_new_session_keyring()
-    _enter_directory(spec.get("cwd") or "/")
+    _enter_directory(spec.get("cwd") or "/", make=program.make_directory)
     path = find_program(spec["args"], environment)
     _own_standard_streams(account)
     _become(program, account)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
+    _default_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         os.execve(path, spec["args"], environment)
     except OSError as error:
         raise _exec_error(spec["args"][0], error) from error
+
+
+def _default_signals() -> None:
+    """Ignore nothing: neither what Python ignores nor what the daemon's starter did, as SIGQUIT."""
+    for number in signal.valid_signals():
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def drop_privileges(program: Program) -> None:
@@ -138,15 +153,18 @@ def _set_oom_score(spec: Process) -> None:
             file.write(str(score))
 
 
-def _enter_directory(path: str) -> None:
-    """Change to the working directory, making it if need be, and prove that it is inside the root.
+def _enter_directory(path: str, *, make: bool) -> None:
+    """Change to the working directory, making it if asked to, and prove that it is inside the root.
 
     A descriptor that leads out of the root must never become the working directory (CVE-2024-21626):
     the kernel names such a place "(unreachable)", which getcwd reports as an error.
     """
+    if not path.startswith("/"):
+        raise ProgramError("Cwd must be an absolute path", NOT_EXECUTABLE)
     try:
-        with suppress(FileExistsError):
-            os.makedirs(path, 0o755)
+        if make:
+            with suppress(FileExistsError):
+                os.makedirs(path, 0o755)
         os.chdir(path)
         inside = os.getcwd().startswith("/")
     except OSError as error:
@@ -199,7 +217,8 @@ def _exec_error(name: str, error: OSError) -> ProgramError:
 
 
 def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+    reason = (error.strerror or str(error)).lower()
+    return f"{reason}: {VICE_VERSA}" if error.errno == errno.ENOTDIR else reason
 
 
 def _become(program: Program, account: accounts.Account) -> None:

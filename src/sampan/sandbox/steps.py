@@ -7,7 +7,8 @@ Steps run in the container's first process, which is alone in its new namespaces
   path to the host exists: a hostile symbolic link has nowhere to lead but its own root.
 - /proc and /sys must be prepared before the host's tree is gone: the kernel refuses new instances in a user
   namespace that cannot see a complete one already.
-- A step that fails raises OSError; who runs it adds the step's description.
+- A step that fails raises OSError, to which who runs it adds the step's description; or ProgramError, when
+  Docker has words of its own for the case.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from sampan.linux import mount as m
 from sampan.sandbox import interfaces
 from sampan.sandbox.messages import Endpoint
 from sampan.sandbox.mountopts import Options
+from sampan.sandbox.program import NOT_FOUND, VICE_VERSA, ProgramError
 
 _TIOCGPTPEER = 0x5441
 _TIOCSPTLCK = 0x40045431
@@ -147,16 +149,24 @@ def _refuse_proc(path: str, fd: int | None = None) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachHostMount(Step):
-    """Attach the mount that was handed in at ``index``."""
+    """Attach the mount that was handed in at ``index``; ``source`` is what the user calls it."""
 
     index: int
+    source: str
     destination: str
 
     def execute(self, context: Context) -> None:
         fd = context.host_mounts[self.index]
         _refuse_link(self.destination)
         _refuse_proc(self.destination, fd)
-        make_mount_point(self.destination, directory=stat.S_ISDIR(os.fstat(fd).st_mode))
+        directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+        make_mount_point(self.destination, directory=directory)
+        if stat.S_ISDIR(os.stat(self.destination).st_mode) != directory:
+            raise ProgramError(
+                f'error mounting "{self.source}" to rootfs at "{self.destination}": '
+                f"not a directory: {VICE_VERSA}",
+                NOT_FOUND,
+            )
         m.move_mount(fd, self.destination)
 
     def describe(self) -> str:
@@ -165,14 +175,18 @@ class AttachHostMount(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewMount(Step):
-    """A file system instance that belongs to the container's own namespaces."""
+    """A file system instance that belongs to the container's own namespaces.
+
+    ``source`` is what the list of mounts calls it.
+    """
 
     fstype: str
+    source: str
     destination: str
     options: Options
 
     def prepare(self, context: Context) -> None:
-        fd = m.new_mount(self.fstype, self.options.data, self.options.attributes)
+        fd = m.new_mount(self.fstype, self.options.data, self.options.attributes, source=self.source)
         context.prepared[id(self)] = [fd]
 
     def execute(self, context: Context) -> None:
