@@ -93,6 +93,9 @@ class FakeCatalog:
         return image
 
     async def resolve(self, reference: str) -> Image:
+        return self.find(reference)
+
+    def find(self, reference: str) -> Image:
         found = self.images.get(reference) or self.images.get(reference.removesuffix(":latest"))
         if found is None:
             raise NotFound(f"No such image: {reference}" + ("" if ":" in reference else ":latest"))

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar, Union, get_args, get_origin, get_typ
 
 import msgspec
 
+from sampan.engine.model import ExecConfig
 from sampan.errors import InvalidArgument
 
 T = TypeVar("T")
@@ -22,6 +23,7 @@ T = TypeVar("T")
 Shaper: TypeAlias = Callable[[Any], Any]
 
 _decode = msgspec.json.Decoder().decode
+_INT64 = 1 << 63
 
 
 def decode_json(body: bytes, kind: type[T], *, optional: bool = False) -> T:
@@ -47,10 +49,28 @@ def decode_json(body: bytes, kind: type[T], *, optional: bool = False) -> T:
 def convert(document: Any, kind: type[T]) -> T:
     """A decoded document as a value of ``kind``; see `decode_json`."""
     shape = _shaper(kind)
+    if shape:
+        document = shape(document)
     try:
-        return msgspec.convert(shape(document) if shape else document, kind)
+        value = msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
-        raise InvalidArgument(f"invalid JSON: {_type_error(kind, str(error))}") from None
+        raise InvalidArgument(f"invalid JSON: {_type_error(kind, document, str(error))}") from None
+    if (place := _too_large(msgspec.to_builtins(value), "$")) is not None:
+        message = f"Expected `int`, got `int` - at `{place}`"
+        raise InvalidArgument(f"invalid JSON: {_type_error(kind, document, message)}")
+    return value
+
+
+def _too_large(document: Any, path: str) -> str | None:
+    """Where a decoded document has an integer that Go's int64 does not hold."""
+    if isinstance(document, dict):
+        inner = ((value, f"{path}.{key}") for key, value in document.items())
+    elif isinstance(document, list | tuple):
+        inner = ((value, f"{path}[...]") for value in document)
+    else:
+        large = type(document) is int and not -_INT64 <= document < _INT64
+        return path if large else None
+    return next((place for value, where in inner if (place := _too_large(value, where))), None)
 
 
 _SHAPERS: dict[Any, Shaper | None] = {}
@@ -92,7 +112,7 @@ def _struct_shaper(kind: type[msgspec.Struct]) -> Shaper:
     hints = get_type_hints(kind)
     names = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
     shapers = {
-        wire: _word_or_words if wire in _WORD_OR_WORDS else _shaper(hints[name])
+        wire: _word_or_words if wire in _WORD_OR_WORDS and kind is not ExecConfig else _shaper(hints[name])
         for wire, name in names.items()
     }
     by_case = {wire.lower(): wire for wire in names}
@@ -116,7 +136,7 @@ def _struct_shaper(kind: type[msgspec.Struct]) -> Shaper:
 
 
 _WORD_OR_WORDS = frozenset(("Cmd", "Entrypoint", "Shell"))
-"""Commands, which may be given as one string for a list of one."""
+"""Commands of containers, which may be given as one string for a list of one; those of execs may not."""
 
 
 def _word_or_words(document: Any) -> Any:
@@ -167,16 +187,30 @@ def _syntax_error(body: bytes, message: str) -> str:
     position = message.rpartition("(byte ")[2].rstrip(")")
     if "trailing characters" in message:
         return "unexpected content after JSON"
+    if wrong := _misspelt(body.strip()):
+        return wrong
     if position.isdigit() and int(position) < len(body):
         return f"invalid character '{chr(body[int(position)])}' looking for beginning of value"
     return message
 
 
+def _misspelt(body: bytes) -> str:
+    """Go's words for a document that begins like a literal and goes on otherwise."""
+    for word in (b"null", b"true", b"false"):
+        if body[:1] == word[:1]:
+            for found, expected in zip(body.decode("utf-8", "replace"), word.decode(), strict=False):
+                if found != expected:
+                    return f"invalid character '{found}' in literal {word.decode()} (expecting '{expected}')"
+    return ""
+
+
+_GO_INTS = frozenset(("StopTimeout", "MaximumRetryCount", "OomScoreAdj", "Retries"))
+_GO_NAMES = {"ExecConfig": "ExecOptions"}
 _GO_TYPES = {"int": "int64", "str": "string", "bool": "bool", "float": "float64"}
 _JSON_TYPES = {"str": "string", "int": "number", "float": "number"}
 
 
-def _type_error(kind: type, message: str) -> str:
+def _type_error(kind: type, document: Any, message: str) -> str:
     """``Expected `int`, got `str` - at `$.HostConfig.Memory` `` in Go's words."""
     _, _, rest = message.partition(", got ")
     given, _, path = rest.partition(" - at ")
@@ -189,10 +223,23 @@ def _type_error(kind: type, message: str) -> str:
     owner, target = _locate(kind, fields)
     for _ in range(path.rpartition(".")[2].count("[")):
         target = _element(target)
+    wanted = _go_type(target)
+    if fields and wanted == "int64":
+        value = f"number {number}" if (number := _number_at(document, path)) else value
+        wanted = "int" if fields[-1] in _GO_INTS else wanted
+    elif fields and fields[-1] in _WORD_OR_WORDS and kind is not ExecConfig:
+        wanted = "string"  # Go tries a list first and complains about the second attempt
     if not fields:
-        return f"json: cannot unmarshal {value} into Go value of type {_go_type(target)}"
-    where = f"{owner}.{'.'.join(fields)}"
-    return f"json: cannot unmarshal {value} into Go struct field {where} of type {_go_type(target)}"
+        return f"json: cannot unmarshal {value} into Go value of type {wanted}"
+    where = f"{_GO_NAMES.get(owner, owner)}.{'.'.join(fields)}"
+    return f"json: cannot unmarshal {value} into Go struct field {where} of type {wanted}"
+
+
+def _number_at(document: Any, path: str) -> str:
+    """The number at a path such as ``$.HostConfig.Memory``, as it was written; "" for anything else."""
+    for name in path.split(".")[1:]:
+        document = document.get(name) if isinstance(document, dict) else None
+    return repr(document) if type(document) in (int, float) else ""
 
 
 def _locate(kind: Any, fields: list[str]) -> tuple[str, Any]:

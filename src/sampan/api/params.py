@@ -65,7 +65,7 @@ class Query:
     def integer(self, name: str, default: int | None = None) -> int | None:
         """A 64-bit number; absent or empty gives the default. InvalidArgument in Go's words."""
         given = self.text(name)
-        return integer(given, "ParseInt") if given else default
+        return integer(given, "Atoi") if given else default
 
     def required_integer(self, name: str) -> int:
         """A number that must be there."""

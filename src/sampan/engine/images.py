@@ -23,6 +23,7 @@ from sampan.images.catalog import Catalog, NewImage, host_architecture
 from sampan.images.layers import Hold
 from sampan.images.model import Image, Progress, format_time
 from sampan.spec import image as documents
+from sampan.spec import platform as platforms
 from sampan.spec import reference as references
 from sampan.spec.digest import Digest
 from sampan.spec.image import HistoryEntry, RunConfig
@@ -152,9 +153,8 @@ class Images:
         """The steps that made an image, newest first."""
         image = await self._catalog.resolve(text)
         sizes = [self._catalog.layers[chain_id].size for chain_id in image.chain]
-        entries = image.config.history or tuple(HistoryEntry() for _ in sizes)
         steps: list[tuple[HistoryEntry, int]] = []
-        for entry in entries:
+        for entry in image.config.history:
             size = 0 if entry.empty_layer or not sizes else sizes.pop(0)
             steps.append((entry, size))
         owner: Image | None = image
@@ -251,6 +251,8 @@ class Images:
 
     async def import_(self, body: AsyncIterable[bytes], options: ImportOptions) -> Image:
         """Make an image of one layer from a tar stream. Bad options are refused before any reading."""
+        if options.repository and references.parse(options.repository).digest:
+            raise InvalidArgument("cannot import digest reference")
         names = (references.with_tag(options.repository, options.tag),) if options.repository else ()
         system, architecture, variant = _platform(options.platform)
         config = changes.apply(RunConfig(), options.changes)
@@ -299,6 +301,8 @@ class Images:
             for image in self._catalog
         ]
         chosen = [(image, names) for image, names in chosen if names]
+        if not chosen and image is None:
+            raise NotFound(f"No such image: {text}")
         return chosen or [(self._catalog.find(text), ())]
 
     def _found(self, text: str) -> Image | None:
@@ -408,21 +412,23 @@ def _is_tag_of(name: Reference, repository: Reference) -> bool:
 def _matches(name: Reference, patterns: Iterable[str]) -> bool:
     """Docker's match of shell patterns, whose ``*`` stops at a slash, with the name and with name:tag."""
     for pattern in patterns:
+        if _unclosed(pattern):
+            raise InvalidArgument("syntax error in pattern")
         expression = re.compile(fnmatch.translate(pattern).replace(".*", "[^/]*"), re.DOTALL)
         if expression.fullmatch(name.familiar) or expression.fullmatch(name.familiar_name):
             return True
     return False
 
 
+def _unclosed(pattern: str) -> bool:
+    """Whether a shell pattern ends within a class of characters or after a backslash."""
+    plain = re.sub(r"\\.", "", pattern, flags=re.DOTALL)
+    return plain.endswith("\\") or "[" in re.sub(r"\[[^]]+\]", "", plain)
+
+
 def _platform(text: str) -> tuple[str, str, str]:
-    """(os, architecture, variant) of ``os[/arch[/variant]]``; this machine's for what is left out."""
-    if not text:
-        return "linux", host_architecture(), ""
-    parts = text.lower().split("/")
-    if len(parts) > 3 or not all(re.fullmatch(r"[a-z0-9_.-]+", part) for part in parts):
-        raise InvalidArgument(f'"{text}": invalid platform specifier')
-    system, architecture, variant = (*parts, "", "")[:3]
+    """(os, architecture, variant) that an import is given."""
+    system, architecture, variant = platforms.parse(text)
     if system != "linux":
         raise InvalidArgument("operating system is not supported")
-    names = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm"}
-    return system, names.get(architecture, architecture) or host_architecture(), variant
+    return system, architecture, variant

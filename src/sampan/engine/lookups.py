@@ -69,7 +69,17 @@ class Lookups:
         if tests:
             found = [container for container in found if all(test(container) for test in tests)]
         found.sort(key=lambda container: container.created, reverse=True)
-        return found[: query.limit] if query.limit > 0 else found
+        found = found[: query.limit] if query.limit > 0 else found
+        return [self._with_its_image(container) for container in found]
+
+    def _with_its_image(self, container: Container) -> Container:
+        """Shown by its image's id when the reference that it was made from means another image now."""
+        try:
+            if self._catalog.find(container.config.image).id == container.image_id:
+                return container
+        except (NotFound, InvalidArgument):
+            pass
+        return replace(container, config=replace(container.config, image=container.image_id))
 
     def everything(self) -> Iterable[Container]:
         """Every container there is, in no order."""
@@ -96,16 +106,22 @@ class Lookups:
             if key in filters:
                 tests.append(make(filters.get(key)))
         if "before" in filters:
-            oldest = min(self._store.find(ref).container.created for ref in filters.get("before"))
+            oldest = min(self._created(ref) for ref in filters.get("before"))
             tests.append(lambda container: container.created < oldest)
         if "since" in filters:
-            newest = max(self._store.find(ref).container.created for ref in filters.get("since"))
+            newest = max(self._created(ref) for ref in filters.get("since"))
             tests.append(lambda container: container.created > newest)
         if "ancestor" in filters:
             tests.append(await self._ancestor_test(filters.get("ancestor")))
         if "is-task" in filters and filters.flag("is-task"):
             tests.append(lambda _: False)
         return tests
+
+    def _created(self, ref: str) -> int:
+        try:
+            return self._store.find(ref).container.created
+        except NotFound:
+            raise NotFound(f"no such container {ref}") from None
 
     async def _ancestor_test(self, references: Iterable[str]) -> Test:
         ids = set()
@@ -118,10 +134,12 @@ class Lookups:
 
 
 def _exited(values: tuple[str, ...]) -> Test:
-    try:
-        codes = {int(value) for value in values}
-    except ValueError:
-        raise InvalidArgument(f"invalid filter 'exited=[{' '.join(values)}]'") from None
+    codes = set()
+    for value in values:
+        try:
+            codes.add(int(value))
+        except ValueError:
+            raise InvalidArgument(f'strconv.Atoi: parsing "{value}": invalid syntax') from None
     return lambda container: container.state.status is Status.EXITED and container.state.exit_code in codes
 
 
@@ -135,7 +153,7 @@ def _status(values: tuple[str, ...]) -> Test:
 def _health(values: tuple[str, ...]) -> Test:
     for value in values:
         if value not in _HEALTH:
-            raise InvalidArgument(f"invalid filter 'health={value}'")
+            raise InvalidArgument(f"Unrecognised filter value for health: {value}")
     return lambda _: "none" in values
 
 
@@ -178,20 +196,32 @@ def _network(values: tuple[str, ...]) -> Test:
     )
 
 
-def _ports(values: tuple[str, ...]) -> Test:
-    wanted = {port for value in values for port in _expand_ports(value)}
+def _ports(key: str, values: tuple[str, ...]) -> Test:
+    wanted = {port for value in values for port in _expand_ports(key, value)}
     return lambda container: not wanted.isdisjoint(container.config.exposed_ports or {})
 
 
-def _expand_ports(text: str) -> list[str]:
+def _published(values: tuple[str, ...]) -> Test:
+    wanted = {port for value in values for port in _expand_ports("publish", value)}
+    return lambda container: any(
+        bindings and port in wanted for port, bindings in container.network.ports.items()
+    )
+
+
+def _expand_ports(key: str, text: str) -> list[str]:
     numbers, _, protocol = text.partition("/")
+    if ":" in numbers:
+        raise InvalidArgument(f"filter for '{key}' should not contain ':': {text}")
     low, _, high = numbers.partition("-")
-    try:
-        first, last = int(low), int(high or low)
-    except ValueError:
-        raise InvalidArgument(f"filter for '{text}' should not contain ':' or a name") from None
-    if not 0 < first <= last < 65536:
-        raise InvalidArgument(f"invalid port range: {text}")
+    for part in (low, high or low):
+        if not (part.isascii() and part.isdigit()):
+            raise InvalidArgument(
+                f"error while looking up for {key} {text}: "
+                f'strconv.ParseUint: parsing "{part}": invalid syntax'
+            )
+    first, last = int(low), int(high or low)
+    if not 0 <= first <= last < 65536:
+        raise InvalidArgument(f"error while looking up for {key} {text}: invalid port range")
     return [f"{port}/{protocol or 'tcp'}" for port in range(first, last + 1)]
 
 
@@ -203,8 +233,8 @@ _SIMPLE_TESTS: dict[str, Callable[[tuple[str, ...]], Test]] = {
     "id": _id,
     "volume": _volume,
     "network": _network,
-    "expose": _ports,
-    "publish": lambda _: lambda container: bool(container.network.ports),
+    "expose": lambda values: _ports("expose", values),
+    "publish": lambda values: _published(values),
 }
 
 

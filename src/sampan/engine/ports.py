@@ -94,6 +94,9 @@ class Catalog(Protocol):
     async def resolve(self, reference: str) -> Image:
         """By name[:tag], name@digest, id or unique id prefix; NotFound in Docker's words."""
 
+    def find(self, text: str) -> Image:
+        """``resolve`` among the images that are here."""
+
 
 class Snapshots(Protocol):
     async def prepare(self, key: str, image: Image) -> RootFilesystem: ...

@@ -46,12 +46,12 @@ def test_decoding() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("z", 'strconv.ParseInt: parsing "z": invalid syntax'),
-        ("1_0", 'strconv.ParseInt: parsing "1_0": invalid syntax'),
-        ("%2B-1", 'strconv.ParseInt: parsing "+-1": invalid syntax'),
-        ("9223372036854775808", 'strconv.ParseInt: parsing "9223372036854775808": value out of range'),
-        ("9" * 400, f'strconv.ParseInt: parsing "{"9" * 400}": value out of range'),
-        ("%D9%A3", 'strconv.ParseInt: parsing "٣": invalid syntax'),
+        ("z", 'strconv.Atoi: parsing "z": invalid syntax'),
+        ("1_0", 'strconv.Atoi: parsing "1_0": invalid syntax'),
+        ("%2B-1", 'strconv.Atoi: parsing "+-1": invalid syntax'),
+        ("9223372036854775808", 'strconv.Atoi: parsing "9223372036854775808": value out of range'),
+        ("9" * 400, f'strconv.Atoi: parsing "{"9" * 400}": value out of range'),
+        ("%D9%A3", 'strconv.Atoi: parsing "٣": invalid syntax'),
     ],
 )
 def test_numbers_are_refused_in_gos_words(value: str, message: str) -> None:

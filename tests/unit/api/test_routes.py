@@ -87,7 +87,7 @@ def test_what_was_so_already_is_304(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("line", "status", "message"),
     [
-        ("POST /containers/x/stop?t=z", 400, 'strconv.ParseInt: parsing "z": invalid syntax'),
+        ("POST /containers/x/stop?t=z", 400, 'strconv.Atoi: parsing "z": invalid syntax'),
         ("POST /containers/x/resize?h=1", 400, 'strconv.Atoi: parsing "": invalid syntax'),
         ("POST /containers/x/rename", 400, "Neither old nor new names may be empty"),
         ("GET /containers/x/logs", 400, "Bad parameters: you must choose at least one stream"),
@@ -96,7 +96,7 @@ def test_what_was_so_already_is_304(serve: Serve) -> None:
         ("POST /containers/x/wait", 404, "No such container: x"),
         ("POST /containers/x/attach?stream=1", 404, "No such container: x"),
         ("POST /containers/x/kill", 404, "cannot kill container: x: No such container: x"),
-        ("GET /containers/json?limit=z", 400, 'strconv.ParseInt: parsing "z": invalid syntax'),
+        ("GET /containers/json?limit=z", 400, 'strconv.Atoi: parsing "z": invalid syntax'),
         ("GET /events?since=2&until=1", 400, "`since` time (2) cannot be after `until` time (1)"),
         ("GET /system/df?type=nonsense", 400, "unknown object type: nonsense"),
         ("GET /plugins/x/json", 404, 'plugin "x" not found'),

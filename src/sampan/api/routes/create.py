@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import msgspec
 
 from sampan.api.request import Request
@@ -18,6 +16,7 @@ from sampan.engine.model import (
     NetworkingConfig,
 )
 from sampan.errors import InvalidArgument, NotFound
+from sampan.spec import platform
 
 replace = msgspec.structs.replace
 
@@ -142,25 +141,16 @@ def _move_mac_address(
     return replace(config, mac_address=""), endpoints, warnings
 
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
-
-
-def _check_platform(image: str, platform: str) -> None:
+def _check_platform(image: str, text: str) -> None:
     """Only the host's own platform is there to choose."""
-    if not platform:
+    if not text:
         return
-    machine = os.uname().machine
-    own = _ARCHITECTURES.get(machine, machine)
-    parts = platform.lower().split("/")
-    if len(parts) > 3 or not all(part.isalnum() for part in parts):
-        raise InvalidArgument(f'"{platform}" is an invalid component of "{platform}": platform specifier')
-    if len(parts) == 1:
-        parts = ["linux", parts[0]] if parts[0] != "linux" else ["linux", own]
-    wanted = _ARCHITECTURES.get(parts[1], parts[1])
-    if parts[0] != "linux" or wanted != own:
+    system, architecture, _ = platform.parse(text)
+    own = platform.own_architecture()
+    if (system, architecture) != ("linux", own):
         raise NotFound(
             f"image with reference {image} was found but does not match the specified platform: "
-            f"wanted {'/'.join([parts[0], wanted])}, actual: linux/{own}"
+            f"wanted {system}/{architecture}, actual: linux/{own}"
         )
 
 

@@ -17,8 +17,8 @@ _ALL_UNUSED_BEFORE = (1, 42)
 """Clients of older versions mean all unused volumes when they prune."""
 
 
-class CreateVolume(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """Docker's VolumeCreateRequest."""
+class CreateOptions(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """What a volume is created with; the name is Docker's, which messages tell."""
 
     name: str = ""
     driver: str = ""
@@ -47,7 +47,7 @@ def list_volumes(request: Request, engine: Engine) -> Answer:
 
 async def create(request: Request, engine: Engine) -> Answer:
     """POST /volumes/create"""
-    asked = await request.json(CreateVolume)
+    asked = await request.json(CreateOptions)
     volume = await engine.volumes.create(
         asked.name, driver=asked.driver, options=asked.driver_opts, labels=asked.labels
     )

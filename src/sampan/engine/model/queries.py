@@ -28,7 +28,7 @@ class Filters:
         try:
             raw = msgspec.json.decode(text, type=dict[str, list[str] | dict[str, bool] | None])
         except msgspec.MsgspecError as error:
-            raise InvalidArgument(f"invalid filter: {error}") from error
+            raise InvalidArgument("invalid filter") from error
         return cls(
             {
                 key: tuple(value if isinstance(value, list) else (v for v, on in value.items() if on))
