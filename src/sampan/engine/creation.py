@@ -26,6 +26,8 @@ from sampan.engine.removal import remove_directory
 from sampan.errors import Conflict, Failure, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sampan.engine.events import Events
     from sampan.engine.ports import Catalog, Snapshots, VolumeStore
     from sampan.engine.settings import Settings
@@ -145,7 +147,8 @@ class Creation:
         instance = self._store.find(ref)
         if not name.removeprefix("/"):
             raise InvalidArgument("Neither old nor new names may be empty")
-        name = names.check(name)
+        with _allocating():
+            name = names.check("/" + name.removeprefix("/"))
         async with instance.lock:
             before = instance.container
             if instance.removed:
@@ -154,10 +157,20 @@ class Creation:
                 raise Conflict(f"container {before.id} is marked for removal and cannot be renamed")
             if before.name == name:
                 raise InvalidArgument("Renaming a container with the same name as its current name")
-            self._store.reserve(name, before.id)
+            with _allocating():
+                self._store.reserve(name, before.id)
             try:
                 await self._store.rename(instance, name)
             except BaseException:
                 self._store.unreserve(name)
                 raise
         self._events.container(instance.container, "rename", oldName="/" + before.name)
+
+
+@contextlib.contextmanager
+def _allocating() -> Iterator[None]:
+    """Say of a failure that it befell a new name, as Docker does."""
+    try:
+        yield
+    except (InvalidArgument, Conflict) as error:
+        raise type(error)(f"Error when allocating new name: {error}") from None

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from sampan.engine import capabilities, files, oci, security
 from sampan.engine.logfiles import log_file_limits
 from sampan.engine.model import Container, EndpointSettings, HostConfig, NetworkSettings
-from sampan.errors import InvalidArgument
+from sampan.engine.validation import OWN_NETWORKS
+from sampan.errors import InvalidArgument, NotFound
 from sampan.sandbox.messages import Endpoint, Launch, LogFile
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Launches:
     async def _prepare(self, container: Container) -> tuple[Launch, Container]:
         sources, settings = self._sources, self._settings
         host = container.host
+        if host.network_mode not in OWN_NETWORKS:
+            raise NotFound(f"failed to set up container networking: network {host.network_mode} not found")
         # Not by the image: a container outlives the removal of its image.
         root = sources.snapshots.mounts(container.id)
         endpoint = await self._connect(container)

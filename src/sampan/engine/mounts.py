@@ -18,6 +18,12 @@ _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _PROPAGATION = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
 _LABELS = frozenset(("z", "Z"))
 _CONSISTENCY = frozenset(("consistent", "cached", "delegated", "default"))
+# What of /proc a container may be shown otherwise (lxcfs does).
+_REPLACEABLE_WORDS = "cpuinfo diskstats meminfo stat swaps uptime loadavg slabinfo"
+_REPLACEABLE = frozenset(f"/proc/{word}" for word in _REPLACEABLE_WORDS.split()) | {
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+}
 _TMPFS_FLAG_WORDS = (
     "async atime defaults dev diratime dirsync exec iversion lazytime loud mand noatime nodev nodiratime "
     "noexec noiversion nolazytime nomand norelatime nostrictatime nosuid rbind relatime remount ro rw silent "
@@ -40,7 +46,8 @@ def settle(host: HostConfig, image_volumes: Iterable[str], own_volumes: Iterable
     for mount in host.mounts or ():
         _add(points, parse_mount(mount))
     for target, options in (host.tmpfs or {}).items():
-        points_at = _destination(target, wrong=f"invalid mount path: '{target}' mount path must be absolute")
+        absolute = f"invalid mount path: '{target}' mount path must be absolute"
+        points_at = _destination(target, relative=absolute, root="")
         check_tmpfs_options(options)
         _add(
             points,
@@ -53,7 +60,8 @@ def settle(host: HostConfig, image_volumes: Iterable[str], own_volumes: Iterable
             ),
         )
     for path in (*own_volumes, *image_volumes):
-        target = _destination(path, wrong=f"invalid volume specification: '{path}'")
+        invalid = f"invalid volume specification: '{path}'"
+        target = _destination(path, relative=invalid, root=f"{invalid}: ")
         if target not in points:
             points[target] = MountPoint(
                 type="volume", destination=target, driver="local", anonymous=True, origin="image"
@@ -62,9 +70,25 @@ def settle(host: HostConfig, image_volumes: Iterable[str], own_volumes: Iterable
 
 
 def _add(points: dict[str, MountPoint], point: MountPoint) -> None:
+    _check_proc(point)
     if point.destination in points:
         raise errors.InvalidArgument(f"Duplicate mount point: {point.destination}")
     points[point.destination] = point
+
+
+def _check_proc(point: MountPoint) -> None:
+    """Refuse what would hide the container's own /proc, in the runtime's words."""
+    path = point.destination
+    if path == "/proc" and point.source != "/proc":
+        reason = "is not of type proc"
+    elif path.startswith("/proc/") and path not in _REPLACEABLE:
+        reason = "is inside /proc"
+    else:
+        return
+    raise errors.InvalidArgument(
+        f'error mounting "{point.source or point.type}" to rootfs at "{path}": '
+        f'"{path}" cannot be mounted because it {reason}'
+    )
 
 
 def parse_bind(text: str) -> MountPoint:
@@ -74,17 +98,14 @@ def parse_bind(text: str) -> MountPoint:
     if len(parts) > 3 or not all(parts):
         raise errors.InvalidArgument(invalid)
     if len(parts) == 1:
-        return MountPoint(
-            type="volume", destination=_destination(text, wrong=invalid), driver="local", anonymous=True
-        )
+        destination = _destination(text, relative=invalid, root=f"{invalid}: ")
+        return MountPoint(type="volume", destination=destination, driver="local", anonymous=True)
     source, target = parts[0], parts[1]
     mode = parts[2] if len(parts) == 3 else ""
-    if not target.startswith("/"):
-        raise errors.InvalidArgument(
-            f'{invalid}: invalid mount config for type "{"bind" if source.startswith("/") else "volume"}": '
-            f"invalid mount path: '{target}' mount path must be absolute"
-        )
-    destination = _destination(target, wrong=invalid)
+    kind = "bind" if source.startswith("/") else "volume"
+    config = f'{invalid}: invalid mount config for type "{kind}": '
+    absolute = f"{config}invalid mount path: '{target}' mount path must be absolute"
+    destination = _destination(target, relative=absolute, root=config)
     options = _mode(mode)
     propagation = next(iter(options & _PROPAGATION), "")
     if source.startswith("/"):
@@ -136,9 +157,7 @@ def parse_mount(mount: Mount) -> MountPoint:
     if reader is None:
         if mount.type in ("image", "cluster"):
             raise errors.NotImplemented(f"--mount type={mount.type} is not offered by this engine")
-        raise errors.InvalidArgument(
-            f'mount type unknown: "{mount.type}"' if mount.type else "mount type is missing"
-        )
+        raise _invalid(mount, "mount type unknown")
     if not mount.target:
         raise _invalid(mount, "field Target must not be empty")
     if not mount.target.startswith("/"):
@@ -248,7 +267,8 @@ def check_tmpfs_options(text: str) -> None:
     for option in text.split(",") if text else ():
         key, equals, _ = option.partition("=")
         if option not in _TMPFS_FLAGS and not (equals and key in _TMPFS_VALUES):
-            raise errors.InvalidArgument(f'invalid tmpfs option "{option}"')
+            shown = " ".join(f'"{part}"' for part in option.split("=", 1))
+            raise errors.InvalidArgument(f"invalid tmpfs option [{shown}]")
 
 
 def tmpfs_options(text: str) -> list[str]:
@@ -258,17 +278,23 @@ def tmpfs_options(text: str) -> list[str]:
     return kept + [word for word in given if word != "defaults"]
 
 
-def _destination(path: str, *, wrong: str) -> str:
+def _destination(path: str, *, relative: str, root: str) -> str:
+    """The path, clean. InvalidArgument: ``relative`` for one that is not absolute; ``root`` begins the
+    message about "/"."""
     if not path.startswith("/"):
-        raise errors.InvalidArgument(wrong)
+        raise errors.InvalidArgument(relative)
     normal = posixpath.normpath(path)
     normal = normal[1:] if normal.startswith("//") else normal
     if normal == "/":
-        raise errors.InvalidArgument(f"{wrong}: invalid specification: destination can't be '/'")
+        raise errors.InvalidArgument(f"{root}invalid specification: destination can't be '/'")
     return normal
 
 
 def _check_volume_name(name: str) -> None:
+    if len(name) == 1:
+        raise errors.InvalidArgument(
+            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )
     if not _VOLUME_NAME.fullmatch(name):
         raise errors.InvalidArgument(
             f'create {name}: "{name}" includes invalid characters for a local volume name, '

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sampan.spec.runtime import BlockIo, Cpu, Device, DeviceRule, LinuxResources, Memory, Rlimit
 
 _MINIMUM_MEMORY = 6 << 20
+_MOST_SHARES = 262144
 _CFS_PERIOD = 100_000  # microseconds; what Docker divides --cpus by
 
 
@@ -97,6 +98,10 @@ def _check_cpu(host: HostConfig, facts: HostFacts) -> None:
         )
     if host.cpu_shares < 0:
         raise InvalidArgument("shares: invalid argument")
+    if host.cpu_shares == 1:
+        raise InvalidArgument("the minimum allowed cpu-shares is 2")
+    if host.cpu_shares > _MOST_SHARES:
+        raise InvalidArgument(f"the maximum allowed cpu-shares is {_MOST_SHARES}")
     if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
         raise InvalidArgument(
             "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"

@@ -149,7 +149,7 @@ class Running:
             return True
 
     async def stop(self, ref: str, *, signal: str | None = None, timeout: int | None = None) -> bool:
-        number = None if signal is None else signals.number(signal)
+        number = None if signal is None else signals.sendable(signal)
         async with self._held(ref) as instance:
             if not instance.state.running:
                 return False
@@ -186,7 +186,7 @@ class Running:
         self._events.container(instance.container, "restart")
 
     async def kill(self, ref: str, signal: str | None = None) -> None:
-        number = signals.number(signal) if signal else signals.number("KILL")
+        number = signals.sendable(signal or "KILL")
         async with self._held(ref) as instance:
             lifecycle.after(instance.container, Move.KILL, ref=ref)
             stopped = instance.stopped
@@ -224,7 +224,7 @@ class Running:
 def stop_signal(container: Container) -> int:
     """The container's stop signal; SIGTERM when the image's cannot be understood, as in Docker."""
     try:
-        return signals.number(container.config.stop_signal or signals.DEFAULT_STOP_SIGNAL)
+        return signals.sendable(container.config.stop_signal or signals.DEFAULT_STOP_SIGNAL)
     except InvalidArgument:
         return signals.number(signals.DEFAULT_STOP_SIGNAL)
 

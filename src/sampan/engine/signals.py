@@ -21,7 +21,10 @@ _NUMBERS = frozenset(_NAMES.values())
 
 
 def number(text: str) -> int:
-    """The number of a signal; InvalidArgument("invalid signal: …") for one that Linux does not have."""
+    """The number that a name or a number stands for; InvalidArgument("invalid signal: …") if it is neither.
+
+    As in Docker a number need not be a signal that Linux has: see ``sendable``.
+    """
     try:
         value = int(text)
     except ValueError:
@@ -29,6 +32,14 @@ def number(text: str) -> int:
         if found is None:
             raise InvalidArgument(f"invalid signal: {text}") from None
         return found
-    if value not in _NUMBERS and not _RTMIN <= value <= _RTMAX:
+    if value == 0:
         raise InvalidArgument(f"invalid signal: {text}")
+    return value
+
+
+def sendable(text: str) -> int:
+    """The number of a signal that Linux has; InvalidArgument for any other."""
+    value = number(text)
+    if value not in _NUMBERS and not _RTMIN <= value <= _RTMAX:
+        raise InvalidArgument(f"the linux daemon does not support signal {value}")
     return value

@@ -14,6 +14,9 @@ Asked = Callable[[ContainerConfig, HostConfig], bool]
 
 OTHER_RUNTIMES = ("runc", "io.containerd.runc.v2", "crun", "runsc")
 
+_LOG_DRIVER_WORDS = "none json-file local journald syslog gelf fluentd awslogs splunk gcplogs etwlogs"
+_LOG_DRIVERS = frozenset(("", *_LOG_DRIVER_WORDS.split()))
+
 # An IPC, PID or network namespace of another container needs the shared sandbox of a later step.
 _TABLE: tuple[tuple[str, Asked], ...] = (
     ("--restart", lambda _, host: host.restart_policy.name not in ("", "no")),
@@ -44,7 +47,13 @@ _TABLE: tuple[tuple[str, Asked], ...] = (
 
 
 def refuse(config: ContainerConfig, host: HostConfig) -> None:
-    """Raise NotImplemented for the first flag that is not offered. ``config`` is as the user gave it."""
+    """Raise NotImplemented for the first flag that is not offered. ``config`` is as the user gave it.
+
+    A log driver that Docker does not have either is InvalidArgument.
+    """
+    driver = host.log_config.type
+    if driver not in _LOG_DRIVERS:
+        raise errors.InvalidArgument(f'error looking up logging plugin {driver}: plugin "{driver}" not found')
     for flag, asked in _TABLE:
         if asked(config, host):
             raise errors.NotImplemented(f"{flag} is not offered by this engine yet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable
 
@@ -12,15 +13,17 @@ from sampan.engine.defaults import RUNTIME_NAME
 from sampan.engine.host import HostFacts
 from sampan.engine.logfiles import log_file_limits
 from sampan.engine.model import ContainerConfig, HostConfig, NetworkingConfig
-from sampan.errors import InvalidArgument, NotFound
+from sampan.errors import InvalidArgument
 from sampan.network import resolv
 
-_OWN_NETWORKS = frozenset(("", "default", "bridge", "host", "none"))
+OWN_NETWORKS = frozenset(("", "default", "bridge", "host", "none"))
 _MAC = re.compile(r"[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2}){5}")
 _ULIMIT_WORDS = (
     "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
 )
 _ULIMITS = frozenset(_ULIMIT_WORDS.split())
+_LONGEST_NAME = 255  # of a directory
+_SHORTEST_CHECK = 1_000_000  # nanoseconds
 _RESTART_POLICIES = ("no", "always", "on-failure", "unless-stopped")
 
 
@@ -60,12 +63,30 @@ def _check_config(config: ContainerConfig) -> None:
     check_environment(config.env or ())
     if config.stop_signal:
         signals.number(config.stop_signal)
+    _check_health(config)
     for kind, name in (("hostname", config.hostname), ("domainname", config.domainname)):
-        if len(name) > 64 or any(letter <= " " or letter == "/" for letter in name):
+        # Longer ones are refused by the kernel, and these would end lines of the files that name them.
+        if len(name) > 64 or any(letter < " " or letter == "/" for letter in name):
             raise InvalidArgument(f"invalid {kind} format: {name!r}")
     command = (*(config.entrypoint or ()), *(config.cmd or ()))
     check_texts("command", command)
     check_texts("working directory", (config.working_dir, config.user))
+
+
+def _check_health(config: ContainerConfig) -> None:
+    check = config.healthcheck
+    if check is None:
+        return
+    for name, duration in (
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+    ):
+        if duration and duration < _SHORTEST_CHECK:
+            raise InvalidArgument(f"{name} in Healthcheck cannot be less than 1ms")
+    if check.retries < 0:
+        raise InvalidArgument("Retries in Healthcheck cannot be negative")
 
 
 def _check_restart(host: HostConfig) -> None:
@@ -142,6 +163,14 @@ def _check_mac(address: str) -> None:
         raise InvalidArgument(f"invalid MAC address: {address}")
 
 
+def _check_address(family: str, address: str) -> None:
+    if address:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise InvalidArgument(f"invalid {family} address: {address}") from None
+
+
 def _one_of(kind: str, mode: str, allowed: tuple[str, ...], *, container: bool = False) -> None:
     if mode not in allowed and not (container and mode.startswith("container:") and len(mode) > 10):
         raise InvalidArgument(f"invalid {kind} mode: {mode}")
@@ -150,16 +179,15 @@ def _one_of(kind: str, mode: str, allowed: tuple[str, ...], *, container: bool =
 def _check_networks(config: ContainerConfig, host: HostConfig, networking: NetworkingConfig) -> None:
     mode = host.network_mode
     _check_mac(config.mac_address)
-    if mode not in _OWN_NETWORKS:
-        raise NotFound(f"network {mode} not found")
     for name, endpoint in (networking.endpoints_config or {}).items():
-        if name not in _OWN_NETWORKS:
-            raise NotFound(f"network {name} not found")
-        if endpoint is None:
+        # A network that does not exist is missed at the start, as in Docker.
+        if endpoint is None or name not in OWN_NETWORKS:
             continue
         _check_mac(endpoint.mac_address)
         address = endpoint.ipam_config
         if address is not None and (address.ipv4_address or address.ipv6_address):
+            _check_address("IPv4", address.ipv4_address)
+            _check_address("IPv6", address.ipv6_address)
             raise InvalidArgument("user specified IP address is supported on user defined networks only")
         if endpoint.links:
             raise InvalidArgument("network-scoped links are supported only for user defined networks")

@@ -14,7 +14,7 @@ from tests.fakes.engine import FACTS, World
 from sampan.engine import logfiles, names, signals
 from sampan.engine.host import HostFacts, parse_cpu_list
 from sampan.engine.idranges import IdRanges
-from sampan.engine.model import Filters, LogConfig
+from sampan.engine.model import ContainerConfig, Filters, LogConfig
 from sampan.errors import InvalidArgument, Unavailable
 
 
@@ -36,10 +36,24 @@ def test_signals(text: str, number: int) -> None:
     assert signals.number(text) == number
 
 
-@pytest.mark.parametrize("text", ["", "0", "65", "-1", "SIGNOPE", "RTMIN+31", "15.0"])
+@pytest.mark.parametrize("text", ["", "0", "SIGNOPE", "RTMIN+31", "15.0"])
 def test_what_is_no_signal(text: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid signal: "):
         signals.number(text)
+
+
+@pytest.mark.parametrize("text", ["65", "-1", "32"])
+def test_signals_that_cannot_be_sent(text: str) -> None:
+    assert signals.number(text) == int(text)
+    with pytest.raises(InvalidArgument, match=f"the linux daemon does not support signal {text}"):
+        signals.sendable(text)
+
+
+def test_attributes_of_log_lines() -> None:
+    config = ContainerConfig(env=("A=1", "B=2", "C=3"), labels={"x": "y", "z": ""})
+    options = {"env": "A,Z", "env-regex": "^C", "labels": "x"}
+    assert logfiles.log_attributes(LogConfig(config=options), config) == {"A": "1", "C": "3", "x": "y"}
+    assert logfiles.log_attributes(LogConfig(), config) == {}
 
 
 def test_random_names_are_valid_and_avoid_the_taken() -> None:
@@ -113,13 +127,13 @@ def test_this_host_can_be_read() -> None:
     ("text", "size"), [("10m", 10_000_000), ("1.5k", 1500), ("5", 5), ("20MB", 20_000_000), ("-1", 0)]
 )
 def test_log_sizes(text: str, size: int) -> None:
-    assert logfiles.parse_size(text, option="max-size") == size
+    assert logfiles.parse_size(text, wrong="bad") == size
 
 
 @pytest.mark.parametrize("text", ["", "x", "-5", "1x", "nan", "inf"])
 def test_what_is_no_log_size(text: str) -> None:
-    with pytest.raises(InvalidArgument, match="max-size"):
-        logfiles.parse_size(text, option="max-size")
+    with pytest.raises(InvalidArgument, match="bad: invalid size: "):
+        logfiles.parse_size(text, wrong="bad")
 
 
 def test_log_limits() -> None:

@@ -16,6 +16,7 @@ _NO_ENDPOINT = EndpointSettings()
 
 def inspect(container: Container, version: tuple[int, int]) -> JSONObject:
     """GET /containers/{id}/json."""
+    started = bool(container.state.started_at)  # Docker tells of the files once it has made them
     shown = {
         "Id": container.id,
         "Created": rfc3339(container.created),
@@ -23,10 +24,10 @@ def inspect(container: Container, version: tuple[int, int]) -> JSONObject:
         "Args": container.args,
         "State": _state(container),
         "Image": container.image_id,
-        "ResolvConfPath": container.resolv_conf_path,
-        "HostnamePath": container.hostname_path,
-        "HostsPath": container.hosts_path,
-        "LogPath": container.log_path,
+        "ResolvConfPath": container.resolv_conf_path if started else "",
+        "HostnamePath": container.hostname_path if started else "",
+        "HostsPath": container.hosts_path if started else "",
+        "LogPath": container.log_path if started else "",
         "Name": "/" + container.name,
         "RestartCount": container.restart_count,
         "Driver": container.driver,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from urllib.parse import quote_plus
 
 from sampan import errors
 from sampan.api.params import timestamp
@@ -21,8 +22,10 @@ from sampan.api.responses import (
 )
 from sampan.api.routing import Route
 from sampan.engine.facade import Engine
-from sampan.engine.model import ExitStatus, LogQuery, LogRecord
+from sampan.engine.logfiles import log_attributes
+from sampan.engine.model import Container, ExitStatus, LogQuery, LogRecord
 from sampan.errors import Failure, InvalidArgument
+from sampan.sandbox import detach
 from sampan.sandbox.messages import AttachOptions
 from sampan.wire import stdcopy
 
@@ -62,9 +65,10 @@ def logs(request: Request, engine: Engine) -> Answer:
         until=timestamp(query.text("until")),
         tail=_tail(query.text("tail")),
     )
-    terminal = engine.containers.get(request.name).config.tty
-    framed = not terminal
-    line = _line_writer(framed=framed, timestamps=query.flag("timestamps"), details=query.flag("details"))
+    container = engine.containers.get(request.name)
+    framed = not container.config.tty
+    details = _details(container) if query.flag("details") else b""
+    line = _line_writer(framed=framed, timestamps=query.flag("timestamps"), details=details)
     records = engine.containers.logs(request.name, wanted)
     content_type = MULTIPLEXED_STREAM if framed and request.version >= (1, 42) else RAW_STREAM
     return Stream(Rendered(records, line, _last_words(framed=framed)), content_type)
@@ -75,13 +79,17 @@ def _tail(given: str) -> int | None:
     return int(given) if given.isascii() and given.isdigit() and len(given) < 19 else None
 
 
-def _line_writer(*, framed: bool, timestamps: bool, details: bool) -> Callable[[LogRecord], bytes]:
+def _details(container: Container) -> bytes:
+    """What ``--details`` puts before each line: the attributes, then a blank that is there without any."""
+    pairs = log_attributes(container.host.log_config, container.config)
+    return (",".join(f"{quote_plus(key)}={quote_plus(pairs[key])}" for key in sorted(pairs)) + " ").encode()
+
+
+def _line_writer(*, framed: bool, timestamps: bool, details: bytes) -> Callable[[LogRecord], bytes]:
     """How one record becomes bytes."""
 
     def write(record: LogRecord) -> bytes:
-        data = record.data
-        if details:
-            data = b" " + data  # the record's attributes stand before the blank; there are none
+        data = details + record.data
         if timestamps:
             data = rfc3339_fixed(record.time_ns).encode("ascii") + b" " + data
         return stdcopy.frame(record.stream, data) if framed else data
@@ -103,13 +111,15 @@ async def attach(request: Request, engine: Engine) -> Answer:
     """POST /containers/{id}/attach"""
     query = request.query
     framed = not engine.containers.get(request.name).config.tty
+    if keys := query.text("detachKeys"):
+        detach.parse(keys)
     options = AttachOptions(
         stdin=query.flag("stdin"),
         stdout=query.flag("stdout"),
         stderr=query.flag("stderr"),
         stream=query.flag("stream"),
         logs=query.flag("logs"),
-        detach_keys=query.text("detachKeys") or None,
+        detach_keys=keys or None,
         multiplex=framed,
     )
     await engine.containers.attach(request.name, options, request.hijacker(multiplexed=framed))
