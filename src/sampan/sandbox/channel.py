@@ -62,12 +62,21 @@ def receive(sock: socket.socket) -> tuple[Any, list[int]] | None:
     return message and (json.loads(message[0]), message[1])
 
 
-def receive_bytes(sock: socket.socket) -> tuple[bytes, list[int]] | None:
-    """As ``receive``, not decoded."""
+def _receive(sock: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]]]:
     # socket.recv_fds does not pass its flags on: descriptors would be inherited by what is executed.
     data, ancillary, _, _ = sock.recvmsg(
         _INLINE + 1, socket.CMSG_SPACE(_MAX_FDS * _INT), socket.MSG_CMSG_CLOEXEC
     )
+    return data, ancillary
+
+
+def receive_bytes(sock: socket.socket) -> tuple[bytes, list[int]] | None:
+    """As ``receive``, not decoded."""
+    try:
+        data, ancillary = _receive(sock)
+    except ConnectionResetError:
+        # The peer ended without reading everything, which is told once and first: its last words are there.
+        data, ancillary = _receive(sock)
     fds: list[int] = []
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

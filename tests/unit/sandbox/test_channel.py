@@ -40,3 +40,13 @@ def test_the_end_is_none() -> None:
     left.close()
     with right:
         assert channel.receive(right) is None
+
+
+def test_the_last_words_of_a_peer_that_did_not_listen_are_heard() -> None:
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with right:
+        channel.send(right, "never read")
+        channel.send(left, "farewell")
+        left.close()
+        assert channel.receive(right) == ("farewell", [])
+        assert channel.receive(right) is None
