@@ -19,7 +19,7 @@ from sampan.engine import lifecycle
 from sampan.engine.lifecycle import Move
 from sampan.engine.lookups import created_before
 from sampan.engine.model import Container, ExitStatus, Filters, Pruned, Status, WaitCondition
-from sampan.errors import Conflict, Failure, Internal, NotFound
+from sampan.errors import Conflict, Failure, Internal, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from sampan.engine.events import Events
@@ -82,8 +82,14 @@ class Removal:
         before = instance.container
         self._store.update(instance, replace(before, state=replace(before.state, status=status)))
         await _settled(instance)
+        durable = not before.host.auto_remove
         try:
-            await self._store.forget(instance.id, durable=not before.host.auto_remove)
+            try:
+                await self._store.forget(instance.id, durable=durable)
+            except Unavailable:
+                # On a full disk the remains have to make room for the record of their removal.
+                await self._clear_files(instance)
+                await self._store.forget(instance.id, durable=durable)
         except (OSError, Failure) as error:
             dead = lifecycle.after(instance.container, Move.FAIL)
             state = replace(before.state, status=dead, error=str(error))

@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
+_HOST_ERRORS = frozenset(
+    (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY)
+)
 _BATCH = 256  # writes that may share one commit
 
 
@@ -177,9 +180,16 @@ def _settle(writes: list[_Write]) -> None:
         if future is None or future.done():
             continue
         if write.error is not None:
-            future.set_exception(write.error)
+            future.set_exception(_failure(write.error))
         else:
             future.set_result(write.result)
+
+
+def _failure(error: Exception) -> Exception:
+    """The host's refusal as a failure that may pass; a mistake of ours as it is."""
+    if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _HOST_ERRORS:
+        return Unavailable(f"the state database cannot be written: {error}")
+    return error
 
 
 def _connect(path: str) -> sqlite3.Connection:

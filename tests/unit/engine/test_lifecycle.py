@@ -17,7 +17,7 @@ from sampan.engine.model import (
     NetworkingConfig,
     Status,
 )
-from sampan.errors import Conflict, InvalidArgument, NotFound
+from sampan.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from sampan.sandbox.messages import AttachOptions
 
 ID = "ab" * 32
@@ -379,3 +379,20 @@ class TestWaiting:
         web = await world.create("sleep")
         with pytest.raises(InvalidArgument, match='invalid condition: "dead"'):
             world.containers.wait(web, "dead")
+
+
+async def test_on_a_full_disk_the_remains_make_room_for_the_record_of_the_removal(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web = await world.create("sleep")
+    forget = world.store.forget
+
+    async def forget_when_there_is_room(container_id: str, **options: bool) -> None:
+        if world.snapshots.there:
+            raise Unavailable("the state database cannot be written: database or disk is full")
+        await forget(container_id, **options)
+
+    monkeypatch.setattr(world.store, "forget", forget_when_there_is_room)
+    await world.containers.remove(web)
+    with pytest.raises(NotFound):
+        world.containers.get(web)

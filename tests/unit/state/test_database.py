@@ -158,3 +158,18 @@ def test_what_was_acknowledged_survives_kill_9(path: str) -> None:
     database = Database.open(path, (TABLE,))
     assert names(database) == ["kept", "quick"]
     database.close()
+
+
+def test_a_full_disk_is_a_failure_that_may_pass(database: Database) -> None:
+    async def act() -> None:
+        pages = await database.write(lambda db: db.execute("PRAGMA page_count").fetchone()[0])
+        await database.write(lambda db: db.execute(f"PRAGMA max_page_count={pages}"))
+        with pytest.raises(Unavailable, match="disk is full"):
+            await database.write(
+                lambda db: db.execute("INSERT INTO things (name) VALUES (?)", ("x" * 100_000,))
+            )
+        await database.write(lambda db: db.execute("PRAGMA max_page_count=1000000"))
+        await database.write(lambda db: db.execute("INSERT INTO things (name) VALUES (?)", ("x",)))
+        assert names(database) == ["x"]
+
+    asyncio.run(act())
