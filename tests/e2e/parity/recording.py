@@ -9,6 +9,8 @@ from tests.e2e.parity.scene import Answer
 
 PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../golden/parity.json")
 
+CLIENT = "28"  # the major version of the client that was used: its own words are recorded too
+
 Recording = dict[str, dict[str, Answer]]
 
 

@@ -69,3 +69,7 @@ class Scene:
     def calls(self) -> list[str]:
         """The lines whose answers are compared."""
         return [line for line in self.lines() if not line.startswith("-")]
+
+    def only_requests(self) -> bool:
+        """Whether what is compared are requests alone, and so the same with every client."""
+        return all(call.startswith(METHODS) for call in self.calls())

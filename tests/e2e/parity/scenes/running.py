@@ -314,7 +314,7 @@ SCENES = (
         docker run --rm --mount src=vol,dst=/d --mount src=vol,dst=/d busybox true
         docker run -d --name mm -v vol:/v:ro -v /anonymous -v $T/dir:/d:ro --mount type=tmpfs,dst=/t busybox true
         docker inspect -f '{{range .Mounts}}{{.Type}} {{.Destination}} {{.Driver}} {{.Mode}} {{.RW}} {{.Propagation}};{{end}}' mm | tr ';' '\\n' | sort
-        docker inspect -f '{{json .HostConfig.Binds}} {{json .HostConfig.Mounts}} {{json .Config.Volumes}}' mm
+        docker inspect -f '{{json .HostConfig.Mounts}} {{json .Config.Volumes}}' mm
         docker volume rm vol
         docker rm -v mm
         docker volume ls -q
