@@ -76,7 +76,7 @@ def test_a_fork_bomb_stays_small(box: Box) -> None:
 @pytest.mark.parametrize("device", ["b 254 0", "c 1 1", "c 10 200", "b 7 0"])
 def test_other_devices_cannot_be_opened(box: Box, device: str) -> None:
     async def work(box: Box) -> None:
-        attempt = f"mknod /tmp/it {device} && head -c 1 /tmp/it 2>/dev/null"
+        attempt = f"{{ mknod /tmp/it {device} && head -c 1 /tmp/it; }} 2>/dev/null"
         script = f"{attempt}; echo $?; echo x >/dev/null && echo fine"
         result = await box.sh(script)
         assert result.lines[-2:] == ["1", "fine"]
