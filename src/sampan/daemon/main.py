@@ -68,6 +68,13 @@ async def _serve(options: Options) -> None:
     paths = Paths(data=options.data_root, run=options.exec_root)
     zygote = Zygote(paths.run, f"{paths.data}/zygote.log")
     zygote.begin()
+    try:
+        await _serve_engine(options, paths, zygote)
+    finally:
+        zygote.close()
+
+
+async def _serve_engine(options: Options, paths: Paths, zygote: Zygote) -> None:
     # Imported now, while the zygote starts on the other core.
     from sampan.daemon.wiring import Wiring
 

@@ -125,7 +125,6 @@ class Wiring:
         await self._bridges.close()
         with suppress(OSError):  # busy while containers run
             cgroups.detect().remove_parent(self._cgroup_parent)
-        self._zygote.close()
         self._database.close()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -58,7 +59,12 @@ class Zygote:
         await self._connected()
 
     def close(self) -> None:
-        """Let the zygote go; it ends by itself once its last keeper has."""
+        """Let the zygote go; it ends by itself once its last keeper has. Idempotent."""
+        if self._socket is None and self._child:
+            # Begun and never spoken to: it would wait for ever.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child, signal.SIGTERM)
+            self._reap()
         self._drop()
 
     async def _connected(self) -> socket.socket:
