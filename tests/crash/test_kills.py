@@ -71,6 +71,13 @@ class Daemon:
         self.process.kill()
         self.process.wait()
 
+    def end(self) -> None:
+        """Remove all containers and stop as on any other day."""
+        for key in self.containers():
+            self.ask("DELETE", f"/containers/{key}?force=1&v=1")
+        self.process.terminate()
+        assert self.process.wait(PATIENCE) == 0
+
     def send(self, method: str, path: str, document: Any = None) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(PATIENCE)
@@ -200,17 +207,23 @@ def settled(daemon: Daemon) -> None:
 
 
 @contextmanager
-def roots() -> Iterator[Path]:
-    """A short path, for sockets; afterwards nothing of it is left anywhere."""
+def running_daemon(*options: str) -> Iterator[Daemon]:
+    """A daemon below a short path, for its sockets; afterwards nothing of it is left anywhere."""
     with tempfile.TemporaryDirectory(prefix="sampan-kills-") as name:
-        root = Path(name)
+        daemon = Daemon(Path(name), *options)
         try:
-            yield root
-        finally:
-            for pids in processes(root).values():
+            yield daemon
+            if daemon.process.poll() is None:
+                daemon.end()
+        except BaseException:
+            daemon.kill()
+            for pids in processes(daemon.root).values():
                 for pid in pids:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+            daemon.start()
+            daemon.end()
+            raise
 
 
 def question(rng: random.Random) -> tuple[str, str, Any]:
@@ -233,8 +246,8 @@ def question(rng: random.Random) -> tuple[str, str, Any]:
 def test_killed_in_the_middle(seed: int, options: tuple[str, ...]) -> None:
     rng = random.Random(seed)
     print("seed", seed)
-    with roots() as root:
-        daemon = Daemon(root, *options)
+    with running_daemon(*options) as daemon:
+        root = daemon.root
         for name in NAMES:
             body = {"Image": "sampan/base", "Cmd": CHATTER}
             assert daemon.ask("POST", f"/containers/create?name={name}", body)[0] == 201
@@ -264,8 +277,7 @@ def test_killed_in_the_middle(seed: int, options: tuple[str, ...]) -> None:
         for name in NAMES:
             assert daemon.ask("DELETE", f"/containers/{name}?force=1&v=1")[0] in (204, 404)
         settled(daemon)
-        daemon.process.terminate()
-        assert daemon.process.wait(PATIENCE) == 0
+        daemon.end()
         wait_for(lambda: not any(processes(root).values()), "the zygote ends with its daemon")
         assert not os.path.exists(f"/sys/class/net/{parent_of(root)}")
         assert str(root) not in Path("/proc/mounts").read_text()
@@ -274,8 +286,8 @@ def test_killed_in_the_middle(seed: int, options: tuple[str, ...]) -> None:
 
 
 def test_nothing_that_was_said_is_lost_while_no_daemon_runs() -> None:
-    with roots() as root:
-        daemon = Daemon(root)
+    with running_daemon() as daemon:
+        root = daemon.root
         body = {"Image": "sampan/base", "Cmd": ["sh", "-c", "echo ready; read go; seq 1 5000; exit 7"]}
         create = daemon.send("POST", "/containers/create?name=one", {**body, "OpenStdin": True})
         assert answer(create)[0] == 201
@@ -294,5 +306,3 @@ def test_nothing_that_was_said_is_lost_while_no_daemon_runs() -> None:
         said = [json.loads(line)["log"] for line in log.read_text().splitlines()]
         assert said == ["ready\n", *(f"{number}\n" for number in range(1, 5001))]
         assert daemon.ask("DELETE", "/containers/one")[0] == 204
-        daemon.process.terminate()
-        assert daemon.process.wait(PATIENCE) == 0
