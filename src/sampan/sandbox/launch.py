@@ -80,7 +80,7 @@ def start(
     """Start ``launch`` in ``cgroup``, with descriptors for standard input, output and error.
 
     ``stdio`` is empty when the specification asks for a terminal. The process becomes the caller's child, or
-    its ``sibling``. ``on_clone`` is told its pid while it still waits to be set up. Raises LaunchError.
+    its ``sibling``. ``on_clone`` is told its pid while it sets itself up. Raises LaunchError.
     """
     plan = compile_plan(launch, hierarchies)
     program = Program(
@@ -106,12 +106,17 @@ def start(
         theirs.close()
         for fd in (*namespaces.values(), *(() if cgroup_fd is None else (cgroup_fd,))):
             os.close(fd)
-    on_clone(pid)
-    return _see_through(ours, launch, plan, stdio, pid, pidfd)
+    return _see_through(ours, launch, plan, stdio, pid, pidfd, on_clone)
 
 
 def _see_through(
-    ours: socket.socket, launch: Launch, plan: Plan, stdio: Sequence[int], pid: int, pidfd: int
+    ours: socket.socket,
+    launch: Launch,
+    plan: Plan,
+    stdio: Sequence[int],
+    pid: int,
+    pidfd: int,
+    on_clone: Callable[[int], None],
 ) -> Started:
     """Hand the child what it needs and wait until its program runs."""
     console = mounts = -1
@@ -120,6 +125,7 @@ def _see_through(
             try:
                 mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
                 _hand_over(ours, launch, plan, stdio, pid)
+                on_clone(pid)
             except OSError:
                 _last_words(ours)
                 raise
