@@ -136,6 +136,8 @@ def run(context: Context, options: Options, arguments: list[str]) -> int:
         body = _prepare(context, options, arguments, streams)
         if options["tty"]:
             body["HostConfig"]["ConsoleSize"] = _console()
+        if any(streams):
+            context.client.meanwhile = _load_attachment
         identity = _create(context, options, arguments[0], body)
     except Failure as error:
         raise _explained(context.spelled, error) from error
@@ -144,6 +146,11 @@ def run(context: Context, options: Options, arguments: list[str]) -> int:
     finally:
         if not (streams[1] or streams[2]):
             out(identity)
+
+
+def _load_attachment() -> None:
+    """Load what is needed next while the engine creates the container."""
+    import sampan.cli.attached  # noqa: F401 - for its presence
 
 
 def _console() -> list[int]:

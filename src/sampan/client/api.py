@@ -47,7 +47,7 @@ class Client:
     (this is how a daemon is started on demand).
     """
 
-    __slots__ = ("_absent", "_agreed", "_idle", "address", "headers", "version")
+    __slots__ = ("_absent", "_agreed", "_idle", "address", "headers", "meanwhile", "version")
 
     def __init__(self, address: Address, *, absent: Callable[[Unreachable], bool] | None = None) -> None:
         self.address = address
@@ -56,6 +56,7 @@ class Client:
         self._agreed = False
         self._absent = absent
         self._idle: Connection | None = None
+        self.meanwhile: Callable[[], object] | None = None  # done once, while an answer is awaited
 
     # -- plain calls -----------------------------------------------------------------------------------
 
@@ -212,6 +213,9 @@ class Client:
             raise Failure(f"error during connect: {error}") from error
 
     def _answer(self, connection: Connection, method: str) -> Answer:
+        if self.meanwhile is not None:
+            work, self.meanwhile = self.meanwhile, None
+            work()
         try:
             return connection.answer(method)
         except (OSError, ProtocolError) as error:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sampan.errors import Failure
 from sampan.linux import process as p
 from sampan.sandbox import channel, interfaces, pid1
-from sampan.sandbox.hostmounts import IdMap
+from sampan.sandbox.hostmounts import HostMount, IdMap
 from sampan.sandbox.plan import Plan, compile_plan
 from sampan.sandbox.program import Program, ProgramError, run
 from sampan.sandbox.steps import Context, Step
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 _SETUP_FAILED = 128
 # The request itself is wrong (a user that the image does not have): told in its own words.
 REQUEST_FAILED = 125
+
+
+# Host mounts that exist already, each with its descriptor, which goes to the container that takes it.
+Ready = Sequence[tuple[HostMount, int]]
 
 
 class LaunchError(Exception):
@@ -76,11 +80,13 @@ def start(
     *,
     sibling: bool = False,
     on_clone: Callable[[int], None] = lambda _pid: None,
+    ready: Ready = (),
 ) -> Started:
     """Start ``launch`` in ``cgroup``, with descriptors for standard input, output and error.
 
     ``stdio`` is empty when the specification asks for a terminal. The process becomes the caller's child, or
-    its ``sibling``. ``on_clone`` is told its pid while it sets itself up. Raises LaunchError.
+    its ``sibling``. ``on_clone`` is told its pid while it sets itself up. ``ready`` are host
+    mounts that were made ahead of need. Raises LaunchError.
     """
     plan = compile_plan(launch, hierarchies)
     program = Program(
@@ -106,7 +112,7 @@ def start(
         theirs.close()
         for fd in (*namespaces.values(), *(() if cgroup_fd is None else (cgroup_fd,))):
             os.close(fd)
-    return _see_through(ours, launch, plan, stdio, pid, pidfd, on_clone)
+    return _see_through(ours, launch, plan, stdio, pid, pidfd, on_clone, ready)
 
 
 def _see_through(
@@ -117,6 +123,7 @@ def _see_through(
     pid: int,
     pidfd: int,
     on_clone: Callable[[int], None],
+    ready: Ready,
 ) -> Started:
     """Hand the child what it needs and wait until its program runs."""
     console = mounts = -1
@@ -124,7 +131,7 @@ def _see_through(
         with ours:
             try:
                 mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-                _hand_over(ours, launch, plan, stdio, pid)
+                _hand_over(ours, launch, plan, stdio, pid, ready)
                 on_clone(pid)
             except OSError:
                 _last_words(ours)
@@ -173,7 +180,9 @@ def _put_down(pidfd: int) -> None:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
 
 
-def _hand_over(ours: socket.socket, launch: Launch, plan: Plan, stdio: Sequence[int], pid: int) -> None:
+def _hand_over(
+    ours: socket.socket, launch: Launch, plan: Plan, stdio: Sequence[int], pid: int, ready: Ready
+) -> None:
     """In the order in which the child waits for it: its ids, its mounts, its network."""
     ids = _write_id_maps(launch, plan, stdio, pid)
     fds: list[int] = []
@@ -183,7 +192,8 @@ def _hand_over(ours: socket.socket, launch: Launch, plan: Plan, stdio: Sequence[
             if ids is not None:
                 channel.send(ours, "mapped")
             for host_mount in plan.host_mounts:
-                fds.append(host_mount.open(ids))
+                made = None if ids else next((fd for mount, fd in ready if mount == host_mount), None)
+                fds.append(host_mount.open(ids) if made is None else made)
             channel.send(ours, "mounts", fds)
             if launch.endpoint is not None and plan.flags & p.CLONE_NEWNET:
                 interfaces.plug(launch.endpoint, pid)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from sampan.errors import Failure
 from sampan.sandbox import channel, keeper_socket
-from sampan.sandbox.launch import REQUEST_FAILED, LaunchError, Started, start
+from sampan.sandbox.hostmounts import DeviceDirectory
+from sampan.sandbox.launch import REQUEST_FAILED, LaunchError, Ready, Started, start
 from sampan.sandbox.logfile import create
 from sampan.sandbox.messages import (
     PROTOCOL,
@@ -73,11 +74,12 @@ class Launcher:
         self._control = control
         self._listener = listener
         self._stdio = stdio
+        self._ready: Ready = ()
 
     def run(self) -> NoReturn:
         """Wait for the job, do it, and end; the end of the job's socket without one is the end too."""
         try:
-            rehearse()
+            self._ready = rehearse()
             # Open until the end: by its end the zygote knows that the launcher is done.
             job = socket.socket(fileno=self._job)
             message = channel.receive_bytes(job)
@@ -108,9 +110,8 @@ class Launcher:
         launch = decode_launch(data)
         if clients:
             channel.send(keeper, encode(launch.clients), clients)
-        keeper_socket.listen(self._listener, keeping.bundle)
-        if keeping.log is not None:
-            create(keeping.log)
+        # Before anything else is made: what has a bundle is looked after when everybody is killed.
+        os.makedirs(keeping.bundle, 0o711, exist_ok=True)
         cgroup = self._hierarchy.group(keeping.cgroup)
         try:
             cgroup.create(launch.spec["linux"].get("resources", {}))
@@ -124,7 +125,8 @@ class Launcher:
                 self._hierarchy.mounted(),
                 read_file(launch.seccomp_filter) if launch.seccomp_filter else None,
                 sibling=True,
-                on_clone=lambda pid: channel.send_bytes(keeper, f"{pid}".encode()),
+                on_clone=lambda pid: self._settle_in(keeping, keeper, pid),
+                ready=self._ready,
             )
         except BaseException:
             cgroup.remove()
@@ -135,6 +137,13 @@ class Launcher:
         with suppress(OSError):  # a daemon that went away finds the container by itself
             channel.send(daemon, started_event(keeping, started), (self._control,))
         keeper.send(f"{started.at!r}".encode())
+
+    def _settle_in(self, keeping: Keeping, keeper: socket.socket, pid: int) -> None:
+        """What can be done while the process sets itself up."""
+        keeper_socket.listen(self._listener, keeping.bundle)
+        if keeping.log is not None:
+            create(keeping.log)
+        keeper.send(f"{pid}".encode())
 
     def _streams(self, keeping: Keeping) -> tuple[int, int, int]:
         _, stdout, stderr = self._stdio
@@ -148,10 +157,11 @@ def _fail(daemon: socket.socket, message: str, code: int) -> None:
         channel.send(daemon, {"event": "failed", "message": message, "code": code})
 
 
-def rehearse() -> None:
+def rehearse() -> Ready:
     """Do with a container that is never started what is to be done with one.
 
-    The pages that this writes to are copied from the zygote's now, while nobody waits.
+    The pages that this writes to are copied from the zygote's now, while nobody waits. Gives the device
+    directory of a container that asks for nothing special.
     """
     launch = Launch(
         id="",
@@ -163,4 +173,5 @@ def rehearse() -> None:
     )
     launch.spec["linux"]["cgroupsPath"] = ""
     decode_keeping(Keeping.of(launch).encode())
-    compile_plan(decode_launch(encode(launch)), (("", "cgroup2", ()),))
+    plan = compile_plan(decode_launch(encode(launch)), (("", "cgroup2", ()),))
+    return [(mount, mount.open(None)) for mount in plan.host_mounts if isinstance(mount, DeviceDirectory)]
