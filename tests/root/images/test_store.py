@@ -590,7 +590,7 @@ OCI_B = {"manifest": _oci_manifest(archives.oci_files([ONE, THREE], "b:1"))}
 
 def test_saving_what_is_not_here_is_refused_at_once(root: Path) -> None:
     async def act(store: Store) -> None:
-        with pytest.raises(NotFound, match="No such image: a$"):
+        with pytest.raises(NotFound, match=r"No such image: a$"):
             store.images.save(["a"])
 
     play(root, act)
