@@ -429,25 +429,27 @@ _CHANGES = (
     ("kernel-memory", _kernel_memory),
 )
 
-_USER_DEFINED = ("default", "bridge", "host", "none", "")
+_NETWORK_FLAGS = (
+    "network",
+    "net",
+    "network-alias",
+    "net-alias",
+    "link",
+    "ip",
+    "ip6",
+    "mac-address",
+    "link-local-ip",
+)
 
 
 def _networks(options: Options, body: Document) -> None:
-    """``NetworkMode`` and the settings of each network; plain flags belong to the first one."""
-    networks = [*options["network"], *options["net"]]
-    if networks and not all(network["name"] for network in networks):
-        raise ValueError("no name set for network")
-    networks = networks or [_network_default()]
-    first = networks[0]
-    mode = first["name"]
-    body["HostConfig"]["NetworkMode"] = mode
-    _first_network(options, first)
-    for network in networks:
-        user_defined = network["name"] not in _USER_DEFINED and not network["name"].startswith("container:")
-        if network["aliases"] and not user_defined:
-            raise ValueError("network-scoped aliases are only supported for user-defined networks")
-        if user_defined and network is first:
-            network["links"] = list(options["link"])
+    """``NetworkMode``, which the first network decides, and the settings of each network."""
+    networks: list[Document] = [{"name": "default"}]
+    if not options.given.isdisjoint(_NETWORK_FLAGS):
+        from sampan.cli.endpoints import joined
+
+        networks = joined(options)
+    body["HostConfig"]["NetworkMode"] = networks[0]["name"]
     settings = body["NetworkingConfig"]["EndpointsConfig"]
     for network in networks:
         name = network["name"]
@@ -455,30 +457,6 @@ def _networks(options: Options, body: Document) -> None:
             raise ValueError(f'network "{name}" is specified multiple times')
         if name != "host" and not name.startswith("container:"):
             settings[name] = endpoint(network)
-
-
-def _network_default() -> Document:
-    return {"name": "default", "aliases": [], "options": {}, "links": [], "link-local": []}
-
-
-def _first_network(options: Options, network: Document) -> None:
-    aliases = [*options["network-alias"], *options["net-alias"]]
-    conflicts = (
-        (aliases, network["aliases"], "--network-alias", "alias"),
-        (options["link"], network["links"], "--link", "links"),
-        (options["ip"], network.get("ip"), "--ip", "IPv4 address"),
-        (options["ip6"], network.get("ip6"), "--ip6", "IPv6 address"),
-        (options["mac-address"], network.get("mac"), "--mac-address", "MAC address"),
-        (options["link-local-ip"], network["link-local"], "--link-local-ip", "link-local IP addresses"),
-    )
-    for flag, field, name, what in conflicts:
-        if flag and field:
-            raise ValueError(f"conflicting options: cannot specify both {name} and per-network {what}")
-    network["aliases"] = network["aliases"] or aliases
-    network["link-local"] = network["link-local"] or list(options["link-local-ip"])
-    for flag, field in (("ip", "ip"), ("ip6", "ip6"), ("mac-address", "mac")):
-        if options[flag]:
-            network[field] = options[flag].strip()
 
 
 def cidfile_free(path: str) -> None:
@@ -490,20 +468,20 @@ def cidfile_free(path: str) -> None:
 
 
 def endpoint(found: Document) -> Document:
-    """The API's EndpointSettings of one network."""
+    """The API's EndpointSettings of one network, of which only the fields that are set need be there."""
     ipam: Document = {}
     if found.get("ip"):
         ipam["IPv4Address"] = found["ip"]
     if found.get("ip6"):
         ipam["IPv6Address"] = found["ip6"]
-    if found["link-local"]:
+    if found.get("link-local"):
         ipam["LinkLocalIPs"] = found["link-local"]
     return {
         "IPAMConfig": ipam or None,
-        "Links": found["links"] or None,
-        "Aliases": found["aliases"] or None,
+        "Links": found.get("links") or None,
+        "Aliases": found.get("aliases") or None,
         "MacAddress": found.get("mac", ""),
-        "DriverOpts": found["options"] or None,
+        "DriverOpts": found.get("options") or None,
         "GwPriority": found.get("priority", 0),
         "NetworkID": "",
         "EndpointID": "",

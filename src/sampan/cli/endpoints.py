@@ -1,4 +1,6 @@
-"""Values of the network flags: --network, --link, --dns, --dns-search, --add-host, --mac-address."""
+"""Values of the network flags: --network, --link, --dns, --dns-search, --add-host, --mac-address; and what
+they say together of the networks that a container joins.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,8 @@ from sampan.cli.values import quoted
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from sampan.cli.command import Options
 
 
 def is_address(text: str) -> bool:
@@ -86,10 +90,9 @@ def mac(text: str) -> str:
 
 def network(text: str) -> dict[str, Any]:
     """``--network NAME`` or ``--network name=NAME,alias=…,ip=…`` as a dict of its fields."""
-    found: dict[str, Any] = {"name": "", "aliases": [], "options": {}, "links": [], "link-local": []}
     if "=" not in text:
-        found["name"] = text
-        return found
+        return _bare(text)
+    found = _bare("")
     for field in split(text):
         key, sign, value = field.partition("=")
         key, value = key.strip().lower(), value.strip()
@@ -99,6 +102,10 @@ def network(text: str) -> dict[str, Any]:
     if not found["name"]:
         raise ValueError("network name/id is not specified")
     return found
+
+
+def _bare(name: str) -> dict[str, Any]:
+    return {"name": name, "aliases": [], "options": {}, "links": [], "link-local": []}
 
 
 def _network_field(found: dict[str, Any], key: str, value: str) -> None:
@@ -126,3 +133,43 @@ def _network_field(found: dict[str, Any], key: str, value: str) -> None:
             ) from None
     else:
         raise ValueError(f"invalid field key {key}")
+
+
+_PREDEFINED = ("default", "bridge", "host", "none", "")
+
+
+def joined(options: Options) -> list[dict[str, Any]]:
+    """The networks to join, as `network` has them. Flags without a network's name belong to the first one."""
+    networks = [*options["network"], *options["net"]]
+    if networks and not all(network["name"] for network in networks):
+        raise ValueError("no name set for network")
+    networks = networks or [_bare("default")]
+    first = networks[0]
+    _plain_flags(options, first)
+    for network in networks:
+        user_defined = network["name"] not in _PREDEFINED and not network["name"].startswith("container:")
+        if network["aliases"] and not user_defined:
+            raise ValueError("network-scoped aliases are only supported for user-defined networks")
+        if user_defined and network is first:
+            network["links"] = list(options["link"])
+    return networks
+
+
+def _plain_flags(options: Options, network: dict[str, Any]) -> None:
+    aliases = [*options["network-alias"], *options["net-alias"]]
+    conflicts = (
+        (aliases, network["aliases"], "--network-alias", "alias"),
+        (options["link"], network["links"], "--link", "links"),
+        (options["ip"], network.get("ip"), "--ip", "IPv4 address"),
+        (options["ip6"], network.get("ip6"), "--ip6", "IPv6 address"),
+        (options["mac-address"], network.get("mac"), "--mac-address", "MAC address"),
+        (options["link-local-ip"], network["link-local"], "--link-local-ip", "link-local IP addresses"),
+    )
+    for flag, field, name, what in conflicts:
+        if flag and field:
+            raise ValueError(f"conflicting options: cannot specify both {name} and per-network {what}")
+    network["aliases"] = network["aliases"] or aliases
+    network["link-local"] = network["link-local"] or list(options["link-local-ip"])
+    for flag, field in (("ip", "ip"), ("ip6", "ip6"), ("mac-address", "mac")):
+        if options[flag]:
+            network[field] = options[flag].strip()
