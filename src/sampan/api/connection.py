@@ -9,8 +9,7 @@ Laws:
 - One request at a time: while one is answered, later bytes wait in `_buffer`, and reading pauses when that
   holds `BUFFER` bytes. A message's bytes are taken from the buffer exactly, so what follows a hijacked
   request is never parsed and never lost.
-- Unsent bytes exist only while `_unsent` is set (the transport's high-water mark is 0): nothing new is
-  produced, and no new request begun, before the client has taken what it was given.
+- No new request is begun before the client has taken what it was given (see `outlet`).
 - A handler runs to its end though its client is gone: what was begun is finished. Only the sources of
   streams end with their client.
 - Handing over duplicates the descriptor and lets the transport close its own: a shutdown never happens.
@@ -24,14 +23,15 @@ import socket
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, cast
 
-from sampan.api.bodies import IncomingBody, OutgoingBody
+from sampan.api.bodies import IncomingBody
 from sampan.api.errors import BodyAborted, error_response, message_response
 from sampan.api.head import RequestHead
 from sampan.api.hijack import HijackedStream, dead_socket, peer_closed
+from sampan.api.outlet import Outlet
 from sampan.api.request import Request
 from sampan.api.responses import Answer, Hijacked, Response, Stream
 from sampan.api.routing import split_version
-from sampan.wire.http import LAST_CHUNK, ProtocolError
+from sampan.wire.http import ProtocolError
 
 if TYPE_CHECKING:
     from sampan.api.service import Service
@@ -69,11 +69,8 @@ class Connection(asyncio.Protocol):
         self._scanned = 0
         self._paused = False  # reading is paused
         self._eof = False  # the client will send no more
-        self._gone = False  # the client will receive no more
-        self._unsent = False
         self._watched = -1  # the descriptor, while it is among the service's hangups
         self._arrival: asyncio.Future[None] | None = None  # a reader of the body waits for bytes
-        self._drained: asyncio.Future[None] | None = None  # a writer waits for the client to take bytes
         self._timer: asyncio.TimerHandle | None = None
         self._head: RequestHead | None = None
         self._body = IncomingBody()
@@ -86,7 +83,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=0)
+        self._outlet = Outlet(self._transport)
         self._service.connections.add(self)
         if self._service.closing:
             self._transport.close()
@@ -94,13 +91,11 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         self._service.connections.discard(self)
         self._unwatch()
-        self._eof = self._gone = True
+        self._eof = True
         self._stop_timer()
         self._wake()
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
-        if self._streaming and self.task is not None:
-            self.task.cancel()
+        self._outlet.lose()
+        self._end_stream()
 
     def data_received(self, data: bytes) -> None:
         if self._state == _LINGERING:
@@ -131,8 +126,11 @@ class Connection(asyncio.Protocol):
 
     def _hung_up(self) -> None:
         """The client will not see what is sent: what is sent only to it ends."""
-        self._gone = True
+        self._outlet.gone = True
         self._watched = -1
+        self._end_stream()
+
+    def _end_stream(self) -> None:
         if self._streaming and self.task is not None:
             self.task.cancel()
 
@@ -142,12 +140,10 @@ class Connection(asyncio.Protocol):
             self._watched = -1
 
     def pause_writing(self) -> None:
-        self._unsent = True
+        self._outlet.unsent = True
 
     def resume_writing(self) -> None:
-        self._unsent = False
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
+        self._outlet.resume()
         if self._state == _IDLE and self._buffer:
             self._advance()
 
@@ -166,8 +162,8 @@ class Connection(asyncio.Protocol):
         """The server closes: end now if idle or streaming, else after the current answer."""
         if self._state in (_IDLE, _SKIPPING):
             self._transport.close()
-        elif self._streaming and self.task is not None:
-            self.task.cancel()
+        else:
+            self._end_stream()
 
     def cut(self) -> None:
         """End without regard for what is going on."""
@@ -206,13 +202,13 @@ class Connection(asyncio.Protocol):
     def _advance(self) -> None:
         """Begin the requests that have arrived, as far as they can be answered at once."""
         for _ in range(TURN):
-            if self._unsent or self._state != _IDLE or not self._buffer:
+            if self._outlet.unsent or self._state != _IDLE or not self._buffer:
                 break
             if not self._take_head():
                 break
         else:
             asyncio.get_running_loop().call_soon(self._resume_turn)
-        if self._state == _IDLE and self._eof and not self._unsent:
+        if self._state == _IDLE and self._eof and not self._outlet.unsent:
             self._transport.close()
 
     def _resume_turn(self) -> None:
@@ -415,7 +411,7 @@ class Connection(asyncio.Protocol):
         """Send the head at once, then what the source yields, as fast as the client takes it."""
         source = answer.source
         try:
-            if self._gone:
+            if self._outlet.gone:
                 return
             self._streaming = True
             await self._produce(answer)
@@ -442,36 +438,8 @@ class Connection(asyncio.Protocol):
         self._transport.write(
             self._service.heads.head(answer.status, answer.content_type, answer.headers, framing)
         )
-        loop = asyncio.get_running_loop()
-        body = OutgoingBody(chunked=not head.legacy)
-        async for piece in answer.source:
-            if not piece:
-                continue
-            if body.empty:
-                loop.call_soon(self._flush, body)
-            if body.add(piece):
-                self._flush(body)
-                await asyncio.sleep(0)
-            while self._unsent and not self._gone:
-                await self._until_drained()
-        last = body.take()
-        if not head.legacy:
-            last += LAST_CHUNK
-        if last:
-            self._transport.write(last)
+        await self._outlet.carry(answer.source, chunked=not head.legacy)
         self._settle_body()  # the source may have read the request's body, or some of it
-
-    def _flush(self, body: OutgoingBody) -> None:
-        """Write what a stream has gathered (the loop calls again: there may be nothing left)."""
-        if not body.empty and not self._gone:
-            self._transport.write(body.take())
-
-    async def _until_drained(self) -> None:
-        self._drained = asyncio.get_running_loop().create_future()
-        try:
-            await self._drained
-        finally:
-            self._drained = None
 
     # Hijacking
 
@@ -487,7 +455,7 @@ class Connection(asyncio.Protocol):
     def hand_over(self) -> tuple[socket.socket, bytes]:
         """Leave the event loop with the connection open."""
         transport = self._transport
-        if self._unsent:
+        if self._outlet.unsent:
             transport.abort()  # this client never read what it asked for
         if transport.is_closing():
             return dead_socket(), bytes(self._buffer)
