@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sampan.cli.command import Command, Options
 from sampan.cli.context import Context, err, out
-from sampan.cli.listing import Fields, render
+from sampan.cli.listing import Fields, identities, render
 from sampan.cli.ps import FORMAT_HELP, ellipsis, encoded, filters
 from sampan.client.api import ApiError, segment
 from sampan.errors import Failure
@@ -136,11 +136,7 @@ def _images(context: Context, options: Options, arguments: list[str]) -> int:
     rows = rows_of(summaries, truncate=not options["no-trunc"], digests=options["digests"])
     template = options["format"]
     if options["quiet"]:
-        if template and template != "table":
-            err("WARNING: Ignoring custom format, because both --format and --quiet are set.")
-        for identity in [row.ID() for row in rows]:
-            out(identity)
-        return 0
+        return identities((row.ID() for row in rows), template)
     if template in ("", "table"):
         digest = "{{.Digest}}\t" if options["digests"] else ""
         template = "table {{.Repository}}\t{{.Tag}}\t" + digest + "{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"

@@ -7,11 +7,11 @@ shown. The value of a field is the method of that name.
 from __future__ import annotations
 
 from sampan.cli.command import Exit
-from sampan.cli.context import write
+from sampan.cli.context import err, out, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any, ClassVar
 
 
@@ -37,6 +37,30 @@ class Fields:
 
         text = document.encode({name: self.field(name) for name in sorted(self.columns)})
         return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+class Labelled(Fields):
+    """A row of something with labels: all of them as a column, one for a template."""
+
+    extra = ("Label",)
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._labels: dict[str, str] = document.get("Labels") or {}
+
+    def Labels(self) -> str:
+        return ",".join(f"{key}={self._labels[key]}" for key in sorted(self._labels))
+
+    def Label(self, name: str) -> str:
+        return str(self._labels.get(name, ""))
+
+
+def identities(rows: Iterable[str], template: str) -> int:
+    """What ``--quiet`` prints in place of a table, one a line; warns of a ``--format`` that it overrides."""
+    if template and template != "table":
+        err("WARNING: Ignoring custom format, because both --format and --quiet are set.")
+    for row in rows:
+        out(row)
+    return 0
 
 
 def render(rows: Sequence[Any], row_type: Any, template: str, *, header: bool | None = None) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sampan.cli.command import Command, Options
-from sampan.cli.context import Context, each, err, out
-from sampan.cli.listing import Fields, render
+from sampan.cli.context import Context, each, out
+from sampan.cli.listing import Labelled, identities, render
 from sampan.cli.ps import FORMAT_HELP, encoded, filters
 from sampan.cli.volumes import natural
 from sampan.client.api import segment
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar
 
 
-class Network(Fields):
+class Network(Labelled):
     """A row of ``network ls``."""
 
     kind = "*network.networkContext"
@@ -30,10 +30,10 @@ class Network(Fields):
         "Name": "NAME",
         "Scope": "SCOPE",
     }
-    extra = ("Label",)
     __slots__ = ("_all", "_network")
 
     def __init__(self, network: dict[str, Any], *, truncate: bool) -> None:
+        super().__init__(network)
         self._network = network
         self._all = not truncate
 
@@ -59,13 +59,6 @@ class Network(Fields):
     def Internal(self) -> str:
         return _flag(self._network.get("Internal"))
 
-    def Labels(self) -> str:
-        labels = self._network.get("Labels") or {}
-        return ",".join(f"{key}={labels[key]}" for key in sorted(labels))
-
-    def Label(self, name: str) -> str:
-        return str((self._network.get("Labels") or {}).get(name, ""))
-
     def CreatedAt(self) -> str:
         text: str = self._network.get("Created") or "0001-01-01T00:00:00Z"
         date, _, clock = text.partition("T")
@@ -84,11 +77,7 @@ def _ls(context: Context, options: Options, _arguments: list[str]) -> int:
     rows = [Network(network, truncate=not options["no-trunc"]) for network in networks]
     template = options["format"]
     if options["quiet"]:
-        if template and template != "table":
-            err("WARNING: Ignoring custom format, because both --format and --quiet are set.")
-        for row in rows:
-            out(row.ID())
-        return 0
+        return identities((row.ID() for row in rows), template)
     default = "table {{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}"
     render(rows, Network, default if template in ("", "table") else template)
     return 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sampan.cli.command import Command, Options
-from sampan.cli.context import Context, err, out
-from sampan.cli.listing import Fields, render
+from sampan.cli.context import Context
+from sampan.cli.listing import Labelled, identities, render
 from sampan.client import document
 
 TYPE_CHECKING = False
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 DEFAULT = "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
 
 
-class Container(Fields):
+class Container(Labelled):
     """A row of ``ps``, from the API's ContainerSummary."""
 
     kind = "*formatter.ContainerContext"
@@ -35,10 +35,10 @@ class Container(Fields):
         "State": "STATE",
         "Status": "STATUS",
     }
-    extra = ("Label",)
     __slots__ = ("_all", "_summary")
 
     def __init__(self, summary: dict[str, Any], *, truncate: bool) -> None:
+        super().__init__(summary)
         self._summary = summary
         self._all = not truncate
 
@@ -99,13 +99,6 @@ class Container(Fields):
         text = size(own, 3)
         return f"{text} (virtual {size(total, 3)})" if total > 0 else text
 
-    def Labels(self) -> str:
-        labels = self._summary.get("Labels") or {}
-        return ",".join(f"{key}={labels[key]}" for key in sorted(labels))
-
-    def Label(self, name: str) -> str:
-        return str((self._summary.get("Labels") or {}).get(name, ""))
-
     def Mounts(self) -> str:
         names = [
             mount.get("Name") or mount.get("Source") or "" for mount in self._summary.get("Mounts") or ()
@@ -161,11 +154,7 @@ def _ps(context: Context, options: Options, _arguments: list[str]) -> int:
     summaries = context.client.call("GET", "/containers/json", query) or []
     rows = [Container(summary, truncate=not options["no-trunc"]) for summary in summaries]
     if options["quiet"]:
-        if template and template != "table":
-            err("WARNING: Ignoring custom format, because both --format and --quiet are set.")
-        for row in rows:
-            out(row.ID())
-        return 0
+        return identities((row.ID() for row in rows), template)
     if template in ("", "table"):
         template = DEFAULT + ("\t{{.Size}}" if options["size"] else "")
     render(rows, Container, template)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sampan.cli.command import Command, Options
-from sampan.cli.context import Context, each, err, out
-from sampan.cli.listing import Fields, render
+from sampan.cli.context import Context, each, out
+from sampan.cli.listing import Labelled, identities, render
 from sampan.cli.ps import FORMAT_HELP, encoded, filters
 from sampan.client.api import segment
 from sampan.errors import Failure
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _UNKNOWN = "N/A"
 
 
-class Volume(Fields):
+class Volume(Labelled):
     """A row of ``volume ls``."""
 
     kind = "*formatter.volumeContext"
@@ -32,10 +32,10 @@ class Volume(Fields):
         "Size": "SIZE",
         "Status": "STATUS",
     }
-    extra = ("Label",)
     __slots__ = ("_volume",)
 
     def __init__(self, volume: dict[str, Any]) -> None:
+        super().__init__(volume)
         self._volume = volume
 
     def Name(self) -> str:
@@ -49,13 +49,6 @@ class Volume(Fields):
 
     def Mountpoint(self) -> str:
         return str(self._volume["Mountpoint"])
-
-    def Labels(self) -> str:
-        labels = self._volume.get("Labels") or {}
-        return ",".join(f"{key}={labels[key]}" for key in sorted(labels))
-
-    def Label(self, name: str) -> str:
-        return str((self._volume.get("Labels") or {}).get(name, ""))
 
     def Links(self) -> str:
         usage = self._volume.get("UsageData")
@@ -95,11 +88,7 @@ def _ls(context: Context, options: Options, _arguments: list[str]) -> int:
     rows = [Volume(volume) for volume in volumes]
     template = options["format"]
     if options["quiet"]:
-        if template and template != "table":
-            err("WARNING: Ignoring custom format, because both --format and --quiet are set.")
-        for row in rows:
-            out(row.Name())
-        return 0
+        return identities((row.Name() for row in rows), template)
     render(rows, Volume, "table {{.Driver}}\t{{.Name}}" if template in ("", "table") else template)
     return 0
 
