@@ -6,8 +6,8 @@ from sampan.cli.command import Command, Options
 from sampan.cli.context import Context, out
 from sampan.cli.human import size
 from sampan.cli.images import rows_of
-from sampan.cli.listing import Fields, render
-from sampan.cli.ps import FORMAT_HELP, Container
+from sampan.cli.listing import FORMAT_HELP, Fields, render
+from sampan.cli.ps import Container
 from sampan.cli.volumes import Volume
 
 TYPE_CHECKING = False

@@ -6,7 +6,7 @@ import time
 
 from sampan.cli.command import Command, Exit, Options
 from sampan.cli.context import Context, write
-from sampan.cli.ps import encoded, filters
+from sampan.cli.listing import filtered, filters
 from sampan.client import document
 from sampan.client.api import json_stream
 
@@ -84,8 +84,7 @@ def _events(context: Context, options: Options, _arguments: list[str]) -> int:
             except ValueError as error:
                 raise Exit(1, str(error).partition(": ")[2]) from None
     chosen = filters(options)
-    if chosen:
-        query["filters"] = encoded(chosen)
+    query |= filtered(chosen)
     show = _printer(options["format"])
     for event in json_stream(context.client.open("GET", "/events", query)):
         write(1, show(event) + "\n")

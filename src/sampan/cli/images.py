@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from sampan.cli.command import Command, Options
 from sampan.cli.context import Context, err, out
-from sampan.cli.listing import Fields, identities, render
-from sampan.cli.ps import FORMAT_HELP, ellipsis, encoded, filters
+from sampan.cli.listing import FORMAT_HELP, Fields, ellipsis, filtered, filters, identities, render
 from sampan.client.api import ApiError, segment
 from sampan.errors import Failure
 
@@ -128,8 +127,7 @@ def _images(context: Context, options: Options, arguments: list[str]) -> int:
     chosen = filters(options)
     if arguments:
         chosen.setdefault("reference", []).append(arguments[0])
-    if chosen:
-        query["filters"] = encoded(chosen)
+    query |= filtered(chosen)
     if options["tree"]:
         raise Failure("the tree of an image's platforms is not offered")
     summaries = context.client.call("GET", "/images/json", query) or []

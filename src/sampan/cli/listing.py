@@ -1,4 +1,5 @@
-"""A list of things as a table, as IDs, as JSON lines or by a template: what every ``ls`` shares.
+"""A list of things as a table, as IDs, as JSON lines or by a template: what every ``ls`` shares, from its
+filters to what it prints.
 
 A list is a subclass of ``Fields`` with ``columns``: field name to table heading, for every field that may be
 shown. The value of a field is the method of that name.
@@ -8,11 +9,20 @@ from __future__ import annotations
 
 from sampan.cli.command import Exit
 from sampan.cli.context import err, out, write
+from sampan.client import document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any, ClassVar
+
+    from sampan.cli.command import Options
+
+FORMAT_HELP = """How to print:
+'table':            In columns, with headings (default)
+'table TEMPLATE':   In columns, by a Go template
+'json':             As JSON
+'TEMPLATE':         By a Go template"""
 
 
 class Fields:
@@ -33,8 +43,6 @@ class Fields:
 
     def as_json(self) -> str:
         """All columns, keys sorted, with Go's escapes of what HTML would mistake."""
-        from sampan.client import document
-
         text = document.encode({name: self.field(name) for name in sorted(self.columns)})
         return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -44,14 +52,50 @@ class Labelled(Fields):
 
     extra = ("Label",)
 
-    def __init__(self, document: dict[str, Any]) -> None:
-        self._labels: dict[str, str] = document.get("Labels") or {}
+    def __init__(self, labelled: dict[str, Any]) -> None:
+        self._labels: dict[str, str] = labelled.get("Labels") or {}
 
     def Labels(self) -> str:
         return ",".join(f"{key}={self._labels[key]}" for key in sorted(self._labels))
 
     def Label(self, name: str) -> str:
         return str(self._labels.get(name, ""))
+
+
+def filters(options: Options) -> dict[str, list[str]]:
+    """``--filter`` values as the API's filters."""
+    found: dict[str, list[str]] = {}
+    for key, value in options["filter"]:
+        if key:
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def encoded(found: dict[str, list[str]]) -> str:
+    """Filters as the API takes them: key to set of values."""
+    return document.encode({key: dict.fromkeys(values, True) for key, values in found.items()})
+
+
+def filtered(found: dict[str, list[str]]) -> dict[str, str]:
+    """The query that asks for what meets the filters; empty when there are none."""
+    return {"filters": encoded(found)} if found else {}
+
+
+def natural(text: str) -> list[tuple[int, str]]:
+    """A key that sorts runs of digits by their number."""
+    parts: list[tuple[int, str]] = []
+    run = ""
+    for character in text + "\0":
+        if run and character.isdigit() != run[-1].isdigit():
+            parts.append((int(run), "") if run[0].isdigit() else (-1, run))
+            run = ""
+        run += character
+    return parts
+
+
+def ellipsis(text: str, length: int) -> str:
+    """``text`` cut to ``length`` characters, the last of which says so."""
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def identities(rows: Iterable[str], template: str) -> int:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from sampan.cli.command import Command, Options
 from sampan.cli.context import Context, each, out
-from sampan.cli.listing import Labelled, identities, render
-from sampan.cli.ps import FORMAT_HELP, encoded, filters
-from sampan.cli.volumes import natural
+from sampan.cli.listing import FORMAT_HELP, Labelled, filtered, filters, identities, natural, render
 from sampan.client.api import segment
 from sampan.errors import Failure
 
@@ -70,9 +68,7 @@ def _flag(value: object) -> str:
 
 
 def _ls(context: Context, options: Options, _arguments: list[str]) -> int:
-    chosen = filters(options)
-    query = {"filters": encoded(chosen)} if chosen else None
-    networks = context.client.call("GET", "/networks", query) or []
+    networks = context.client.call("GET", "/networks", filtered(filters(options))) or []
     networks.sort(key=lambda network: natural(network["Name"]))
     rows = [Network(network, truncate=not options["no-trunc"]) for network in networks]
     template = options["format"]

@@ -7,7 +7,7 @@ import sys
 from sampan.cli.command import Command, Options
 from sampan.cli.context import Context, out, write
 from sampan.cli.human import size
-from sampan.cli.ps import encoded, filters
+from sampan.cli.listing import encoded, filters
 from sampan.errors import Failure
 
 TYPE_CHECKING = False

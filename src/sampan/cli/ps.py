@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from sampan.cli.command import Command, Options
 from sampan.cli.context import Context
-from sampan.cli.listing import Labelled, identities, render
-from sampan.client import document
+from sampan.cli.listing import FORMAT_HELP, Labelled, ellipsis, filtered, filters, identities, render
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,25 +116,6 @@ class Container(Labelled):
         return ",".join(settings.get("Networks") or {})
 
 
-def ellipsis(text: str, length: int) -> str:
-    """``text`` cut to ``length`` characters, the last of which says so."""
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def filters(options: Options, name: str = "filter") -> dict[str, list[str]]:
-    """``--filter`` values as the API's filters."""
-    found: dict[str, list[str]] = {}
-    for key, value in options[name]:
-        if key:
-            found.setdefault(key, []).append(value)
-    return found
-
-
-def encoded(found: dict[str, list[str]]) -> str:
-    """Filters as the API takes them: key to set of values."""
-    return document.encode({key: dict.fromkeys(values, True) for key, values in found.items()})
-
-
 def _ps(context: Context, options: Options, _arguments: list[str]) -> int:
     query: dict[str, str] = {}
     if options["all"]:
@@ -148,9 +128,7 @@ def _ps(context: Context, options: Options, _arguments: list[str]) -> int:
     template = options["format"]
     if options["size"] or ".Size" in template or template == "json":
         query["size"] = "1"
-    chosen = filters(options)
-    if chosen:
-        query["filters"] = encoded(chosen)
+    query |= filtered(filters(options))
     summaries = context.client.call("GET", "/containers/json", query) or []
     rows = [Container(summary, truncate=not options["no-trunc"]) for summary in summaries]
     if options["quiet"]:
@@ -160,12 +138,6 @@ def _ps(context: Context, options: Options, _arguments: list[str]) -> int:
     render(rows, Container, template)
     return 0
 
-
-FORMAT_HELP = """How to print:
-'table':            In columns, with headings (default)
-'table TEMPLATE':   In columns, by a Go template
-'json':             As JSON
-'TEMPLATE':         By a Go template"""
 
 COMMANDS: tuple[Command, ...] = (
     Command(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from sampan.cli.command import Command, Options
 from sampan.cli.context import Context, each, out
-from sampan.cli.listing import Labelled, identities, render
-from sampan.cli.ps import FORMAT_HELP, encoded, filters
+from sampan.cli.listing import FORMAT_HELP, Labelled, filtered, filters, identities, natural, render
 from sampan.client.api import segment
 from sampan.errors import Failure
 
@@ -66,21 +65,8 @@ class Volume(Labelled):
     Group = Status = Availability
 
 
-def natural(text: str) -> list[tuple[int, str]]:
-    """A key that sorts runs of digits by their number."""
-    parts: list[tuple[int, str]] = []
-    run = ""
-    for character in text + "\0":
-        if run and character.isdigit() != run[-1].isdigit():
-            parts.append((int(run), "") if run[0].isdigit() else (-1, run))
-            run = ""
-        run += character
-    return parts
-
-
 def _ls(context: Context, options: Options, _arguments: list[str]) -> int:
-    chosen = filters(options)
-    query = {"filters": encoded(chosen)} if chosen else None
+    query = filtered(filters(options))
     if options["cluster"]:
         raise Failure("cluster volumes are not offered")
     answer = context.client.call("GET", "/volumes", query)
