@@ -23,6 +23,7 @@ NEWEST = "1.50"  # what docker 28.2 asks for; its wording and field names are th
 OLDEST = "1.24"
 
 _JSON = {"Content-Type": "application/json"}
+_UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 
 
 class ApiError(Failure):
@@ -98,11 +99,7 @@ class Client:
         headers: Query | None = None,
     ) -> Answer:
         """As ``call``, but the body is left to the caller to read: for streams."""
-        sent = b"" if body is None else document.encode(body).encode("utf-8", "surrogateescape")
-        fields = dict(headers or ())
-        if body is not None:
-            fields.update(_JSON)
-        return self._checked(self._exchange(method, path, query, fields, sent))
+        return self._checked(self._ask(method, path, query, body, headers))
 
     def upload(
         self, path: str, query: Query | None, source: Iterable[bytes], *, method: str = "POST", kind: str
@@ -126,12 +123,7 @@ class Client:
 
     def hijack(self, path: str, query: Query | None = None, body: Any = None) -> tuple[int, bytes, str]:
         """Turn a request into a raw two-way stream: its descriptor, early bytes and content type."""
-        fields = {"Connection": "Upgrade", "Upgrade": "tcp"}
-        sent = b""
-        if body is not None:
-            sent = document.encode(body).encode("utf-8", "surrogateescape")
-            fields.update(_JSON)
-        answer = self._checked(self._exchange("POST", path, query, fields, sent))
+        answer = self._checked(self._ask("POST", path, query, body, _UPGRADE))
         fd, early = answer.hijacked()
         return fd, early, answer.headers.get("content-type", "")
 
@@ -181,6 +173,13 @@ class Client:
             if error.absent and self._absent is not None and self._absent(error):
                 return connect(self.address)
             raise
+
+    def _ask(self, method: str, path: str, query: Query | None, body: Any, headers: Query | None) -> Answer:
+        """Send ``body`` as JSON, if there is one."""
+        if body is None:
+            return self._exchange(method, path, query, headers or {}, b"")
+        sent = document.encode(body).encode("utf-8", "surrogateescape")
+        return self._exchange(method, path, query, {**(headers or {}), **_JSON}, sent)
 
     def _exchange(self, method: str, path: str, query: Query | None, headers: Query, body: bytes) -> Answer:
         answer = self._send(method, path, query, headers, body)
