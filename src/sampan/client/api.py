@@ -204,6 +204,7 @@ class Client:
         )
         try:
             connection.send(data)
+            self._make_use_of_time()
             return connection.answer(method)
         except (OSError, ProtocolError) as error:
             if connection.reused and not connection.early:  # the daemon let the idle connection go
@@ -211,10 +212,12 @@ class Client:
                 return self._send(method, path, query, headers, body)
             raise Failure(f"error during connect: {error}") from error
 
-    def _answer(self, connection: Connection, method: str) -> Answer:
+    def _make_use_of_time(self) -> None:
         if self.meanwhile is not None:
             work, self.meanwhile = self.meanwhile, None
             work()
+
+    def _answer(self, connection: Connection, method: str) -> Answer:
         try:
             return connection.answer(method)
         except (OSError, ProtocolError) as error:
