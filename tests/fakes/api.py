@@ -189,9 +189,10 @@ class Served:
         self.loop.call_soon_threadsafe(function, *arguments)
 
     def close(self) -> None:
-        if self._thread.is_alive():
+        # A test may have stopped it already: its loop may close at this very moment.
+        with contextlib.suppress(RuntimeError):
             self.call(self._stop.set)
-            self._thread.join(TIMEOUT)
+        self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
 
     def client(self) -> Client:
