@@ -119,10 +119,9 @@ class Zygote:
             self._drop()
 
     def _reap(self) -> None:
-        if self._child:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self._child, os.WNOHANG)
-            self._child = 0
+        child, self._child = self._child, 0
+        if child:
+            _bury(child)
 
     def _drop(self) -> None:
         if self._socket is not None:
@@ -131,6 +130,13 @@ class Zygote:
             self._socket.close()
             self._socket, self._watched = None, False
             self._reap()
+
+
+def _bury(child: int) -> None:
+    """Reap a child that is ending, now or a little later."""
+    with contextlib.suppress(ChildProcessError):
+        if os.waitpid(child, os.WNOHANG) == (0, 0):
+            asyncio.get_running_loop().call_later(1.0, _bury, child)
 
 
 def spawn(exec_root: str, log_path: str) -> int:
