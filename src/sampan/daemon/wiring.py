@@ -132,6 +132,9 @@ def _make_directories(paths: Paths) -> None:
     shutil.rmtree(paths.temporary, ignore_errors=True)
     for path in (paths.blobs, paths.layers, paths.snapshots, paths.containers, paths.volumes, paths.seccomp):
         os.makedirs(path, 0o711, exist_ok=True)
+    for name in os.listdir(paths.seccomp):
+        if not name.endswith(".bpf"):  # what a killed daemon was writing
+            os.unlink(f"{paths.seccomp}/{name}")
     os.makedirs(paths.bundles, 0o711, exist_ok=True)
     os.makedirs(paths.temporary, 0o700, exist_ok=True)
 

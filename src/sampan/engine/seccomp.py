@@ -17,18 +17,27 @@ class Filters:
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._paths: dict[tuple[str | None, frozenset[str]], str] = {}
+        self._compiling = asyncio.Lock()
 
     async def path(self, profile: str | None, capabilities: frozenset[str]) -> str:
         """See ``ports.SeccompFilters``."""
         key = (profile, capabilities)
-        known = self._paths.get(key)
-        if known is not None and os.path.exists(known):
+        known = self._known(key)
+        if known is not None:
             return known
-        path = await asyncio.to_thread(self._compile, profile, capabilities)
-        if len(self._paths) >= _REMEMBERED:
-            self._paths.clear()
-        self._paths[key] = path
-        return path
+        # Containers that start together want the same one: it is compiled for the first of them.
+        async with self._compiling:
+            path = self._known(key)
+            if path is None:
+                path = await asyncio.to_thread(self._compile, profile, capabilities)
+                if len(self._paths) >= _REMEMBERED:
+                    self._paths.clear()
+                self._paths[key] = path
+            return path
+
+    def _known(self, key: tuple[str | None, frozenset[str]]) -> str | None:
+        path = self._paths.get(key)
+        return path if path is not None and os.path.exists(path) else None
 
     def _compile(self, profile: str | None, capabilities: frozenset[str]) -> str:
         os.makedirs(self._directory, mode=0o700, exist_ok=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import ctypes
 import itertools
 import json
 import operator
 import pathlib
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -452,3 +454,15 @@ def test_the_table_agrees_with_libseccomp() -> None:
         for name, number in syscalls.numbers(abi).items():
             known = resolve(token, name.encode())
             assert known < 0 or known == number + base, (abi, name)
+
+
+def test_many_may_write_the_same_filter_at_once(tmp_path: pathlib.Path) -> None:
+    together = threading.Barrier(8)
+
+    def write() -> str:
+        together.wait(10)
+        return seccomp.cached_filter(str(tmp_path), default_profile(), DEFAULT_CAPABILITIES)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        paths = {future.result() for future in [pool.submit(write) for _ in range(8)]}
+    assert [str(path) for path in tmp_path.iterdir()] == list(paths)
