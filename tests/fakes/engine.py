@@ -54,7 +54,7 @@ FACTS = HostFacts(
     os_version="12",
     architecture="x86_64",
     hostname="harbour",
-    ip_forwarding=True,
+    ip_forwarding=lambda: True,
     apparmor=False,
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,10 @@ from sampan.errors import InvalidArgument
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """``cpus`` and ``memory_nodes`` are those online, in the kernel's list format; memory is in bytes."""
+    """``cpus`` and ``memory_nodes`` are those online, in the kernel's list format; memory is in bytes.
+
+    ``ip_forwarding`` asks anew each time: the engine itself turns it on after these facts were read.
+    """
 
     cpu_count: int
     cpus: str
@@ -25,7 +29,7 @@ class HostFacts:
     os_version: str
     architecture: str
     hostname: str
-    ip_forwarding: bool
+    ip_forwarding: Callable[[], bool]
     apparmor: bool
 
     @classmethod
@@ -44,9 +48,13 @@ class HostFacts:
             os_version=release.get("VERSION_ID", ""),
             architecture=platform.machine(),
             hostname=platform.node(),
-            ip_forwarding=_line("/proc/sys/net/ipv4/ip_forward", "1") == "1",
+            ip_forwarding=_forwards,
             apparmor=_line("/sys/module/apparmor/parameters/enabled", "N") == "Y",
         )
+
+
+def _forwards() -> bool:
+    return _line("/proc/sys/net/ipv4/ip_forward", "1") == "1"
 
 
 def parse_cpu_list(text: str) -> frozenset[int]:

@@ -124,7 +124,7 @@ class System:
             default_runtime=RUNTIME_NAME,
             security_options=self._security_options(),
             swap_limit=facts.swap_limit,
-            ip_forwarding=facts.ip_forwarding,
+            ip_forwarding=facts.ip_forwarding(),
             debug=options.debug,
             labels=options.labels,
             warnings=() if facts.swap_limit else ("WARNING: No swap limit support",),

@@ -48,7 +48,7 @@ def check(
         cap_drop=host.cap_drop and capabilities.normalize(host.cap_drop, flag="CapDrop"),
     )
     host, warnings = resources.check(host, facts)
-    if not facts.ip_forwarding and host.network_mode not in ("host", "none"):
+    if not facts.ip_forwarding() and host.network_mode not in ("host", "none"):
         warnings.append("IPv4 forwarding is disabled. Networking will not work.")
     if host.network_mode == "host" and host.port_bindings:
         warnings.append("Published ports are discarded when using host network mode")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from msgspec.structs import replace
 from tests.fakes.engine import FACTS, World
 
 from sampan import errors
+from sampan.engine import validation
 from sampan.engine.host import HostFacts
 from sampan.engine.model import (
     ContainerConfig,
@@ -393,3 +395,16 @@ class TestVolumes:
         image = world.containers.get(web).image_id
         assert world.lookups.users_of_volume("named") == [web]
         assert [use.name for use in world.lookups.users_of_image(image)] == ["web"]
+
+
+def test_forwarding_is_looked_at_for_each_container() -> None:
+    forwards = [False]
+    facts = dataclasses.replace(FACTS, ip_forwarding=lambda: forwards[0])
+
+    def warnings() -> list[str]:
+        config, host = ContainerConfig(image="base", cmd=("true",)), HostConfig(network_mode="bridge")
+        return list(validation.check(config, host, NetworkingConfig(), facts)[1])
+
+    assert warnings() == ["IPv4 forwarding is disabled. Networking will not work."]
+    forwards[0] = True  # as the engine does when it makes its bridge
+    assert warnings() == []
