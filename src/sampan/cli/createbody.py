@@ -411,7 +411,7 @@ _CHANGES = (
     ("label-file", _labels),
     ("pid", _mode("pid", "PID", ("", "host"))),
     ("uts", _mode("uts", "UTS", ("", "host"))),
-    ("userns", _mode("userns", "USER", ("", "host"))),
+    ("userns", _mode("userns", "USER", ("", "host", "private"))),
     ("cgroupns", _mode("cgroupns", "CGROUP", ("", "host", "private"))),
     ("restart", _restart),
     ("log-driver", _logging),

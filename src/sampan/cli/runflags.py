@@ -120,7 +120,7 @@ SHARED: tuple[Flag, ...] = (
     ("", "ulimit", "ulimit", "Set a resource limit"),
     ("", "use-api-socket", "bool", "Give the container the daemon's API socket"),
     ("u", "user", "string", "User name or UID (format: <name|uid>[:<group|gid>])"),
-    ("", "userns", "string", "User namespace to use"),
+    ("", "userns", "string", "User namespace to use (host, private)"),
     ("", "uts", "string", "UTS namespace to use"),
     ("v", "volume", "volume", "Mount a volume or a directory of the host"),
     ("", "volume-driver", "string", "Driver of the volumes"),

@@ -19,6 +19,7 @@ BASE = RECORDED[0]["base"]
 
 DIFFERENT = {
     "--cpus 0x1": "a hexadecimal number of CPUs is nobody's wish",
+    "--userns private": "Docker has no user namespace of one's own to ask for",
 }
 
 
@@ -46,3 +47,9 @@ def test_sends_what_docker_sends(
 def test_without_flags_the_whole_body_is_dockers(recorder: Recorder, run: Run) -> None:
     run("create", "x")
     assert recorder.requests[0][1] == BASE
+
+
+def test_a_user_namespace_of_ones_own_can_be_asked_for(recorder: Recorder, run: Run) -> None:
+    run("create", "--userns", "private", "x")
+    bodies = [body for request, body in recorder.requests if "/containers/create" in request]
+    assert bodies[0]["HostConfig"]["UsernsMode"] == "private"
