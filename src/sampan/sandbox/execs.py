@@ -16,13 +16,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sampan.errors import Failure
 from sampan.linux import process as p
 from sampan.sandbox import channel
-from sampan.sandbox.launch import REQUEST_FAILED, LaunchError, keep_only, make_controlling_terminal
+from sampan.sandbox.launch import (
+    LaunchError,
+    become_root,
+    failure_of,
+    keep_only,
+    make_controlling_terminal,
+)
 from sampan.sandbox.loop import READ, Loop
 from sampan.sandbox.messages import AttachOptions, Keeping
-from sampan.sandbox.program import Program, ProgramError, run
+from sampan.sandbox.program import Program, run
 from sampan.sandbox.stdio import exit_code, null_streams, read_file, standard_pipes, terminal_ends
 from sampan.sandbox.steps import open_terminal
 from sampan.sandbox.streams import Streams
@@ -198,8 +203,8 @@ def _clone(
         pid, pidfd = p.clone3(cgroup_fd=cgroup_fd)
         if pid == 0:
             ours.close()
-            cgroup.join(cloned=cgroup_fd is not None)
-            _join_and_run(theirs, request, program, stdio, init, flags)
+            joiner = _Joiner(theirs, request, program, stdio)
+            joiner.run(init, flags, cgroup, cloned=cgroup_fd is not None)
     except OSError as error:
         ours.close()
         raise LaunchError(f"cannot join the container: {error.strerror}", _SETUP_FAILED) from error
@@ -248,39 +253,40 @@ def _bury(loop: Loop, pidfd: int) -> None:
     loop.watch(pidfd, READ, ended)
 
 
-def _join_and_run(
-    parent: socket.socket,
-    request: Request,
-    program: Program,
-    stdio: Sequence[int],
-    init: int,
-    flags: int,
-) -> NoReturn:
-    try:
-        p.set_dumpable(dumpable=False)
+class _Joiner:
+    """The cloned child, from its first instruction to the program."""
+
+    def __init__(
+        self, parent: socket.socket, request: Request, program: Program, stdio: Sequence[int]
+    ) -> None:
+        self._parent = parent
+        self._request = request
+        self._program = program
+        self._stdio = stdio
+
+    def run(self, init: int, flags: int, cgroup: Cgroup, *, cloned: bool) -> NoReturn:
+        """Join the namespaces ``flags`` of pidfd ``init`` and become the program, or report what fails."""
+        try:
+            p.set_dumpable(dumpable=False)
+            cgroup.join(cloned=cloned)
+            self._join(init, flags)
+            run(self._program)
+        except BaseException as error:  # the child must never return into the keeper's code
+            channel.send(self._parent, failure_of(error, setup_failed=_SETUP_FAILED))
+        finally:
+            os._exit(_SETUP_FAILED)
+        raise AssertionError("unreachable")
+
+    def _join(self, init: int, flags: int) -> None:
         p.setns(init, flags)
         if flags & p.CLONE_NEWUSER:
-            os.setgroups(())
-            os.setresgid(0, 0, 0)
-            os.setresuid(0, 0, 0)
+            become_root()
             p.set_dumpable(dumpable=False)  # a change of identity makes a process dumpable again
         os.setsid()
-        if request.terminal:
-            master, slave = open_terminal(request.console_size)
-            channel.send(parent, {"console": True}, (master,))
+        stdio = self._stdio
+        if self._request.terminal:
+            master, slave = open_terminal(self._request.console_size)
+            channel.send(self._parent, {"console": True}, (master,))
             stdio = (slave,) * 3
             make_controlling_terminal(slave)
-        parent = keep_only(stdio, parent)
-        run(program)
-    except Failure as error:
-        channel.send(parent, {"failed": str(error), "code": REQUEST_FAILED})
-    except ProgramError as error:
-        channel.send(parent, {"failed": str(error), "code": error.code})
-    except OSError as error:
-        what = f"{error.filename}: " if error.filename else ""
-        channel.send(parent, {"failed": f"{what}{error.strerror}", "code": _SETUP_FAILED})
-    except BaseException as error:  # the child must never return into the keeper's code
-        channel.send(parent, {"failed": f"{type(error).__name__}: {error}", "code": _SETUP_FAILED})
-    finally:
-        os._exit(_SETUP_FAILED)
-    raise AssertionError("unreachable")
+        self._parent = keep_only(stdio, self._parent)

@@ -261,21 +261,12 @@ class _Child:
             if init:
                 pid1.run_as_init(self.program, self.parent)
             run(self.program)
-        except ProgramError as error:
-            self._report(str(error), error.code)
-        except Failure as error:
-            self._report(str(error), REQUEST_FAILED)
-        except OSError as error:
-            what = error.filename or "set up the container"
-            self._report(f"{what}: {error.strerror}", _SETUP_FAILED)
         except BaseException as error:  # the child must never return into the parent's code
-            self._report(f"{type(error).__name__}: {error}", _SETUP_FAILED)
+            failure = failure_of(error, setup_failed=_SETUP_FAILED, what="set up the container")
+            channel.send(self.parent, failure)
         finally:
             os._exit(_SETUP_FAILED)
         raise AssertionError("unreachable")
-
-    def _report(self, message: str, code: int) -> None:
-        channel.send(self.parent, {"failed": message, "code": code})
 
     def _set_up(self) -> None:
         for flag in (p.CLONE_NEWUSER, p.CLONE_NEWNET, p.CLONE_NEWIPC, p.CLONE_NEWUTS, p.CLONE_NEWCGROUP):
@@ -286,9 +277,7 @@ class _Child:
             _execute(step, context)
         if self.plan.flags & p.CLONE_NEWUSER:
             self._await_parent()
-            os.setgroups(())
-            os.setresgid(0, 0, 0)
-            os.setresuid(0, 0, 0)
+            become_root()
         for step in self.plan.late:
             _run(step, step.prepare, context)
         context.host_mounts = self._await_parent()
@@ -312,6 +301,25 @@ class _Child:
         else:
             stdio = self.stdio
         self.parent = keep_only(stdio, self.parent)
+
+
+def become_root() -> None:
+    """Be root of the user namespace that was just entered."""
+    os.setgroups(())
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+
+
+def failure_of(error: BaseException, *, setup_failed: int, what: str = "") -> dict[str, object]:
+    """A child's report of ``error`` to its parent; ``what`` stands for a system call's missing file name."""
+    if isinstance(error, ProgramError):
+        return {"failed": str(error), "code": error.code}
+    if isinstance(error, Failure):
+        return {"failed": str(error), "code": REQUEST_FAILED}
+    if isinstance(error, OSError):
+        where = f"{error.filename or what}: " if error.filename or what else ""
+        return {"failed": f"{where}{error.strerror}", "code": setup_failed}
+    return {"failed": f"{type(error).__name__}: {error}", "code": setup_failed}
 
 
 def keep_only(stdio: Sequence[int], sock: socket.socket) -> socket.socket:
