@@ -21,7 +21,8 @@ from sampan.engine.launches import connected
 from sampan.engine.model import Status
 from sampan.engine.removal import remove_bundle, remove_directory
 from sampan.errors import Failure
-from sampan.sandbox.messages import Exit, decode_exit
+from sampan.sandbox.messages import Exit
+from sampan.sandbox.stdio import read_exit
 
 if TYPE_CHECKING:
     from sampan.engine.exits import Exits
@@ -89,7 +90,7 @@ class Recovery:
                 return
             # A start or an exit that was cut short: whatever of it still runs has nobody who watches it.
             self._leftovers.end_processes(instance)
-        ended = read_exit(self._settings.paths.exit_record(instance.id))
+        ended = read_exit(self._settings.paths.container(instance.id))
         known = ended is not None and int(ended.finished_at * 1e9) > state.finished_at
         if ended is not None and (known or state.running):
             self._end(instance, ended)
@@ -185,15 +186,6 @@ class Leftovers:
                 except (Failure, OSError) as error:
                     logger.warning("layer %s could not be removed: %s", key, error)
         await self._bridges.reconcile(running)
-
-
-def read_exit(path: str) -> Exit | None:
-    """A whole exit record, or None."""
-    try:
-        with open(path, "rb") as file:
-            return decode_exit(file.read())
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def _id_map(pid: int) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from sampan.runtime.zygote import Zygote
 from sampan.sandbox import cgroups, channel, keeper_socket
 from sampan.sandbox.launch import REQUEST_FAILED
 from sampan.sandbox.messages import AttachOptions, Exit, InitialClient, Keeping, Launch, decode_exit, encode
-from sampan.sandbox.stdio import EXIT_FILE, write_exit
+from sampan.sandbox.stdio import EXIT_FILE, read_exit, write_exit
 
 if TYPE_CHECKING:
     from sampan.spec.runtime import Process
@@ -310,15 +310,6 @@ def _settle(heard: asyncio.Future[None]) -> None:
 def start_failed(prefix: str, message: str, code: int) -> StartFailed:
     """As Docker words it: what its runtime found carries its runtime's prefix, a wrong request does not."""
     return StartFailed(message if code == REQUEST_FAILED else prefix + message, exit_code=code)
-
-
-def read_exit(directory: str) -> Exit | None:
-    """The recorded exit in a container's state directory; None without a (whole) record."""
-    try:
-        with open(f"{directory}/{EXIT_FILE}", "rb") as file:
-            return decode_exit(file.read())
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def end_group(path: str) -> None:

@@ -9,12 +9,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sampan.sandbox import detach
+from sampan.sandbox.logfile import LogWriter, replay_records
 from sampan.sandbox.loop import HANGUP, READ, WRITE, Loop
 from sampan.sandbox.messages import AttachOptions
 from sampan.wire import stdcopy
 
 if TYPE_CHECKING:
-    from sampan.sandbox.logfile import LogWriter
     from sampan.sandbox.streams import Streams
 
 _CHUNK = 64 << 10
@@ -62,8 +62,6 @@ class Client:
 
     def replay(self, log: LogWriter) -> None:
         """Send the log first; live output follows it without a gap."""
-        from sampan.sandbox.streams import replay_records
-
         self._log = log
         self._replay = replay_records(log.files())
 

@@ -22,7 +22,6 @@ def path_of(bundle: str) -> Iterator[str]:
 
 def listen(fd: int, bundle: str) -> None:
     """Make the new socket ``fd`` listen in the keeper's bundle; one that a dead keeper left there goes."""
-    os.makedirs(bundle, 0o711, exist_ok=True)
     with suppress(FileNotFoundError):
         os.unlink(f"{bundle}/{_NAME}")
     listener = socket.socket(fileno=fd)

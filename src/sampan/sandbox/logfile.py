@@ -7,6 +7,7 @@ that a reader sees whole records only. A full disk loses output, never the conta
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -127,3 +128,16 @@ def _now() -> str:
     now = time.time_ns()
     seconds, nanoseconds = divmod(now, 1_000_000_000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
+
+
+def replay_records(files: list[str]) -> Iterator[tuple[int, bytes]]:
+    """(stream, output) of every record in the log files, oldest first; a torn last record ends it."""
+    for path in files:
+        with suppress(OSError), open(path, "rb") as file:
+            for line in file:
+                try:
+                    record = json.loads(line)
+                    stream = 2 if record["stream"] == "stderr" else 1
+                    yield stream, record["log"].encode()
+                except (ValueError, KeyError):
+                    break

@@ -20,18 +20,16 @@ from typing import TYPE_CHECKING
 from sampan.linux import capabilities, process
 from sampan.linux import seccomp as filters
 from sampan.sandbox import accounts
-from sampan.spec.runtime import ALL_CAPABILITIES
+from sampan.spec.runtime import DEFAULT_PATH, capability_number
 
 if TYPE_CHECKING:
     from sampan.spec.runtime import Process
 
-_NUMBERS = {name: number for number, name in enumerate(ALL_CAPABILITIES)}
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 VICE_VERSA = (  # what Docker adds to every "not a directory" of a start
     "Are you trying to mount a directory onto a file (or vice-versa)? "
     "Check if the specified host path exists and is the expected type"
 )
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class ProgramError(Exception):
@@ -224,7 +222,7 @@ def _reason(error: OSError) -> str:
 def _become(program: Program, account: accounts.Account) -> None:
     spec = program.process
     sets = spec.get("capabilities", {})
-    wanted = {kind: [_NUMBERS[n] for n in names] for kind, names in sets.items()}  # type: ignore[attr-defined]
+    wanted = {kind: [capability_number(n) for n in names] for kind, names in sets.items()}  # type: ignore[attr-defined]
     no_new_privileges = spec.get("noNewPrivileges", False)
     capabilities.limit_bounding_set(wanted.get("bounding", ()))
     if no_new_privileges:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from sampan.sandbox.messages import Exit, encode
+from sampan.sandbox.messages import Exit, decode_exit, encode
 
 EXIT_FILE = "exit.json"
 
@@ -40,6 +40,15 @@ def read_file(path: str) -> bytes:
 def exit_code(result: os.waitid_result) -> int:
     """As a shell has it: 128 and the signal's number for one that was killed."""
     return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
+
+
+def read_exit(directory: str) -> Exit | None:
+    """The recorded exit in a container's state directory; None without a (whole) record."""
+    try:
+        with open(f"{directory}/{EXIT_FILE}", "rb") as file:
+            return decode_exit(file.read())
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def write_exit(directory: str, ended: Exit) -> None:

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 
 from sampan.sandbox.clients import Client
 from sampan.sandbox.logfile import LogWriter
@@ -232,18 +231,3 @@ class StdinPipe:
             self._flush()
         if len(self._buffer) < _CHUNK:
             self._on_drained()
-
-
-def replay_records(files: list[str]) -> Iterator[tuple[int, bytes]]:
-    """(stream, output) of every record in the log files, oldest first; a torn last record ends it."""
-    import json
-
-    for path in files:
-        with suppress(OSError), open(path, "rb") as file:
-            for line in file:
-                try:
-                    record = json.loads(line)
-                    stream = STDERR if record["stream"] == "stderr" else STDOUT
-                    yield stream, record["log"].encode()
-                except (ValueError, KeyError):
-                    break
