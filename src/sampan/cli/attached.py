@@ -6,9 +6,9 @@ import _signal  # type: ignore[import-not-found]  # "signal" builds enums: 2 ms
 
 from sampan.cli.command import Exit
 from sampan.cli.session import WATCHED, Detached, Insistence, Output, Session, Signals, signal_name
-from sampan.client import document
 from sampan.client.api import ApiError, segment
 from sampan.errors import Failure
+from sampan.wire import document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import time
 from sampan.cli.command import Command, Exit, Options
 from sampan.cli.context import Context, write
 from sampan.cli.listing import filtered, filters
-from sampan.client import document
 from sampan.client.api import json_stream
+from sampan.wire import document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def line(event: dict[str, Any]) -> str:
 
 def _row(event: dict[str, Any]) -> dict[str, Any]:
     """The event's fields under the names that Go gives them."""
-    from sampan.cli.template.values import Struct
+    from sampan.wire.template.values import Struct
 
     actor = event.get("Actor") or {}
     return Struct(
@@ -59,7 +59,7 @@ def _printer(template: str) -> Callable[[dict[str, Any]], str]:
         return line
     if template in ("json", "{{json .}}"):
         return lambda event: document.encode(event)
-    from sampan.cli.template import TemplateError, execute, parse
+    from sampan.wire.template import TemplateError, execute, parse
 
     try:
         nodes = parse(template)

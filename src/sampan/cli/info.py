@@ -5,8 +5,8 @@ from __future__ import annotations
 from sampan import __version__
 from sampan.cli.command import Command, Exit, Options
 from sampan.cli.context import Context, err, out
-from sampan.client import document
 from sampan.errors import Failure
+from sampan.wire import document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _templated(template: str, value: dict[str, Any]) -> None:
         out(document.encode(value))
         return
     from sampan.cli.shapes import shaped
-    from sampan.cli.template import TemplateError, execute, parse
+    from sampan.wire.template import TemplateError, execute, parse
 
     try:
         out(execute(parse(template), shaped(value), template))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sampan.cli.command import Command, Exit, Options
 from sampan.cli.context import Context, err, write
-from sampan.client import document
 from sampan.client.api import ApiError, Client, segment
 from sampan.errors import Failure
+from sampan.wire import document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class _Templated(_Documents):
     """Each object by the template, a line each."""
 
     def __init__(self, template: str) -> None:
-        from sampan.cli.template import TemplateError, parse
+        from sampan.wire.template import TemplateError, parse
 
         super().__init__()
         try:
@@ -125,7 +125,7 @@ class _Templated(_Documents):
 
     def add(self, raw: bytes) -> None:
         from sampan.cli.shapes import ALIASES, shaped
-        from sampan.cli.template import execute
+        from sampan.wire.template import execute
 
         try:
             text = execute(self._nodes, shaped(document.decode(raw)), self._template, ALIASES)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sampan.cli.command import Exit
 from sampan.cli.context import err, out, write
-from sampan.client import document
+from sampan.wire import document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,8 +152,8 @@ def _simple(source: str) -> list[str] | None:
 
 
 def _by_template(rows: Sequence[Any], row_type: Any, source: str, *, table: bool, aligned: bool) -> None:
-    from sampan.cli.template import TemplateError, execute, parse
-    from sampan.cli.template.evaluate import Row
+    from sampan.wire.template import TemplateError, execute, parse
+    from sampan.wire.template.evaluate import Row
 
     class Bound(Row):
         kind = row_type.kind

@@ -7,7 +7,7 @@ map or list prints empty. JSON alone cannot tell, so the names of maps and lists
 
 from __future__ import annotations
 
-from sampan.cli.template.values import NoList, NoMap, Number, Struct
+from sampan.wire.template.values import NoList, NoMap, Number, Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

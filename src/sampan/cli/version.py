@@ -8,9 +8,9 @@ import sys
 from sampan import __version__
 from sampan.cli.command import Command, Exit, Options
 from sampan.cli.context import Context, err, out
-from sampan.client import document
 from sampan.client.api import NEWEST
 from sampan.errors import Failure
+from sampan.wire import document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _version(context: Context, options: Options, _arguments: list[str]) -> int:
 
 def _templated(template: str, found: dict[str, Any]) -> None:
     from sampan.cli.shapes import shaped
-    from sampan.cli.template import TemplateError, execute, parse
+    from sampan.wire.template import TemplateError, execute, parse
 
     try:
         out(execute(parse(template), shaped(found), template))

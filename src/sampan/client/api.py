@@ -7,10 +7,10 @@ lower its version and ask again. A request whose body cannot be sent twice asks 
 
 from __future__ import annotations
 
-from sampan.client import document
 from sampan.client.connection import Address, Answer, Connection, Unreachable, connect
 from sampan.client.http import ProtocolError, chunk, quote, request, target
 from sampan.errors import Failure
+from sampan.wire import document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

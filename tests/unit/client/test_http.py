@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.client import document
 from sampan.client.http import CHUNKED, LENGTH, UNTIL_CLOSE, Body, Head, ProtocolError, chunk, request, target
+from sampan.wire import document
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.text(),

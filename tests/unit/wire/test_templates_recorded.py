@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sampan.cli.shapes import ALIASES, shaped
-from sampan.cli.template import TemplateError, execute, parse
+from sampan.wire.template import TemplateError, execute, parse
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CONTAINER = json.loads((GOLDEN / "container.json").read_text())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.client import document
+from sampan.wire import document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

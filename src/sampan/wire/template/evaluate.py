@@ -6,9 +6,9 @@ there is an error; values from JSON are structs and maps (see ``shapes``), and o
 
 from __future__ import annotations
 
-from sampan.cli.template.functions import FUNCTIONS
-from sampan.cli.template.lexer import TemplateError
-from sampan.cli.template.values import NO_VALUE, Struct, kind, shown, truth
+from sampan.wire.template.functions import FUNCTIONS
+from sampan.wire.template.lexer import TemplateError
+from sampan.wire.template.values import NO_VALUE, Struct, kind, shown, truth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

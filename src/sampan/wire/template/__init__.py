@@ -10,8 +10,8 @@ whose fields are columns of a list. Failures are ``TemplateError`` with Go's wor
 
 from __future__ import annotations
 
-from sampan.cli.template.evaluate import execute
-from sampan.cli.template.lexer import TemplateError
-from sampan.cli.template.parser import parse
+from sampan.wire.template.evaluate import execute
+from sampan.wire.template.lexer import TemplateError
+from sampan.wire.template.parser import parse
 
 __all__ = ["TemplateError", "execute", "parse"]

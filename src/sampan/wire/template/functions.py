@@ -5,7 +5,7 @@ Each takes values and returns one; a failure is ValueError, whose text follows `
 
 from __future__ import annotations
 
-from sampan.cli.template.values import Number, Struct, equal, kind, less, printed, printed_line, truth, verb
+from sampan.wire.template.values import Number, Struct, equal, kind, less, printed, printed_line, truth, verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _json(value: Any) -> str:
-    from sampan.cli.template.values import to_json
+    from sampan.wire.template.values import to_json
 
     return to_json(value)
 

@@ -15,14 +15,14 @@ Nodes are tuples, the first item names the kind; positions are offsets into the 
 
 from __future__ import annotations
 
-from sampan.cli.template.functions import FUNCTIONS
-from sampan.cli.template.lexer import Lexer, TemplateError, failed
+from sampan.wire.template.functions import FUNCTIONS
+from sampan.wire.template.lexer import Lexer, TemplateError, failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from sampan.cli.template.lexer import Token
+    from sampan.wire.template.lexer import Token
 
     Node = tuple[Any, ...]
 
