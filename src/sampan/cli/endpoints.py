@@ -7,7 +7,7 @@ from __future__ import annotations
 import _socket
 
 from sampan.cli.fields import split
-from sampan.cli.values import quoted
+from sampan.wire.quoting import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

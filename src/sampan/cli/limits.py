@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sampan.cli.values import quoted, size
+from sampan.cli.values import size
+from sampan.wire.quoting import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

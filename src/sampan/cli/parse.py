@@ -8,7 +8,8 @@ interspersed.
 from __future__ import annotations
 
 from sampan.cli.command import Options
-from sampan.cli.values import KINDS, quoted, starting
+from sampan.cli.values import KINDS, starting
+from sampan.wire.quoting import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

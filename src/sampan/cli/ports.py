@@ -8,7 +8,7 @@ or the long form ``target=80,published=8080,protocol=tcp,mode=host``.
 from __future__ import annotations
 
 from sampan.cli.endpoints import is_address
-from sampan.cli.values import quoted
+from sampan.wire.quoting import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

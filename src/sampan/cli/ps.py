@@ -62,7 +62,7 @@ class Container(Labelled):
         return image.partition("@")[0]
 
     def Command(self) -> str:
-        from sampan.cli.values import quoted
+        from sampan.wire.quoting import quoted
 
         command = self._summary.get("Command") or ""
         return quoted(command if self._all else ellipsis(command, 20))

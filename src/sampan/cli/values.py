@@ -7,6 +7,8 @@ are imported when such a flag is used.
 
 from __future__ import annotations
 
+from sampan.wire.quoting import quoted
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,21 +27,6 @@ def boolean(text: str) -> bool:
     if text in FALSE:
         return False
     raise ValueError(f"strconv.ParseBool: parsing {quoted(text)}: invalid syntax")
-
-
-def quoted(text: str) -> str:
-    """``text`` as Go's %q shows it."""
-    out = ['"']
-    for character in text:
-        if character in '"\\':
-            out.append("\\" + character)
-        elif character in "\n\t\r":
-            out.append({"\n": "\\n", "\t": "\\t", "\r": "\\r"}[character])
-        elif ord(character) < 32 or ord(character) == 127:
-            out.append(f"\\x{ord(character):02x}")
-        else:
-            out.append(character)
-    return "".join(out) + '"'
 
 
 def _number(text: str, function: str, low: int, high: int) -> int:

@@ -281,7 +281,7 @@ def _context(node: Node) -> str:
     if kind == "function":
         return str(node[1])
     if kind == "value":
-        from sampan.cli.values import quoted
+        from sampan.wire.quoting import quoted
 
         return quoted(node[1]) if isinstance(node[1], str) else shown(node[1])
     if kind == "chain":

@@ -217,7 +217,7 @@ def _verb(letter: str, value: Any, precision: str) -> str | None:
     if letter in ("v", "s") and (letter == "v" or isinstance(value, (str, list, dict))):
         return shown(value)
     if letter == "q" and isinstance(value, str):
-        from sampan.cli.values import quoted
+        from sampan.wire.quoting import quoted
 
         return quoted(value)
     if letter == "t" and isinstance(value, bool):
