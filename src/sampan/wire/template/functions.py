@@ -110,9 +110,9 @@ def _html(*values: Any) -> str:
 
 
 def _urlquery(*values: Any) -> str:
-    from sampan.client.http import quote
+    from urllib.parse import quote_plus
 
-    return quote(printed("", values)).replace("%20", "+")
+    return quote_plus(printed("", values), errors="surrogateescape")
 
 
 # name: (function, fewest arguments, most arguments or -1, types asked of each argument)
