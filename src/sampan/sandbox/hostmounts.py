@@ -7,6 +7,8 @@ inside see them through the container's id map. Laws:
 - A host mount is described by a value (``OverlayRoot``, ``DeviceDirectory``, ``Bind``) and made by ``open``,
   which returns one descriptor that the caller owns.
 - No path of a container is followed here: sources are the engine's own directories or what the user named.
+  A path below one of them, where a container may have put links, is opened by ``beneath``, which never leaves
+  it, and then only known by its descriptor.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sampan.errors import InvalidArgument
 from sampan.linux import capabilities, kernel, process
 from sampan.linux import mount as m
 from sampan.sandbox.messages import RootFilesystem
@@ -198,13 +201,14 @@ def _parents(name: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bind:
-    """A copy of the mount at ``source``, a file or directory of the host."""
+    """A copy of the mount at ``source``, a file or directory of the host, or at ``subpath`` below it."""
 
     source: str
     options: Options
+    subpath: str = ""
 
     def open(self, ids: IdMap | None) -> int:
-        fd = m.open_tree(self.source, recursive=self.options.recursive)
+        fd = self._open()
         try:
             if ids is not None:
                 self._map(fd, ids)
@@ -223,6 +227,19 @@ class Bind:
             raise
         return fd
 
+    def _open(self) -> int:
+        if not self.subpath:
+            return m.open_tree(self.source, recursive=self.options.recursive)
+        place = os.open(self.source, _PLACE)
+        try:
+            pinned = beneath(place, self.source, self.subpath)
+        finally:
+            os.close(place)
+        try:
+            return m.open_tree("", dir_fd=pinned, recursive=self.options.recursive)
+        finally:
+            os.close(pinned)
+
     def _map(self, fd: int, ids: IdMap) -> None:
         """Idmap the mount; a file system that cannot be idmapped stays as it is, seen as owned by nobody."""
         try:
@@ -232,4 +249,95 @@ class Bind:
                 raise
 
 
-HostMount = OverlayRoot | DeviceDirectory | Bind
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayersView:
+    """The merged view of two or more read-only layers (absolute paths, topmost first), or a place in it."""
+
+    lowers: tuple[str, ...]
+    subpath: str = ""
+
+    def open(self, ids: IdMap | None) -> int:
+        fd = self._merge(ids)
+        if not self.subpath:
+            return fd
+        # A detached mount cannot be copied from before Linux 6.15: it is attached for a moment, in a mount
+        # namespace that nobody else sees and that the caller, which is short-lived, stays in.
+        try:
+            process.unshare(process.CLONE_NEWNS)
+            m.mount("", "/", "", m.MS_REC | m.MS_PRIVATE)
+            m.move_mount(fd, "/sys")
+            pinned = beneath(fd, "the image", self.subpath)
+            try:
+                return m.open_tree("", dir_fd=pinned)
+            finally:
+                os.close(pinned)
+                m.unmount("/sys", m.MNT_DETACH)
+        finally:
+            os.close(fd)
+
+    def _merge(self, ids: IdMap | None) -> int:
+        base, cloned = os.path.commonpath(self.lowers), -1
+        names = [os.path.relpath(lower, base) for lower in self.lowers]
+        try:
+            cloned = m.open_tree(base)
+            if ids is not None:
+                m.mount_setattr(cloned, userns_fd=ids.userns_fd)
+            if kernel.version() < _ONE_BY_ONE:
+                return self._merge_aside(cloned, names)
+            fs_fd = m.fsopen("overlay")
+            try:
+                m.fsconfig_set(fs_fd, "source", "overlay")
+                for name in names:
+                    m.fsconfig_set(fs_fd, "lowerdir+", f"/proc/self/fd/{cloned}/{name}")
+                m.fsconfig_create(fs_fd)
+                return m.fsmount(fs_fd, m.MOUNT_ATTR_RDONLY)
+            finally:
+                os.close(fs_fd)
+        finally:
+            if cloned >= 0:
+                os.close(cloned)
+
+    @staticmethod
+    def _merge_aside(cloned: int, names: list[str]) -> int:
+        """As ``OverlayRoot`` does it before Linux 6.5."""
+        process.unshare(process.CLONE_NEWNS)
+        m.mount("", "/", "", m.MS_REC | m.MS_PRIVATE)
+        m.move_mount(cloned, "/sys")
+        m.mount("", "/sys", "", m.MS_PRIVATE)
+        os.chdir("/sys")
+        try:
+            m.mount("overlay", "/sys", "overlay", m.MS_RDONLY, f"lowerdir={':'.join(names)}")
+            fd = m.open_tree("/sys")
+            for _ in range(2):
+                m.unmount("/sys", m.MNT_DETACH)
+            return fd
+        finally:
+            os.chdir("/")
+
+
+_MOST_MOVES = 100  # a container may go on moving things for as long as it likes
+_PLACE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def beneath(place: int, shown: str, subpath: str) -> int:
+    """A descriptor of what is at ``subpath`` below the open directory ``place``, which is called ``shown``.
+
+    Links are followed as long as they stay below. InvalidArgument in Docker's words for what is not there
+    and for what leads elsewhere.
+    """
+    resolve = process.RESOLVE_BENEATH | process.RESOLVE_NO_MAGICLINKS
+    for attempt in range(_MOST_MOVES):
+        try:
+            return process.openat2(place, subpath, os.O_PATH, resolve=resolve)
+        except OSError as error:
+            if error.errno == errno.EAGAIN and attempt + 1 < _MOST_MOVES:
+                continue  # something was moved meanwhile, and may have moved out
+            if error.errno == errno.EXDEV:
+                reason = f"path concatenation escapes the base directory, base: {shown}, subpath: {subpath}"
+            else:
+                reason = f"cannot access path {shown}/{subpath}: {(error.strerror or '').lower()}"
+            raise InvalidArgument(reason) from error
+    raise AssertionError("unreachable")
+
+
+HostMount = OverlayRoot | DeviceDirectory | Bind | LayersView

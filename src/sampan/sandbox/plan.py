@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sampan.linux import mount as m
 from sampan.linux import process as p
 from sampan.sandbox import mountopts, steps
-from sampan.sandbox.hostmounts import Bind, DeviceDirectory, HostMount, OverlayRoot
+from sampan.sandbox.hostmounts import Bind, DeviceDirectory, HostMount, LayersView, OverlayRoot
 
 if TYPE_CHECKING:
     from sampan.sandbox.messages import Launch
@@ -102,7 +102,10 @@ def _mount_steps(
     options = mountopts.parse(words)
     made_outside: HostMount | None = None
     if kind == "bind" or "bind" in words or "rbind" in words:
-        made_outside = Bind(source=mount["source"], options=options)
+        made_outside = Bind(source=mount["source"], options=options, subpath=mount.get("subpath", ""))
+    elif kind == "overlay":
+        lowers = next(value for key, value in options.data if key == "lowerdir") or ""
+        made_outside = LayersView(lowers=tuple(lowers.split(":")), subpath=mount.get("subpath", ""))
     elif kind == "tmpfs" and destination == "/dev":
         devices = spec.get("linux", {}).get("devices", ())
         made_outside = DeviceDirectory(options=options, devices=tuple(devices))

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         options: list[str]
         uidMappings: list[IdMapping]
         gidMappings: list[IdMapping]
+        subpath: str  # ours: what is mounted is below the source, where links may lie in wait
 
     class Namespace(TypedDict, total=False):
         type: Literal["pid", "network", "uts", "ipc", "mount", "user", "cgroup", "time"]

@@ -56,15 +56,19 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
 class MountPoint(msgspec.Struct, frozen=True, kw_only=True):
     """One mount of a container, settled at create.
 
-    ``type`` is bind, volume or tmpfs; ``name`` and ``driver`` are a volume's; ``mode`` are the options as
+    ``type`` is bind, volume, tmpfs or image; ``name`` and ``driver`` are a volume's; ``mode`` are the options as
     the user gave them; ``propagation`` a bind's. ``origin`` says which flag asked for it: ``bind``
-    (``-v``), ``mount`` (``--mount``), ``tmpfs`` (``--tmpfs``) or ``image`` (a VOLUME of the image; also
-    ``-v /path``). tmpfs mounts asked for by ``--tmpfs`` are not listed by inspect, as in Docker.
+    (``-v``), ``mount`` (``--mount``), ``tmpfs`` (``--tmpfs``), ``image`` (a VOLUME of the image; also
+    ``-v /path``) or ``from`` (``--volumes-from``). tmpfs mounts asked for by ``--tmpfs`` are not listed by
+    inspect, as in Docker. ``subpath`` is below the source of a volume or an image; ``create_source``: a
+    bind's missing source is made. The source of an image is its id, its name the reference as given.
     """
 
     type: str
     destination: str
     source: str = ""
+    subpath: str = ""
+    create_source: bool = False
     name: str = ""
     driver: str = ""
     mode: str = ""
