@@ -368,6 +368,7 @@ class FakeSystem:
             cgroup_version="1",
             logging_driver="json-file",
             default_runtime="sampan",
+            runtimes={"sampan": ("sampan",)},
             security_options=("name=seccomp,profile=builtin",),
             swap_limit=True,
             ip_forwarding=True,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from sampan.engine import defaults, mounts, names, validation
+from sampan.engine import defaults, mounts, names, runtimes, validation
 from sampan.engine.model import (
     Container,
     ContainerConfig,
@@ -60,6 +60,7 @@ class Creation:
     ) -> Created:
         if name:
             name = names.check(name)
+        runtimes.find(host.runtime, self._settings.options)
         host, warnings = validation.check(config, host, networking, self._settings.facts)
         image = await self._catalog.resolve(config.image)
         container = self._describe(name or "", config, host, networking, image)

@@ -23,8 +23,6 @@ from sampan.spec.runtime import READONLY_PATHS, masked_paths
 if TYPE_CHECKING:
     from sampan.spec.image import RunConfig
 
-RUNTIME_NAME = "sampan"
-
 
 def merge_image(config: ContainerConfig, image: RunConfig) -> ContainerConfig:
     """The user's configuration with the image's for what the user left open, by Docker's rules.
@@ -117,7 +115,7 @@ def fill_host(host: HostConfig, options: EngineOptions, facts: HostFacts) -> Hos
         ipc_mode=host.ipc_mode or "private",
         cgroupns_mode=host.cgroupns_mode or "private",
         oom_kill_disable=oom_kill_disable,
-        runtime=host.runtime or RUNTIME_NAME,
+        runtime=host.runtime or options.default_runtime,
         masked_paths=masked,
         readonly_paths=read_only,
     )

@@ -13,10 +13,11 @@ class EngineOptions:
 
     ``userns`` is the mode of containers that do not choose one; id ranges are taken from
     ``first_host_id`` on, ``id_range`` ids each. ``cgroup_parent`` is absolute. ``log_options`` are the
-    json-file driver's. Times are seconds, sizes bytes.
+    json-file driver's. ``seccomp_profile`` is the text of a profile, "unconfined", or None for the built-in
+    one. Times are seconds, sizes bytes.
     """
 
-    userns: Literal["private", "host"] = "host"
+    userns: Literal["private", "host"] = "private"
     first_host_id: int = 1 << 24
     id_range: int = 65536
     cgroup_parent: str = "/sampan"
@@ -27,10 +28,13 @@ class EngineOptions:
     log_driver: str = "json-file"
     log_options: Mapping[str, str] = field(default_factory=dict)
     no_new_privileges: bool = False
+    seccomp_profile: str | None = None
     dns: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    runtimes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # name → (program, arguments…)
+    default_runtime: str = "sampan"
     debug: bool = False
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan import __version__
-from sampan.engine.defaults import RUNTIME_NAME
+from sampan.engine import runtimes
 from sampan.engine.model import Container, Status
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class SystemInfo(msgspec.Struct, frozen=True, kw_only=True):
     cgroup_version: str
     logging_driver: str
     default_runtime: str
+    runtimes: dict[str, tuple[str, ...]]
     security_options: tuple[str, ...]
     swap_limit: bool
     ip_forwarding: bool
@@ -121,7 +122,8 @@ class System:
             cgroup_driver="cgroupfs",
             cgroup_version=facts.cgroup_version,
             logging_driver=options.log_driver,
-            default_runtime=RUNTIME_NAME,
+            default_runtime=options.default_runtime,
+            runtimes=runtimes.listed(options),
             security_options=self._security_options(),
             swap_limit=facts.swap_limit,
             ip_forwarding=facts.ip_forwarding(),

@@ -12,8 +12,6 @@ from sampan.engine.model import ContainerConfig, HostConfig
 
 Asked = Callable[[ContainerConfig, HostConfig], bool]
 
-OTHER_RUNTIMES = ("runc", "io.containerd.runc.v2", "crun", "runsc")
-
 _LOG_DRIVER_WORDS = "none json-file local journald syslog gelf fluentd awslogs splunk gcplogs etwlogs"
 _LOG_DRIVERS = frozenset(("", *_LOG_DRIVER_WORDS.split()))
 
@@ -30,7 +28,6 @@ _TABLE: tuple[tuple[str, Asked], ...] = (
     ("--network container:", lambda _, host: host.network_mode.startswith("container:")),
     ("--ipc container:", lambda _, host: host.ipc_mode.startswith("container:")),
     ("--pid container:", lambda _, host: host.pid_mode.startswith("container:")),
-    ("--runtime", lambda _, host: host.runtime in OTHER_RUNTIMES),
     ("--mount volume-subpath", lambda _, host: _uses_subpath(host)),
     ("--gpus", lambda _, host: bool(host.device_requests)),
     ("--storage-opt", lambda _, host: bool(host.storage_opt)),

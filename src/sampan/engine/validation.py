@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from sampan.engine import capabilities, resources, security, signals, sysctls, unsupported
-from sampan.engine.defaults import RUNTIME_NAME
 from sampan.engine.host import HostFacts
 from sampan.engine.logfiles import log_file_limits
 from sampan.engine.model import ContainerConfig, HostConfig, NetworkingConfig
@@ -116,8 +115,6 @@ def _check_modes(config: ContainerConfig, host: HostConfig) -> None:
         raise InvalidArgument("conflicting options: hostname and the UTS mode")
     if host.isolation not in ("", "default"):
         raise InvalidArgument(f"invalid isolation '{host.isolation}' on linux")
-    if host.runtime not in ("", RUNTIME_NAME, *unsupported.OTHER_RUNTIMES):
-        raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
 
 
 def _check_paths(config: ContainerConfig, host: HostConfig) -> None:

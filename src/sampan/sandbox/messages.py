@@ -48,6 +48,14 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalRuntime:
+    """An OCI runtime that runs a container in place of ours: its program and the arguments before its command."""
+
+    path: str
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogFile:
     """A json-file log: rotated to ``path.1`` … when it would pass ``max_size`` bytes (0: never)."""
 

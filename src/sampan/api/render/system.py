@@ -125,7 +125,7 @@ def info(found: SystemInfo, version: Version, *, descriptors: int) -> JSONObject
         "Labels": found.labels,
         "ExperimentalBuild": False,
         "ServerVersion": found.server_version,
-        "Runtimes": {found.default_runtime: {"path": found.default_runtime}},
+        "Runtimes": {name: _runtime(*words) for name, words in found.runtimes.items()},
         "DefaultRuntime": found.default_runtime,
         "Swarm": _NO_SWARM,
         "LiveRestoreEnabled": True,
@@ -144,6 +144,10 @@ def info(found: SystemInfo, version: Version, *, descriptors: int) -> JSONObject
     if version < (1, 50):
         shown["BridgeNfIptables"] = shown["BridgeNfIp6tables"] = False
     return shown
+
+
+def _runtime(path: str, *arguments: str) -> JSONObject:
+    return {"path": path, "runtimeArgs": arguments} if arguments else {"path": path}
 
 
 def disk_usage(
