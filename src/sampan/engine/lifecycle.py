@@ -5,7 +5,11 @@
        │               DIE └─START─┐        DIE
     (create)            ▼          │         │
                       exited ──────┘ ◄───────┘
+    running, paused ──RECOIL──► restarting ──START──► running
+                                           ──REST──► exited
     created, exited, dead ──REMOVE──► removing ──FAIL──► dead
+
+``RECOIL`` is an end that the restart policy answers by another start; ``REST`` gives that start up.
 
 Law: a move that the table does not have raises Conflict in Docker's words and changes nothing. "Already
 running" and "already stopped" are answers, not moves; callers test for them first.
@@ -25,6 +29,8 @@ class Move(enum.Enum):
     UNPAUSE = "unpause"
     KILL = "kill"
     DIE = "die"
+    RECOIL = "recoil"
+    REST = "rest"
     REMOVE = "remove"
     FAIL = "fail"  # a removal that could not be finished
     EXEC = "exec"
@@ -40,6 +46,10 @@ MOVES: dict[tuple[Status, Move], Status] = {
     (Status.PAUSED, Move.KILL): Status.PAUSED,
     (Status.RUNNING, Move.DIE): Status.EXITED,
     (Status.PAUSED, Move.DIE): Status.EXITED,
+    (Status.RUNNING, Move.RECOIL): Status.RESTARTING,
+    (Status.PAUSED, Move.RECOIL): Status.RESTARTING,
+    (Status.RESTARTING, Move.START): Status.RUNNING,
+    (Status.RESTARTING, Move.REST): Status.EXITED,
     (Status.RUNNING, Move.EXEC): Status.RUNNING,
     (Status.RUNNING, Move.RESIZE): Status.RUNNING,
     (Status.PAUSED, Move.RESIZE): Status.PAUSED,
@@ -50,16 +60,19 @@ MOVES: dict[tuple[Status, Move], Status] = {
 }
 
 _NOT_RUNNING = "container {id} is not running"
+_RESTARTING = "Container {id} is restarting, wait until the container is running"
 
 # (move, status) first, then (move, None) for every other status.
 REFUSALS: dict[tuple[Move, Status | None], str] = {
     (Move.START, Status.PAUSED): "cannot start a paused container, try unpause instead",
     (Move.START, None): "container is marked for removal and cannot be started",
     (Move.PAUSE, Status.PAUSED): "container {id} is already paused",
+    (Move.PAUSE, Status.RESTARTING): _RESTARTING,
     (Move.PAUSE, None): _NOT_RUNNING,
     (Move.UNPAUSE, None): "container {id} is not paused",
     (Move.KILL, None): "cannot kill container: {ref}: container {id} is not running",
     (Move.EXEC, Status.PAUSED): "container {id} is paused, unpause the container before exec",
+    (Move.EXEC, Status.RESTARTING): _RESTARTING,
     (Move.EXEC, None): _NOT_RUNNING,
     (Move.RESIZE, None): _NOT_RUNNING,
     (Move.REMOVE, Status.RUNNING): (
@@ -68,6 +81,10 @@ REFUSALS: dict[tuple[Move, Status | None], str] = {
     ),
     (Move.REMOVE, Status.PAUSED): (
         'cannot remove container "{name}": container is paused and must be unpaused first'
+    ),
+    (Move.REMOVE, Status.RESTARTING): (
+        'cannot remove container "{name}": container is restarting: '
+        "stop the container before removing or force remove"
     ),
     (Move.REMOVE, Status.REMOVING): "removal of container {ref} is already in progress",
 }

@@ -1,6 +1,7 @@
 """The engine's values, shared by use cases and api. Split by subject; import them from here."""
 
 from sampan.engine.model.container import (
+    Cause,
     Container,
     ContainerState,
     Created,
@@ -13,6 +14,7 @@ from sampan.engine.model.container import (
 from sampan.engine.model.container_config import ContainerConfig, HealthConfig
 from sampan.engine.model.events import Event, EventType
 from sampan.engine.model.execs import Exec, ExecConfig
+from sampan.engine.model.health import Health, HealthStatus, ProbeResult
 from sampan.engine.model.host_config import (
     BindOptions,
     DeviceMapping,
@@ -40,6 +42,7 @@ from sampan.engine.model.queries import Filters, ListQuery, LogQuery, LogRecord
 
 __all__ = [
     "BindOptions",
+    "Cause",
     "Container",
     "ContainerConfig",
     "ContainerState",
@@ -55,7 +58,9 @@ __all__ = [
     "ExecConfig",
     "ExitStatus",
     "Filters",
+    "Health",
     "HealthConfig",
+    "HealthStatus",
     "HostConfig",
     "ImageOptions",
     "ListQuery",
@@ -67,6 +72,7 @@ __all__ = [
     "NetworkSettings",
     "NetworkingConfig",
     "PortBinding",
+    "ProbeResult",
     "Pruned",
     "RestartPolicy",
     "Status",

@@ -10,6 +10,7 @@ import enum
 import msgspec
 
 from sampan.engine.model.container_config import ContainerConfig
+from sampan.engine.model.health import Health
 from sampan.engine.model.host_config import HostConfig
 from sampan.engine.model.networking import NetworkSettings
 
@@ -24,6 +25,14 @@ class Status(enum.StrEnum):
     REMOVING = "removing"
     EXITED = "exited"
     DEAD = "dead"
+
+
+class Cause(enum.StrEnum):
+    """Why the engine itself ends a run, or has ended the last one."""
+
+    NONE = ""
+    UNHEALTHY = "unhealthy"
+    TIMEOUT = "timeout"
 
 
 class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,11 +51,18 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: int = 0
     id_base: int = 0
     id_span: int = 0
+    health: Health | None = None  # None until a container with a health check was started
+    cause: Cause = Cause.NONE
 
     @property
     def running(self) -> bool:
-        """A paused container counts as running, as in Docker."""
+        """It has a process. A paused container counts as running, as in Docker."""
         return self.status is Status.RUNNING or self.status is Status.PAUSED
+
+    @property
+    def active(self) -> bool:
+        """It runs, or waits to be started again: what has to be stopped before it is removed."""
+        return self.running or self.status is Status.RESTARTING
 
     @property
     def paused(self) -> bool:
@@ -56,8 +72,8 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
 class MountPoint(msgspec.Struct, frozen=True, kw_only=True):
     """One mount of a container, settled at create.
 
-    ``type`` is bind, volume, tmpfs or image; ``name`` and ``driver`` are a volume's; ``mode`` are the options as
-    the user gave them; ``propagation`` a bind's. ``origin`` says which flag asked for it: ``bind``
+    ``type`` is bind, volume, tmpfs or image; ``name`` and ``driver`` are a volume's; ``mode`` are the options
+    as the user gave them; ``propagation`` a bind's. ``origin`` says which flag asked for it: ``bind``
     (``-v``), ``mount`` (``--mount``), ``tmpfs`` (``--tmpfs``), ``image`` (a VOLUME of the image; also
     ``-v /path``) or ``from`` (``--volumes-from``). tmpfs mounts asked for by ``--tmpfs`` are not listed by
     inspect, as in Docker. ``subpath`` is below the source of a volume or an image; ``create_source``: a
