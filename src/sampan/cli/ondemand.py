@@ -41,6 +41,15 @@ def start(host: str, arguments: tuple[str, ...] = ()) -> bool:
     return True
 
 
+def present(host: str) -> None:
+    """Start the daemon unless somebody listens at ``host``. A failure is the next command's to tell."""
+    try:
+        connect(Address(host)).close()
+    except Unreachable as error:
+        if error.absent:
+            start(host)
+
+
 def _spawn(log: int, arguments: tuple[str, ...]) -> int:
     """The daemon, in a session of its own and at the root folder, with nothing of ours but its log."""
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -51,7 +60,7 @@ def _spawn(log: int, arguments: tuple[str, ...]) -> int:
         (os.POSIX_SPAWN_DUP2, log, 2),
     ]
     # -P: a file named like a module of ours in the user's folder is not one
-    command = [sys.executable, "-P", "-m", "sampan.daemon", *arguments]
+    command = [sys.executable, "-P", "-m", "sampan.daemon", "--on-demand", *arguments]
     try:
         os.chdir("/")
         return os.posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsid=True)

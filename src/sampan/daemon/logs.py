@@ -45,6 +45,12 @@ def set_up(level: str) -> None:
     """Log to standard error from ``level`` on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Logfmt())
-    logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
+    logging.basicConfig(handlers=[handler], force=True)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Log from ``level`` on."""
+    logging.getLogger().setLevel(_LEVELS[level])
     # asyncio tells of sockets that clients reset: their business, not the operator's.
     logging.getLogger("asyncio").setLevel(max(_LEVELS[level], logging.WARNING))

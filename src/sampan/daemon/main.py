@@ -1,7 +1,8 @@
 """The daemon: builds every object, hands each its few collaborators, serves until it is told to stop.
 
 Stopping (SIGTERM, SIGINT) leaves containers running: their keepers hold their streams, and the next daemon
-finds them. The zygote is started first, while everything else is still being loaded.
+finds them. SIGHUP reads the settings anew. The zygote is started first, while everything else is still being
+loaded.
 """
 
 from __future__ import annotations
@@ -19,26 +20,35 @@ from typing import TYPE_CHECKING
 
 from sampan import __version__
 from sampan.daemon import instance, logs
-from sampan.daemon.options import Options, parse
+from sampan.daemon.options import CommandLine, Options, parse, reloaded, settle
+from sampan.daemon.service import Service
 from sampan.engine.paths import Paths
 from sampan.errors import Failure, InvalidArgument
 from sampan.runtime.zygote import Zygote
+from sampan.sandbox import cgroups
 
 if TYPE_CHECKING:
     from sampan.api.server import Server
+    from sampan.daemon.wiring import Wiring
 
 log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Serve; the exit status. Everything that keeps it from serving is one line on standard error."""
-    options = parse(arguments)
-    logs.set_up(options.log_level)
-    os.umask(0o022)
+    service = Service.take(os.environ)
+    line = parse(arguments)
     try:
+        options = settle(line)
+        if line.validate:
+            print("configuration OK")
+            return 0
+        logs.set_up(options.log_level)
+        os.umask(0o022)
         with contextlib.ExitStack() as held:
             _take_place(options, held)
-            asyncio.run(_serve(options))
+            _settle_in(options, on_demand=line.on_demand)
+            asyncio.run(_serve(line, options, service))
     except Failure as error:
         print(f"sampan daemon: {error}", file=sys.stderr)
         return 1
@@ -64,17 +74,38 @@ def _take_place(options: Options, held: contextlib.ExitStack) -> None:
     held.callback(instance.remove_pid_file, options.pidfile)
 
 
-async def _serve(options: Options) -> None:
+def _settle_in(options: Options, *, on_demand: bool) -> None:
+    """Be killed late for want of memory; and outlive the session of whoever first needed the engine."""
+    # Lowering it takes CAP_SYS_RESOURCE, which not every root has. Containers start at their own score.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(options.oom_score))
+    if on_demand:
+        with contextlib.suppress(OSError):
+            cgroups.detect().shelter(cgroups.engine_group(options.engine.cgroup_parent))
+
+
+async def _serve(line: CommandLine, options: Options, service: Service) -> None:
+    for warning in options.warnings:
+        log.warning("%s: %s", line.file, warning)
     paths = Paths(data=options.data_root, run=options.exec_root)
-    zygote = Zygote(paths.run, f"{paths.data}/zygote.log")
+    zygote = Zygote(
+        paths.run, f"{paths.data}/zygote.log", group=cgroups.engine_group(options.engine.cgroup_parent)
+    )
     zygote.begin()
+    idle = False
     try:
-        await _serve_engine(options, paths, zygote)
+        idle = await _serve_engine(line, options, service, paths, zygote)
     finally:
         zygote.close()
+        if idle:
+            await zygote.gone()
+        _leave(options, on_demand=line.on_demand)
 
 
-async def _serve_engine(options: Options, paths: Paths, zygote: Zygote) -> None:
+async def _serve_engine(
+    line: CommandLine, options: Options, service: Service, paths: Paths, zygote: Zygote
+) -> bool:
+    """Serve until told to stop; whether no container runs then."""
     # Imported now, while the zygote starts on the other core.
     from sampan.daemon.wiring import Wiring
 
@@ -82,27 +113,73 @@ async def _serve_engine(options: Options, paths: Paths, zygote: Zygote) -> None:
     try:
         await wiring.start()
         server = wiring.server()
-        await _listen(server, options)
+        await _listen(server, options, service)
+        reloads = Reloads(line, options, service, wiring)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloads.reload)
         log.info(
             "serving", extra={"version": __version__, "hosts": ",".join(options.hosts), "pid": os.getpid()}
         )
+        service.ready()
         # What lives now lives as long as the daemon: no collection need look at it again.
         gc.collect()
         gc.freeze()
         await _told_to_stop()
+        service.stopping()
         log.info("stopping; containers go on running")
         await server.close()
     finally:
         await wiring.close()
+    return not wiring.runs
 
 
-async def _listen(server: Server, options: Options) -> None:
+def _leave(options: Options, *, on_demand: bool) -> None:
+    """Remove the engine's groups, unless somebody is in them: containers go on running."""
+    hierarchy = cgroups.detect()
+    group = cgroups.engine_group(options.engine.cgroup_parent)
+    with contextlib.suppress(OSError):
+        if on_demand:
+            hierarchy.leave(group)
+        else:
+            hierarchy.remove_parent(group)
+        hierarchy.remove_parent(options.engine.cgroup_parent)
+
+
+class Reloads:
+    """Reads the settings anew when it is told to; what is wrong with them leaves everything as it was."""
+
+    def __init__(self, line: CommandLine, options: Options, service: Service, wiring: Wiring) -> None:
+        self._line = line
+        self._options = options
+        self._service = service
+        self._wiring = wiring
+
+    def reload(self) -> None:
+        self._service.reloading()
+        try:
+            options, waiting = reloaded(self._options, self._line)
+        except (Failure, OSError) as error:
+            log.error("the settings stay as they are: %s", error)
+        else:
+            for warning in options.warnings:
+                log.warning("%s: %s", self._line.file, warning)
+            for key in waiting:
+                log.warning("%s: a change of %s is taken up when the daemon starts", self._line.file, key)
+            logs.set_level(options.log_level)
+            self._wiring.reload(options)
+            log.info("settings reloaded", extra={"file": self._line.file})
+        self._service.ready()
+
+
+async def _listen(server: Server, options: Options, service: Service) -> None:
     for host in options.hosts:
         scheme, separator, rest = host.partition("://")
         if not separator:
             scheme, rest = "unix", host
         if scheme == "unix":
             await server.listen_unix(rest, gid=_group_id(options.group))
+        elif scheme == "fd":
+            for listener in service.listeners(host):
+                await server.listen(listener)
         elif scheme == "tcp":
             address, _, port = rest.rpartition(":")
             if not port.isdecimal():
@@ -110,7 +187,9 @@ async def _listen(server: Server, options: Options) -> None:
             log.warning("%s is open to whoever reaches it: it gives them root on this machine", host)
             await server.listen_tcp(address.strip("[]") or "127.0.0.1", int(port))
         else:
-            raise InvalidArgument(f"invalid bind address format: {host}; use unix://PATH or tcp://HOST:PORT")
+            raise InvalidArgument(
+                f"invalid bind address format: {host}; use unix://PATH, tcp://HOST:PORT or fd://"
+            )
 
 
 def _group_id(name: str) -> int | None:

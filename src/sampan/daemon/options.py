@@ -1,79 +1,180 @@
-"""The daemon's command line: dockerd's options where they mean the same."""
+"""What the daemon was told: by its command line and by ``daemon.json``, merged and checked."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sampan import __version__
+from sampan.daemon import configuration, values
+from sampan.daemon.directives import BY_KEY, MANY, TABLE, Directive, Kind
 from sampan.daemon.instance import name_of
+from sampan.engine import runtimes
 from sampan.engine.options import EngineOptions
+from sampan.errors import InvalidArgument
 
-DATA_ROOT = "/var/lib/sampan"
-EXEC_ROOT = "/run/sampan"
-LEVELS = ("debug", "info", "warn", "error", "fatal")
+CONFIG_FILE = "/etc/sampan/daemon.json"
+DATA_ROOT: str = BY_KEY["data-root"].default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandLine:
+    """What was typed. ``flags`` holds the given settings by key; ``file`` must exist if ``file_named``."""
+
+    flags: Mapping[str, Any]
+    file: str
+    file_named: bool
+    validate: bool
+    on_demand: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """``hosts`` are the addresses to listen on; directories are absolute."""
+    """``hosts`` are the addresses to listen on; directories are absolute.
+
+    ``settings`` has the value of every directive by its key, ``warnings`` what the file said in vain.
+    """
 
     hosts: tuple[str, ...]
     data_root: str
     exec_root: str
     pidfile: str
     group: str
+    oom_score: int
     log_level: str
     engine: EngineOptions
+    settings: Mapping[str, Any]
+    warnings: tuple[str, ...]
 
 
-def parse(arguments: Sequence[str]) -> Options:
+def parse(arguments: Sequence[str]) -> CommandLine:
     """Exits with status 2 and one line on standard error when the command line is wrong."""
-    given = _parser().parse_args(arguments)
-    data_root, exec_root = os.path.abspath(given.data_root), os.path.abspath(given.exec_root)
-    debug = given.debug or given.log_level == "debug"
+    parser = _parser()
+    given = vars(parser.parse_args(arguments))
+    flags = {}
+    for directive in TABLE:
+        if directive.key in given:
+            try:
+                flags[directive.key] = values.from_flag(directive, given[directive.key])
+            except InvalidArgument as error:
+                parser.error(str(error))
+    return CommandLine(
+        flags=flags,
+        file=given.get("config-file", CONFIG_FILE),
+        file_named="config-file" in given,
+        validate=given["validate"],
+        on_demand=given["on_demand"],
+    )
+
+
+def settle(line: CommandLine) -> Options:
+    """The command line and the file as they are now. Raises InvalidArgument, or OSError for the file."""
+    file: dict[str, Any] = {}
+    warnings: tuple[str, ...] = ()
+    try:
+        file, warnings = configuration.read_file(line.file)
+    except FileNotFoundError:
+        if line.file_named:
+            raise
+    configuration.conflicts(line.file, line.flags, file)
+    given = {**{directive.key: directive.default for directive in TABLE}, **line.flags, **file}
+    data_root, exec_root = os.path.abspath(given["data-root"]), os.path.abspath(given["exec-root"])
+    debug = given["debug"] or given["log-level"] == "debug"
     return Options(
-        hosts=tuple(given.host) or (f"unix://{exec_root}/sampan.sock",),
+        hosts=given["hosts"] or (f"unix://{exec_root}/sampan.sock",),
         data_root=data_root,
         exec_root=exec_root,
-        pidfile=os.path.abspath(given.pidfile or f"{exec_root}/sampan.pid"),
-        group=given.group,
-        log_level="debug" if debug else given.log_level,
-        engine=EngineOptions(
-            userns=given.userns,
-            cgroup_parent=given.cgroup_parent or f"/{name_of(data_root, default_root=DATA_ROOT)}",
-            log_options=dict(pair.partition("=")[::2] for pair in given.log_opt),
-            init=given.init,
-            no_new_privileges=given.no_new_privileges,
-            dns=tuple(given.dns),
-            dns_search=tuple(given.dns_search),
-            labels=tuple(given.label),
-            debug=debug,
-        ),
+        pidfile=os.path.abspath(given["pidfile"] or f"{exec_root}/sampan.pid"),
+        group=given["group"],
+        oom_score=given["oom-score-adjust"],
+        log_level="debug" if debug else given["log-level"],
+        engine=_engine(given, data_root, debug=debug),
+        settings=given,
+        warnings=warnings,
     )
+
+
+def _engine(given: Mapping[str, Any], data_root: str, *, debug: bool) -> EngineOptions:
+    return EngineOptions(
+        userns=given["userns"],
+        default_runtime=_default_runtime(given),
+        runtimes=given["runtimes"],
+        cgroup_parent=given["cgroup-parent"] or f"/{name_of(data_root, default_root=DATA_ROOT)}",
+        init=given["init"],
+        shm_size=given["default-shm-size"],
+        ulimits=given["default-ulimits"],
+        log_driver=given["log-driver"],
+        log_options=given["log-opts"],
+        no_new_privileges=given["no-new-privileges"],
+        seccomp_profile=_profile(given["seccomp-profile"]),
+        dns=given["dns"],
+        dns_options=given["dns-opts"],
+        dns_search=given["dns-search"],
+        labels=given["labels"],
+        debug=debug,
+    )
+
+
+def _default_runtime(given: Mapping[str, Any]) -> str:
+    name: str = given["default-runtime"] or runtimes.OURS
+    if name not in given["runtimes"]:
+        try:
+            runtimes.find(name, EngineOptions())
+        except InvalidArgument:
+            raise InvalidArgument(f"specified default runtime '{name}' does not exist") from None
+    return name
+
+
+def _profile(path: str) -> str | None:
+    """The text of a seccomp profile, ``unconfined`` as it is, None for the built-in one."""
+    if path in ("", "builtin"):
+        return None
+    if path == "unconfined":
+        return path
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def reloaded(before: Options, line: CommandLine) -> tuple[Options, tuple[str, ...]]:
+    """The options after a reload, and the keys whose change has to wait for the next daemon."""
+    now = settle(line)
+    waiting = tuple(
+        directive.key
+        for directive in TABLE
+        if not directive.live and now.settings[directive.key] != before.settings[directive.key]
+    )
+    return now, waiting
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="sampan daemon", description="Serve the Docker Engine API.", allow_abbrev=False
+        prog="sampan daemon",
+        description="Serve the Docker Engine API.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
     )
+    for directive in TABLE:
+        parser.add_argument(*directive.flags, **_argument(directive))
     add = parser.add_argument
-    add("-H", "--host", action="append", default=[], metavar="LIST", help="socket to listen on (repeatable)")
-    add("-g", "--data-root", "--graph", default=DATA_ROOT, metavar="DIR", help="directory of what is kept")
-    add("--exec-root", default=EXEC_ROOT, metavar="DIR", help="directory of what runs")
-    add("-p", "--pidfile", default="", metavar="FILE", help="file for the daemon's pid")
-    add("-G", "--group", default="", metavar="NAME", help="group that may use the socket")
-    add("--userns", choices=("private", "host"), default="host", help="containers' default user namespace")
-    add("--cgroup-parent", default="", metavar="PATH", help="cgroup that containers' groups are made in")
-    add("--dns", action="append", default=[], metavar="ADDRESS", help="resolver of containers (repeatable)")
-    add("--dns-search", action="append", default=[], metavar="DOMAIN", help="search domain (repeatable)")
-    add("--init", action="store_true", help="run an init in every container")
-    add("--no-new-privileges", action="store_true", help="containers gain no privileges by default")
-    add("--label", action="append", default=[], metavar="KEY=VALUE", help="label of this engine (repeatable)")
-    add("--log-opt", action="append", default=[], metavar="KEY=VALUE", help="default log option (repeatable)")
-    add("-D", "--debug", action="store_true", help="log at level debug")
-    add("-l", "--log-level", choices=LEVELS, default="info", help="least level that is logged")
+    add("--config-file", dest="config-file", metavar="FILE", help=f"settings (default {CONFIG_FILE})")
+    add("--validate", action="store_true", default=False, help="check the settings and exit")
+    # Given by the client that starts the engine: it is to outlive the session that it was started from.
+    add("--on-demand", action="store_true", default=False, help=argparse.SUPPRESS)
     add("-v", "--version", action="version", version=f"Sampan version {__version__}")
     return parser
+
+
+def _argument(directive: Directive) -> dict[str, Any]:
+    argument: dict[str, Any] = {"dest": directive.key, "help": directive.words}
+    if directive.metavar:
+        argument["metavar"] = directive.metavar
+    if directive.choices:
+        argument["choices"] = directive.choices
+    if directive.kind is Kind.SWITCH:
+        argument |= {"nargs": "?", "const": "true", "metavar": "BOOL"}
+    if directive.kind in MANY:
+        argument["action"] = "append"
+    return argument

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from contextlib import suppress
+from dataclasses import replace
 
 from sampan.api.routes import ROUTES
 from sampan.api.server import Server
@@ -18,8 +18,10 @@ from sampan.engine.launches import Sources
 from sampan.engine.lookups import Lookups
 from sampan.engine.networks import Networks
 from sampan.engine.paths import Paths
+from sampan.engine.processes import Processes
 from sampan.engine.seccomp import Filters
 from sampan.engine.settings import Settings
+from sampan.engine.stats import Statistics
 from sampan.engine.store import ContainerStore
 from sampan.engine.system import System
 from sampan.engine.volumes import Volumes
@@ -31,8 +33,8 @@ from sampan.images.layers import LayerStore
 from sampan.images.snapshots import Snapshots
 from sampan.network import Bridges
 from sampan.runtime.runtime import Runtime, end_group
+from sampan.runtime.usage import Gauges
 from sampan.runtime.zygote import Zygote
-from sampan.sandbox import cgroups
 from sampan.state.database import Database
 from sampan.volumes.local import LocalVolumes
 
@@ -45,9 +47,9 @@ class Wiring:
     def __init__(self, options: Options, paths: Paths, zygote: Zygote) -> None:
         self._paths = paths
         self._zygote = zygote
-        self._cgroup_parent = options.engine.cgroup_parent
         _make_directories(paths)
-        settings = Settings(paths=paths, options=options.engine, facts=HostFacts.read())
+        self._settings = Settings(paths=paths, options=options.engine, facts=HostFacts.read())
+        settings = self._settings
         self._database = Database.open(paths.database)
         self._events = Events(settings.now)
         self._watching = Watching()
@@ -59,7 +61,7 @@ class Wiring:
         self._runtime = Runtime(zygote, paths.bundles)
         self._bridges = Bridges(data_root=paths.data, database=self._database)
 
-        store = ContainerStore(self._database)
+        self._store = store = ContainerStore(self._database)
         lookups = Lookups(store=store, catalog=self._catalog)
         local = LocalVolumes(directory=paths.volumes, database=self._database)
         self._volumes = Volumes(local=local, users=lookups.users_of_volume, publish=self._events.publish)
@@ -86,6 +88,7 @@ class Wiring:
             )
         )
         self._recovery = use_cases.recovery
+        gauges = Gauges()
         self.engine = Engine(
             containers=use_cases.containers,
             execs=use_cases.execs,
@@ -100,7 +103,14 @@ class Wiring:
                 count_images=lambda: len(self._catalog),
                 settings=settings,
             ),
+            statistics=Statistics(store=store, measure=gauges.read, settings=settings),
+            processes=Processes(store=store, events=self._events, members=gauges.processes),
         )
+
+    @property
+    def runs(self) -> bool:
+        """Whether a container runs."""
+        return any(instance.task is not None for instance in self._store)
 
     def server(self) -> Server:
         """The API over this engine, not listening yet."""
@@ -115,6 +125,11 @@ class Wiring:
         await self._zygote.start()
         await self._recovery.run()
 
+    def reload(self, options: Options) -> None:
+        """Take up new options for what is created from now on, and say so by an event."""
+        self._settings.options = replace(options.engine, cgroup_parent=self._settings.options.cgroup_parent)
+        self._events.publish(self.engine.system.reloaded(options.settings))
+
     async def close(self) -> None:
         """Let go of everything but what running containers need."""
         await self.engine.containers.settle()
@@ -123,8 +138,6 @@ class Wiring:
         self._watching.close()
         await self._catalog.close()
         await self._bridges.close()
-        with suppress(OSError):  # busy while containers run
-            cgroups.detect().remove_parent(self._cgroup_parent)
         self._database.close()
 
 

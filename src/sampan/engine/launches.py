@@ -144,9 +144,10 @@ class Launches:
     async def _filter(self, container: Container, held: list[str]) -> str | None:
         host = container.host
         options = security.parse(host.security_opt or (), apparmor_enabled=True)
-        if host.privileged or options.seccomp == security.UNCONFINED:
+        profile = self._settings.options.seccomp_profile if options.seccomp is None else options.seccomp
+        if host.privileged or profile == security.UNCONFINED:
             return None
-        return await self._sources.filters.path(options.seccomp, frozenset(held))
+        return await self._sources.filters.path(profile, frozenset(held))
 
     def _log(self, container: Container) -> LogFile | None:
         limits = log_file_limits(container.host.log_config, self._settings.options.log_options)

@@ -10,16 +10,22 @@ from dataclasses import dataclass, field
 from sampan.engine.host import HostFacts
 from sampan.engine.options import EngineOptions
 from sampan.engine.paths import Paths
+from sampan.engine.timers import Later, on_loop
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Settings:
-    """``now`` gives nanoseconds since the epoch; ``chance`` makes ids and names."""
+    """``now`` gives nanoseconds since the epoch; ``later`` sets timers; ``chance`` makes ids and names.
+
+    ``options`` is the one thing that changes: the daemon replaces it when it reads its settings anew, so it
+    is asked for when it is needed and kept by nobody.
+    """
 
     paths: Paths
     options: EngineOptions
     facts: HostFacts
     now: Callable[[], int] = time.time_ns
+    later: Later = on_loop
     chance: random.Random = field(default_factory=random.SystemRandom)
 
     def new_id(self) -> str:

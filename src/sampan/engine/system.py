@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from sampan import __version__
 from sampan.engine import runtimes
-from sampan.engine.model import Container, Status
+from sampan.engine.model import Container, Event, EventType, Status
 
 if TYPE_CHECKING:
     from sampan.engine.events import Events
@@ -152,6 +152,16 @@ class System:
             machine = os.uname().nodename
         digest = hashlib.sha256(f"{machine}:{self._settings.paths.data}".encode()).hexdigest()
         return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:32]}"
+
+    def reloaded(self, settings: Mapping[str, object]) -> Event:
+        """The event that tells of a reload; ``settings`` are those of the daemon by name."""
+        spelled = {key: msgspec.json.encode(value).decode().strip('"') for key, value in settings.items()}
+        return Event(
+            type=EventType.DAEMON,
+            action="reload",
+            actor_id=self.identity(),
+            attributes={"name": self._settings.facts.hostname, **spelled},
+        )
 
     async def container_usage(self) -> Iterable[ContainerUsage]:
         """Every container with the size of its writable layer."""

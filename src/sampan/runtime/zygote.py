@@ -21,13 +21,15 @@ from sampan.sandbox.zygote import SOCKET
 log = logging.getLogger(__name__)
 
 _START_TIMEOUT = 10.0
+_END_PATIENCE = 2.0
 
 
 class Zygote:
-    """A connection to the zygote of ``exec_root``."""
+    """A connection to the zygote of ``exec_root``, which lives in the cgroup ``group``."""
 
-    def __init__(self, exec_root: str, log_path: str) -> None:
+    def __init__(self, exec_root: str, log_path: str, *, group: str = "") -> None:
         self._exec_root = exec_root
+        self._group = group
         self._log_path = log_path
         self._socket: socket.socket | None = None
         self._starting = asyncio.Lock()
@@ -66,6 +68,11 @@ class Zygote:
                 os.kill(self._child, signal.SIGTERM)
             self._reap()
         self._drop()
+
+    async def gone(self) -> None:
+        """Wait for the end of a zygote that was let go and has no keepers, so that nothing of it is left."""
+        if self.pid:
+            await _ended(self.pid, patience=_END_PATIENCE)
 
     async def _connected(self) -> socket.socket:
         async with self._starting:
@@ -110,7 +117,7 @@ class Zygote:
     def _launch(self) -> int:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{self._exec_root}/{SOCKET}")
-        return spawn(self._exec_root, self._log_path)
+        return spawn(self._exec_root, self._log_path, self._group)
 
     def _hung_up(self, sock: socket.socket) -> None:
         """The zygote sends nothing after its greeting: readable means gone."""
@@ -139,8 +146,27 @@ def _bury(child: int) -> None:
             asyncio.get_running_loop().call_later(1.0, _bury, child)
 
 
-def spawn(exec_root: str, log_path: str) -> int:
+async def _ended(pid: int, *, patience: float) -> None:
+    """Return when the process has ended, or after ``patience`` seconds."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    loop.add_reader(pidfd, over.set)
+    try:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(over.wait(), patience)
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+
+
+def spawn(exec_root: str, log_path: str, group: str = "") -> int:
     """Start a zygote for ``exec_root``; its pid, to be waited for. Its complaints go to ``log_path``.
+
+    It moves to the cgroup ``group``, if one is named, and takes that away when it ends.
 
     A fresh interpreter without site packages: it carries nothing of the daemon's memory or environment. It is
     executed through a read-only mount of its own: whoever gets hold of ``/proc/PID/exe`` of a process that is
@@ -148,21 +174,22 @@ def spawn(exec_root: str, log_path: str) -> int:
     """
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     code = (
-        f"import sys; sys.path.append({package!r}); import sampan.sandbox.__main__ as m; m.main(sys.argv[1])"
+        f"import sys; sys.path.append({package!r}); "
+        "import sampan.sandbox.__main__ as m; m.main(*sys.argv[1:])"
     )
     interpreter = mount.open_tree(os.path.realpath(sys.executable))
     try:
         mount.mount_setattr(interpreter, attr_set=mount.MOUNT_ATTR_RDONLY)
-        return _spawn(f"/proc/self/fd/{interpreter}", code, exec_root, log_path)
+        return _spawn(f"/proc/self/fd/{interpreter}", code, (exec_root, group), log_path)
     finally:
         os.close(interpreter)
 
 
-def _spawn(interpreter: str, code: str, exec_root: str, log_path: str) -> int:
+def _spawn(interpreter: str, code: str, arguments: tuple[str, ...], log_path: str) -> int:
     to_log = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     return os.posix_spawn(
         interpreter,
-        [sys.executable, "-I", "-S", "-B", "-c", code, exec_root],
+        [sys.executable, "-I", "-S", "-B", "-c", code, *arguments],
         {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
         file_actions=(
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),

@@ -1,4 +1,4 @@
-"""``python -m sampan.sandbox EXEC_ROOT``: run the zygote; see ``zygote``."""
+"""``python -m sampan.sandbox EXEC_ROOT [CGROUP]``: run the zygote; see ``zygote``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sampan.linux import process
 from sampan.sandbox import zygote
 
 
-def main(exec_root: str) -> None:
+def main(exec_root: str, group: str = "") -> None:
     os.closerange(3, 1 << 20)  # whatever the starter let through would live as long as the containers
     path = f"{exec_root}/{zygote.SOCKET}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -23,8 +23,8 @@ def main(exec_root: str) -> None:
     process.set_name("sampan-zygote")
     process.set_title(f"sampan-zygote {exec_root}")
     os.chdir("/")
-    zygote.Zygote(listener, path).run()
+    zygote.Zygote(listener, path, group).run()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

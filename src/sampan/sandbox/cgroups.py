@@ -20,6 +20,10 @@ value that names a group and costs nothing. A group:
 - ``remove()``: remove it with the groups inside; a group that is gone is success, one with processes is a
   ``Conflict`` after a moment's patience.
 
+A hierarchy also houses the engine itself: ``shelter(path)`` moves the calling process, which has one thread,
+into a group that it makes if need be; ``leave(path)`` moves it to the root of every tree and removes the
+group, unless others are in it.
+
 Limits that the host lacks are passed over without a word here: ``hierarchy.features`` says beforehand what it
 has, so that the user can be told when a container is created.
 """
@@ -60,7 +64,12 @@ if TYPE_CHECKING:
 # cgroup.kill came with this version of Linux; without it a hybrid host gains nothing by its version 2 tree.
 _CGROUP_KILL = (5, 14)
 
-__all__ = ["BlockIo", "Features", "Stats", "detect", "parse_mounts"]
+__all__ = ["BlockIo", "Features", "Stats", "detect", "engine_group", "parse_mounts"]
+
+
+def engine_group(parent: str) -> str:
+    """The group of the engine's own processes beside the containers' groups in ``parent``."""
+    return f"{parent.rstrip('/')}/engine"
 
 
 def detect() -> Hierarchy:

@@ -184,6 +184,15 @@ class Hierarchy:
                 if error.errno not in (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY):
                     raise
 
+    def shelter(self, path: str) -> None:
+        group = self.group(path)
+        group.ensure()
+        group.join()
+
+    def leave(self, path: str) -> None:
+        self.group("").join()
+        self.remove_parent(path)
+
     @functools.cached_property
     def features(self) -> Features:
         """What this host can do, found out once."""
@@ -245,6 +254,12 @@ class Group:
         except BaseException:
             self._remove(patience=0)
             raise
+
+    def ensure(self) -> None:
+        """Make the group unless it is there; without limits, and whoever is in it stays."""
+        for tree in self._trees:
+            os.makedirs(tree, 0o755, exist_ok=True)
+        self._inherit_cpuset(self.path)
 
     def update(self, resources: LinuxResources) -> None:
         memory = resources.get("memory", {})

@@ -184,6 +184,14 @@ class Hierarchy:
             if error.errno not in (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY):
                 raise
 
+    def shelter(self, path: str) -> None:
+        os.makedirs(self.mount + path, 0o755, exist_ok=True)
+        self.group(path).join()
+
+    def leave(self, path: str) -> None:
+        self.group("").join()
+        self.remove_parent(path)
+
     @functools.cached_property
     def controllers(self) -> frozenset[str]:
         """The controllers of the tree that groups can have."""

@@ -9,6 +9,8 @@ Laws:
 - It is the subreaper of what dead keepers leave: when a keeper dies without having recorded its container's
   exit, the container is killed by its cgroup. The daemon learns of it by the end of the keeper's socket.
 - It ends when no daemon is connected and its last keeper is gone.
+- It lives in a cgroup of the engine's own, as do the keepers, so that the end of the session or service that
+  the daemon was started in touches no container.
 """
 
 from __future__ import annotations
@@ -36,11 +38,12 @@ SOCKET = "zygote.sock"
 
 
 class Zygote:
-    """Serves launch requests on ``listener`` until nobody needs it."""
+    """Serves launch requests on ``listener`` until nobody needs it; ``group`` is its cgroup, if not empty."""
 
-    def __init__(self, listener: socket.socket, path: str) -> None:
+    def __init__(self, listener: socket.socket, path: str, group: str) -> None:
         self._listener = listener
         self._path = path
+        self._group = group
         self._inode = os.stat(path).st_ino
         self._loop = Loop()
         self._daemons: list[socket.socket] = []
@@ -50,6 +53,9 @@ class Zygote:
         self._hierarchy = cgroups.detect()
 
     def run(self) -> None:
+        if self._group:
+            with suppress(OSError):  # as in a container that may not: then everything stays together
+                self._hierarchy.shelter(self._group)
         p.set_child_subreaper()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         self._signals = p.signalfd(frozenset({signal.SIGCHLD}))
@@ -63,6 +69,10 @@ class Zygote:
         with suppress(OSError):
             if os.stat(self._path).st_ino == self._inode:  # a newer zygote may have taken the place
                 os.unlink(self._path)
+        if self._group:
+            with suppress(OSError):
+                self._hierarchy.leave(self._group)
+                self._hierarchy.remove_parent(self._group.rpartition("/")[0])
 
     def _accept(self, _events: int) -> None:
         daemon, _ = self._listener.accept()

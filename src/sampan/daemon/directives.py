@@ -1,0 +1,256 @@
+"""The daemon's settings as one table: each is a flag of the command line and a key of ``daemon.json``.
+
+Keys and flags are dockerd's where they mean the same. Laws: a setting is given in one of the two places; a
+key that means nothing to anybody is an error; one that dockerd knows and this engine has no use for is passed
+over with a warning that says why, unless passing it over would leave the host less protected than was asked.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+class Kind(enum.Enum):
+    """The form of a value: text, yes or no, a whole number, bytes ("64m"), texts, texts by name, …"""
+
+    TEXT = enum.auto()
+    SWITCH = enum.auto()
+    NUMBER = enum.auto()
+    SIZE = enum.auto()
+    LIST = enum.auto()
+    MAP = enum.auto()
+    ULIMITS = enum.auto()
+    RUNTIMES = enum.auto()
+
+
+MANY = frozenset({Kind.LIST, Kind.MAP, Kind.ULIMITS, Kind.RUNTIMES})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Directive:
+    """One setting. ``live``: a change of it is taken up on SIGHUP; any other needs a new daemon.
+
+    ``flags`` is empty for one that only the file has, ``choices`` for one with any value.
+    """
+
+    key: str
+    flags: tuple[str, ...]
+    kind: Kind
+    default: Any
+    words: str
+    metavar: str
+    choices: tuple[str, ...]
+    live: bool
+
+
+LEVELS = ("debug", "info", "warn", "error", "fatal")
+
+
+_Row = tuple[str, str, Kind, Any, str, str] | tuple[str, str, Kind, Any, str, str, tuple[str, ...]]
+
+
+def _rows(*rows: _Row, live: bool) -> tuple[Directive, ...]:
+    return tuple(
+        Directive(
+            key=row[0],
+            flags=tuple(row[1].split()),
+            kind=row[2],
+            default=row[3],
+            words=row[4],
+            metavar=row[5],
+            choices=row[6] if len(row) == 7 else (),
+            live=live,
+        )
+        for row in rows
+    )
+
+
+TABLE = (
+    *_rows(
+        (
+            "hosts",
+            "-H --host",
+            Kind.LIST,
+            (),
+            "socket to listen on (repeatable); fd:// for systemd's",
+            "LIST",
+        ),
+        (
+            "data-root",
+            "-g --data-root --graph",
+            Kind.TEXT,
+            "/var/lib/sampan",
+            "directory of what is kept",
+            "DIR",
+        ),
+        ("exec-root", "--exec-root", Kind.TEXT, "/run/sampan", "directory of what runs", "DIR"),
+        ("pidfile", "-p --pidfile", Kind.TEXT, "", "file for the daemon's pid", "FILE"),
+        ("group", "-G --group", Kind.TEXT, "", "group that may use the socket", "NAME"),
+        (
+            "cgroup-parent",
+            "--cgroup-parent",
+            Kind.TEXT,
+            "",
+            "cgroup that containers' groups are made in",
+            "PATH",
+        ),
+        ("oom-score-adjust", "--oom-score-adjust", Kind.NUMBER, -500, "the engine's OOM score", "N"),
+        live=False,
+    ),
+    *_rows(
+        (
+            "userns",
+            "--userns",
+            Kind.TEXT,
+            "private",
+            "containers' default user namespace",
+            "",
+            ("private", "host"),
+        ),
+        (
+            "default-runtime",
+            "--default-runtime",
+            Kind.TEXT,
+            "",
+            "runtime of containers that choose none",
+            "NAME",
+        ),
+        ("runtimes", "--add-runtime", Kind.RUNTIMES, {}, "another OCI runtime (repeatable)", "NAME=PATH"),
+        ("dns", "--dns", Kind.LIST, (), "resolver of containers (repeatable)", "ADDRESS"),
+        ("dns-opts", "--dns-opt", Kind.LIST, (), "resolver option of containers (repeatable)", "OPTION"),
+        ("dns-search", "--dns-search", Kind.LIST, (), "search domain (repeatable)", "DOMAIN"),
+        ("init", "--init", Kind.SWITCH, False, "run an init in every container", ""),
+        (
+            "no-new-privileges",
+            "--no-new-privileges",
+            Kind.SWITCH,
+            False,
+            "containers gain no privileges by default",
+            "",
+        ),
+        (
+            "seccomp-profile",
+            "--seccomp-profile",
+            Kind.TEXT,
+            "",
+            "profile of containers that choose none",
+            "FILE",
+        ),
+        ("default-shm-size", "--default-shm-size", Kind.SIZE, 64 << 20, "size of /dev/shm", "BYTES"),
+        (
+            "default-ulimits",
+            "--default-ulimit",
+            Kind.ULIMITS,
+            {},
+            "limit of every container",
+            "NAME=SOFT[:HARD]",
+        ),
+        ("labels", "--label", Kind.LIST, (), "label of this engine (repeatable)", "KEY=VALUE"),
+        ("log-driver", "--log-driver", Kind.TEXT, "json-file", "containers' default log driver", "NAME"),
+        ("log-opts", "--log-opt", Kind.MAP, {}, "option of that driver (repeatable)", "KEY=VALUE"),
+        ("debug", "-D --debug", Kind.SWITCH, False, "log at level debug", ""),
+        ("log-level", "-l --log-level", Kind.TEXT, "info", "least level that is logged", "", LEVELS),
+        live=True,
+    ),
+)
+
+BY_KEY: Mapping[str, Directive] = {directive.key: directive for directive in TABLE}
+
+_NO_REGISTRY = "no registry is spoken to"
+_NO_NETWORKS = "the bridge network has no settings"
+_NO_CONTAINERD = "there is no containerd"
+_NO_SWARM = "there is no swarm mode"
+_NO_PLUGIN = "there are no plugins"
+
+WITHOUT_EFFECT: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            "insecure-registries",
+            "registry-mirrors",
+            "allow-nondistributable-artifacts",
+            "max-concurrent-downloads",
+            "max-concurrent-uploads",
+            "max-download-attempts",
+            "http-proxy",
+            "https-proxy",
+            "no-proxy",
+            "proxies",
+        ),
+        _NO_REGISTRY,
+    ),
+    **dict.fromkeys(
+        (
+            "bip",
+            "bip6",
+            "bridge",
+            "bridge-accept-fwmark",
+            "default-address-pools",
+            "default-gateway",
+            "default-gateway-v6",
+            "default-network-opts",
+            "firewall-backend",
+            "fixed-cidr",
+            "fixed-cidr-v6",
+            "host-gateway-ip",
+            "host-gateway-ips",
+            "ip",
+            "ip-forward",
+            "ip-forward-no-drop",
+            "ip-masq",
+            "ip6tables",
+            "iptables",
+            "ipv6",
+            "mtu",
+            "network-control-plane-mtu",
+            "network-diagnostic-port",
+            "userland-proxy",
+            "userland-proxy-path",
+        ),
+        _NO_NETWORKS,
+    ),
+    **dict.fromkeys(("containerd", "containerd-namespace", "containerd-plugin-namespace"), _NO_CONTAINERD),
+    **dict.fromkeys(("swarm-default-advertise-addr", "node-generic-resources"), _NO_SWARM),
+    "api-cors-header": "the API serves no browsers",
+    "builder": "there is no build cache to limit",
+    "cdi-spec-dirs": "CDI files are looked for in /etc/cdi and /var/run/cdi",
+    "cpu-rt-period": "groups are given real-time shares one by one",
+    "cpu-rt-runtime": "groups are given real-time shares one by one",
+    "default-cgroupns-mode": "a container asks for the host's cgroup namespace itself",
+    "default-ipc-mode": "a container asks for another's IPC itself",
+    "exec-opts": "the engine handles cgroups itself",
+    "experimental": "nothing is experimental",
+    "features": "there are no optional features",
+    "init-path": "the engine brings its own init",
+    "live-restore": "containers always outlive the daemon",
+    "log-format": "the log has one format",
+    "metrics-addr": "there are no metrics",
+    "raw-logs": "the log has one format",
+    "shutdown-timeout": "containers always outlive the daemon",
+    "storage-driver": "the engine chooses how layers are stored",
+    "storage-opts": "the engine chooses how layers are stored",
+    "userns-remap": "every container has a user namespace of its own; see userns",
+}
+
+AGREED: Mapping[str, tuple[Any, ...]] = {
+    # Values that ask for what is so anyway.
+    "experimental": (False,),
+    "ip-forward": (True,),
+    "iptables": (True,),
+    "ip-masq": (True,),
+    "live-restore": (True,),
+    "storage-driver": ("overlay2",),
+}
+
+REFUSED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "authorization-plugins": (bool, f"{_NO_PLUGIN}, so nobody would be asked"),
+    "icc": (lambda value: value is False, "containers of the bridge network can reach each other"),
+    "selinux-enabled": (bool, "this engine does not label files or processes"),
+    "tls": (bool, "listening with TLS is not offered"),
+    "tlscacert": (bool, "listening with TLS is not offered"),
+    "tlscert": (bool, "listening with TLS is not offered"),
+    "tlskey": (bool, "listening with TLS is not offered"),
+    "tlsverify": (bool, "listening with TLS is not offered"),
+}
