@@ -226,6 +226,7 @@ class FakeTask:
         self.launch = launch
         self.pid = pid
         self.started_at = started_at
+        self.cgroup: str = launch.spec["linux"]["cgroupsPath"]
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self.on_detach: Callable[[], None] = lambda: None
         self.signals: list[int] = []

@@ -107,15 +107,27 @@ def identities(rows: Iterable[str], template: str) -> int:
     return 0
 
 
-def render(rows: Sequence[Any], row_type: Any, template: str, *, header: bool | None = None) -> None:
+def render(
+    rows: Sequence[Any],
+    row_type: Any,
+    template: str,
+    *,
+    header: bool | None = None,
+    line_end: str = "",
+) -> None:
     """Print ``rows`` by ``template``: "table …", "json", or a template of its own.
 
-    An escaped ``\\t`` or ``\\n`` in the template is the character, as Docker has it.
+    An escaped ``\\t`` or ``\\n`` in the template is the character, as Docker has it. ``line_end`` goes before
+    each newline, for a screen that is drawn anew.
     """
+    text = rendered(rows, row_type, template, header=header)
+    write(1, text.replace("\n", f"{line_end}\n") if line_end else text)
+
+
+def rendered(rows: Sequence[Any], row_type: Any, template: str, *, header: bool | None = None) -> str:
+    """What ``render`` prints."""
     if template == "json":
-        for row in rows:
-            write(1, row.as_json() + "\n")
-        return
+        return "".join(row.as_json() + "\n" for row in rows)
     table = template.startswith("table")
     if table:
         template = template[len("table") :].strip()
@@ -125,20 +137,18 @@ def render(rows: Sequence[Any], row_type: Any, template: str, *, header: bool | 
         cells = [[row_type.columns[name] for name in simple]] if header is not False else []
         for row in rows:
             cells.append([_cell(row.field(name)) for name in simple])
-        _print_table(cells)
-        return
-    _by_template(rows, row_type, source, table=table and header is not False, aligned=table)
+        return _table(cells)
+    return _by_template(rows, row_type, source, table=table and header is not False, aligned=table)
 
 
 def _cell(value: Any) -> str:
     return value if isinstance(value, str) else str(value)
 
 
-def _print_table(cells: list[list[str]]) -> None:
+def _table(cells: list[list[str]]) -> str:
     from sampan.cli.table import columns
 
-    if cells:
-        write(1, "\n".join(columns(cells)) + "\n")
+    return "\n".join(columns(cells)) + "\n" if cells else ""
 
 
 def _simple(source: str) -> list[str] | None:
@@ -151,7 +161,7 @@ def _simple(source: str) -> list[str] | None:
     return names
 
 
-def _by_template(rows: Sequence[Any], row_type: Any, source: str, *, table: bool, aligned: bool) -> None:
+def _by_template(rows: Sequence[Any], row_type: Any, source: str, *, table: bool, aligned: bool) -> str:
     from sampan.wire.template import TemplateError, execute, parse
     from sampan.wire.template.evaluate import Row
 
@@ -188,10 +198,10 @@ def _by_template(rows: Sequence[Any], row_type: Any, source: str, *, table: bool
     except TemplateError as error:
         raise Exit(1, f"failed to execute template: {error}") from None
     if not lines:
-        return
+        return ""
     text = "\n".join(lines)
     if aligned:
         from sampan.cli.table import tabbed
 
         text = tabbed(text)
-    write(1, text + "\n")
+    return text + "\n"

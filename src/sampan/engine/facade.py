@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from sampan.engine.execs import Execs
     from sampan.engine.images import Images
     from sampan.engine.networks import Networks
+    from sampan.engine.processes import Processes
+    from sampan.engine.stats import Statistics
     from sampan.engine.system import System
     from sampan.engine.volumes import Volumes
 
@@ -26,3 +28,5 @@ class Engine:
     volumes: Volumes
     events: Events
     system: System
+    statistics: Statistics
+    processes: Processes

@@ -50,6 +50,10 @@ class Task(Protocol):
     def pid(self) -> int: ...
 
     @property
+    def cgroup(self) -> str:
+        """The path of its group, from the root of every tree."""
+
+    @property
     def started_at(self) -> float: ...
 
     @property
@@ -103,6 +107,9 @@ class Snapshots(Protocol):
 
     def mounts(self, key: str) -> RootFilesystem: ...
 
+    def layers(self, key: str) -> tuple[str, ...]:
+        """The directories of the image below it, absolute, topmost first."""
+
     def max_id(self, key: str) -> int:
         """The largest owner id of the files below."""
 
@@ -127,8 +134,15 @@ class Bridges(Protocol):
 class VolumeStore(Protocol):
     """The part of the volumes use case that containers need."""
 
-    async def ensure(self, name: str | None, *, labels: Mapping[str, str] | None = None) -> str:
-        """The name of an existing or new local volume; an anonymous one when ``name`` is None."""
+    async def ensure(
+        self,
+        name: str | None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        driver: str = "",
+        options: Mapping[str, str] | None = None,
+    ) -> str:
+        """The name of an existing or new volume; an anonymous one when ``name`` is None."""
 
     def mount_source(self, name: str) -> str:
         """The directory to mount."""

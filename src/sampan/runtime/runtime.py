@@ -69,7 +69,7 @@ class Task:
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self.released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.on_detach: Callable[[], None] = lambda: None
-        self._cgroup: str = state["cgroup"]
+        self.cgroup: str = state["cgroup"]
         self._state: str = state["state"]
         self._execs: dict[str, asyncio.Future[int]] = {}
         self._burial: asyncio.Task[None] | None = None
@@ -177,7 +177,7 @@ class Task:
         ended = read_exit(self._state)
         if ended is None:
             log.warning("the keeper of pid %d was killed; ending its container", self.pid)
-            await asyncio.to_thread(end_group, self._cgroup)
+            await asyncio.to_thread(end_group, self.cgroup)
             ended = Exit(
                 code=_KILLED, finished_at=time.time(), error="the container's keeper process was killed"
             )

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from sampan.api.routes import absent, containers, create, execs, images, networks, streams, system, volumes
+from sampan.api.routes import (
+    absent,
+    containers,
+    create,
+    execs,
+    images,
+    networks,
+    observing,
+    streams,
+    system,
+    volumes,
+)
 from sampan.api.routing import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -10,6 +21,7 @@ ROUTES: tuple[Route, ...] = (
     *containers.ROUTES,
     *create.ROUTES,
     *streams.ROUTES,
+    *observing.ROUTES,
     *execs.ROUTES,
     *images.ROUTES,
     *networks.ROUTES,

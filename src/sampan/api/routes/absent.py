@@ -100,8 +100,6 @@ ABSENT = {
     "POST /commit": "committing containers",
     "POST /auth": "logging in to a registry",
     "GET /distribution/{name}/json": "looking images up in a registry",
-    "GET /containers/{id}/top": "listing a container's processes",
-    "GET /containers/{id}/stats": "reading container statistics",
     "POST /containers/{id}/update": "updating containers",
     "HEAD /containers/{id}/archive": "copying files",
     "GET /containers/{id}/archive": "copying files",
