@@ -66,7 +66,10 @@ class Wiring:
         local = LocalVolumes(directory=paths.volumes, database=self._database)
         self._volumes = Volumes(local=local, users=lookups.users_of_volume, publish=self._events.publish)
         self._networks = Networks(
-            bridges=self._bridges, database=self._database, containers=lookups.everything
+            bridges=self._bridges,
+            database=self._database,
+            containers=lookups.everything,
+            publish=self._events.publish,
         )
         images = Images(catalog=self._catalog, users=lookups.users_of_image, publish=self._events.publish)
         use_cases = wire(

@@ -1,5 +1,7 @@
 """Events as they happen, and the recent ones again.
 
+The last 1024 are remembered, in memory: a daemon that starts remembers nothing (Docker keeps 256, no longer).
+
 Laws: an event is published after the fact it tells; subscribers see events in the order of publishing, each
 once; ``publish`` never blocks. A subscriber that falls ``_BACKLOG`` events behind loses the oldest.
 """
@@ -108,15 +110,16 @@ class Events:
         )
 
     def subscribe(self, since: int = 0, until: int = 0, filters: Filters | None = None) -> Subscription:
-        """Events from ``since`` to ``until`` (nanoseconds since the epoch; 0: from now, without end).
+        """Events from ``since`` to ``until`` (nanoseconds since the epoch; 0: open).
 
+        With neither, only what happens from now on; with ``until`` alone, all that is remembered before it.
         Registered when this returns. A filter that nobody knows keeps nothing back, as in Docker.
         """
         wanted = filters or Filters()
         replay = [
             event
             for event in self._recent
-            if since
+            if (since or until)
             and event.time_ns >= since
             and (not until or event.time_ns <= until)
             and matches(event, wanted)
@@ -136,8 +139,17 @@ class Events:
             subscription.close()
 
 
+_EVERY_TYPE = ("container", "daemon", "network", "plugin", "volume", "node", "service", "secret", "config")
+_WITH_DETAILS = frozenset(("exec_create", "exec_start", "health_status"))
+"""Actions that carry more after a colon."""
+
+
 def matches(event: Event, filters: Filters) -> bool:
-    """Whether an event passes: an OR within each key, an AND between keys, labels all of them."""
+    """Whether an event passes: an OR within each key, an AND between keys, labels all of them.
+
+    As in dockerd, a name or id of a filter is the beginning of one, and what it names may be of any type:
+    ``container=x`` also finds a volume called xy. Labels are looked for among all attributes.
+    """
     if not filters:
         return True
     return (
@@ -145,9 +157,8 @@ def matches(event: Event, filters: Filters) -> bool:
         and _accepts(filters, "scope", event.scope)
         and _accepts_action(filters, event.action)
         and filters.matches_labels(event.attributes)
-        and all(_about(filters, key, event) for key in ("container", "network", "volume", "daemon"))
+        and all(_about(filters.get(key), event) for key in _EVERY_TYPE if key in filters)
         and _about_image(filters, event)
-        and not any(key in filters for key in ("plugin", "service", "node", "secret", "config"))
     )
 
 
@@ -156,36 +167,27 @@ def _accepts(filters: Filters, key: str, value: str) -> bool:
 
 
 def _accepts_action(filters: Filters, action: str) -> bool:
-    # "exec_start: sh -c true" is also found by its first word, as Docker does.
-    return "event" not in filters or any(
-        action == wanted or action.startswith(wanted + ":") for wanted in filters.get("event")
-    )
-
-
-def _about(filters: Filters, key: str, event: Event) -> bool:
-    if key not in filters:
+    wanted = filters.get("event")
+    if not wanted or action in wanted:
         return True
-    wanted = filters.get(key)
-    if event.type == key:
-        name = event.attributes.get("name", "")
-        return any(event.actor_id.startswith(word) or name == word for word in wanted)
-    # Network and volume events name the container in an attribute.
-    if key == "container" and (holder := event.attributes.get("container")):
-        return any(holder.startswith(word) for word in wanted)
-    return False
+    # "exec_start: sh -c true" is found by its first word; then every word is the beginning of one.
+    return not _WITH_DETAILS.isdisjoint(wanted) and action.startswith(wanted)
+
+
+def _about(wanted: tuple[str, ...], event: Event) -> bool:
+    return event.actor_id.startswith(wanted) or event.attributes.get("name", "").startswith(wanted)
 
 
 def _about_image(filters: Filters, event: Event) -> bool:
     if "image" not in filters:
         return True
-    if event.type is EventType.IMAGE:
-        names = {event.actor_id, event.attributes.get("name", "")}
-    else:
-        names = {event.attributes.get("image", "")}
+    key = "name" if event.type is EventType.IMAGE else "image"
+    names = {event.actor_id, event.attributes.get(key, "")}
     names |= {_without_tag(name) for name in names}
-    return any(wanted in names or _without_tag(wanted) in names for wanted in filters.get("image"))
+    return not names.isdisjoint(filters.get("image"))
 
 
 def _without_tag(name: str) -> str:
+    """Docker's idea of a reference without its tag: what is none stays as it is."""
     head, slash, tail = name.rpartition("/")
-    return head + slash + tail.partition(":")[0]
+    return head + slash + tail.partition("@")[0].partition(":")[0]

@@ -273,6 +273,8 @@ class Images:
             return documents.encode(members)
 
         image = await loading.add_layer_image(self._catalog, body, describe, names)
+        for name in names:
+            self._event(image, "tag", name=name.familiar)
         self._event(image, "import", name=image.id)
         return image
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan import errors
-from sampan.engine.model import Container, Filters
+from sampan.engine.model import Container, Event, EventType, Filters
 from sampan.errors import Forbidden, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
@@ -54,11 +54,17 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Networks:
-    """``containers`` yields every container there is, whatever its state."""
+    """``containers`` yields every container there is, whatever its state; ``publish`` takes an event."""
 
     def __init__(
-        self, *, bridges: Bridges, database: Database, containers: Callable[[], Iterable[Container]]
+        self,
+        *,
+        bridges: Bridges,
+        database: Database,
+        containers: Callable[[], Iterable[Container]],
+        publish: Callable[[Event], object],
     ) -> None:
+        self._publish = publish
         self._bridges = bridges
         self._database = database
         self._containers = containers
@@ -115,6 +121,9 @@ class Networks:
     async def prune(self, filters: Filters | None = None) -> Sequence[str]:
         """The names of the networks removed: none, while all networks are predefined."""
         (filters or Filters()).accept(_PRUNE_FILTERS)
+        self._publish(
+            Event(type=EventType.NETWORK, action="prune", actor_id="", attributes={"reclaimed": "0"})
+        )
         return ()
 
     def _resolve(self, ref: str) -> str:

@@ -71,6 +71,13 @@ async def test_without_since_only_what_comes_is_seen() -> None:
     assert await actions(subscription) == ["new"]
 
 
+async def test_until_alone_replays_what_is_remembered() -> None:
+    events = Events(Clock())
+    events.publish(event("old"))
+    told = events.subscribe(until=events.now())
+    assert await actions(told) == ["old"]
+
+
 async def test_until_in_the_future_ends_by_itself() -> None:
     clock = Clock()
     events = Events(clock)
@@ -114,12 +121,23 @@ PULL = Event(type=EventType.IMAGE, action="pull", actor_id="nginx:1.25", attribu
         ({"event": ("exec_start",)}, [EXEC]),
         ({"event": ("exec_start: sh -c true",)}, [EXEC]),
         ({"container": ("web",)}, [START, EXEC]),
-        ({"container": ("abab",)}, [START, EXEC, CONNECT]),
+        ({"event": ("exec_",)}, []),
+        ({"event": ("exec_start", "star")}, [START, EXEC]),
+        ({"container": ("abab",)}, [START, EXEC]),
+        ({"container": ("w",)}, [START, EXEC]),
+        ({"container": ("bri",)}, [CONNECT]),
         ({"container": ("other",)}, []),
+        ({"container": ("other", "web")}, [START, EXEC]),
+        ({"container": ("web",), "type": ("network",)}, []),
         ({"network": ("bridge",)}, [CONNECT]),
+        ({"volume": ("cd",)}, [CONNECT]),
+        ({"node": ("nginx",)}, [PULL]),
         ({"image": ("nginx",)}, [START, EXEC, PULL]),
         ({"image": ("nginx:1.25",)}, [START, EXEC, PULL]),
+        ({"image": ("nginx:1.26",)}, []),
+        ({"image": ("ngin",)}, []),
         ({"label": ("tier",)}, [START]),
+        ({"label": ("type=bridge",)}, [CONNECT]),
         ({"label": ("tier=front",)}, [START]),
         ({"label": ("tier=back",)}, []),
         ({"scope": ("local",)}, [START, EXEC, CONNECT, PULL]),

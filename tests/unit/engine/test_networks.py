@@ -52,7 +52,9 @@ def networks(tmp_path: Path) -> Callable[[], Networks]:
         database = Database.open(os.fspath(tmp_path / "state.db"))
         # Never started: a host where the bridge is not available.
         bridges = Bridges(data_root=os.fspath(tmp_path), database=database, shared=os.fspath(tmp_path / "s"))
-        made = Networks(bridges=bridges, database=database, containers=lambda: (RUNNING, EXITED))
+        made = Networks(
+            bridges=bridges, database=database, containers=lambda: (RUNNING, EXITED), publish=lambda _: None
+        )
         asyncio.run(made.start())
         database.close()
         return made
