@@ -108,40 +108,11 @@ def cpus(text: str) -> int:
     return int(nano)
 
 
-_SPANS = {
-    "ns": 1,
-    "us": 1_000,
-    "µs": 1_000,
-    "μs": 1_000,
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "m": 60 * 1_000_000_000,
-    "h": 3600 * 1_000_000_000,
-}
-
-
 def duration(text: str) -> int:
     """Go's durations (``1m30s``, ``1.5h``) in nanoseconds."""
-    bad = ValueError(f"time: invalid duration {quoted(text)}")
-    rest = text[1:] if text[:1] in ("+", "-") else text
-    if rest == "0":
-        return 0
-    if not rest:
-        raise bad
-    total = 0.0
-    while rest:
-        digits = len(rest) - len(rest.lstrip("0123456789."))
-        number, rest = rest[:digits], rest[digits:]
-        if not number or number.count(".") > 1 or number == ".":
-            raise bad
-        letters = next((at for at, one in enumerate(rest) if one in "0123456789."), len(rest))
-        unit, rest = rest[:letters], rest[letters:]
-        if not unit:
-            raise ValueError(f"time: missing unit in duration {quoted(text)}")
-        if unit not in _SPANS:
-            raise ValueError(f"time: unknown unit {quoted(unit)} in duration {quoted(text)}")
-        total += float(number) * _SPANS[unit]
-    return int(-total if text[0] == "-" else total)
+    from sampan.wire.durations import parse
+
+    return parse(text)
 
 
 def filter_(text: str) -> tuple[str, str]:
@@ -199,6 +170,7 @@ KINDS: dict[str, Kind] = {
     "strings": Kind(lambda text: text.split(","), "strings", many=True),
     "sysctl": Kind(_later("limits", "sysctl"), "map", many=True),
     "map": Kind(mapping, "map", many=True),
+    "stringToString": Kind(_later("fields", "assignments"), "stringToString", many=True),
     "bytes": Kind(size, "bytes", empty=0),
     "swap": Kind(swap, "bytes", empty=0),
     "decimal": Kind(cpus, "decimal", empty=0),
