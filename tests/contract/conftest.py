@@ -34,6 +34,9 @@ class BoxSnapshots:
             (self._layers / key / part).mkdir(parents=True)
         return self.mounts(key)
 
+    def layers(self, key: str) -> tuple[str, ...]:
+        return (str(self._layers / "1/fs"),)
+
     def max_id(self, key: str) -> int:
         return 0
 

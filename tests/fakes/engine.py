@@ -115,6 +115,9 @@ class FakeSnapshots:
         self.largest[key] = getattr(image, "max_id", 0)
         return self.mounts(key)
 
+    def layers(self, key: str) -> tuple[str, ...]:
+        return tuple(f"/data/{lower}" for lower in self.mounts(key).lowers)
+
     def max_id(self, key: str) -> int:
         return self.largest[key]
 
@@ -167,7 +170,14 @@ class FakeVolumes:
         self.populated: list[tuple[str, str]] = []
         self._numbers = itertools.count(1)
 
-    async def ensure(self, name: str | None, *, labels: Mapping[str, str] | None = None) -> str:
+    async def ensure(
+        self,
+        name: str | None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        driver: str = "",
+        options: Mapping[str, str] | None = None,
+    ) -> str:
         name = name or f"{next(self._numbers):064x}"
         self.there.add(name)
         return name

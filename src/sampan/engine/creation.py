@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -18,12 +19,14 @@ from sampan.engine.model import (
     ContainerConfig,
     Created,
     HostConfig,
+    Mount,
     MountPoint,
     NetworkingConfig,
     Status,
 )
 from sampan.engine.removal import remove_directory
 from sampan.errors import Conflict, Failure, InvalidArgument, NotFound
+from sampan.images.snapshots import part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +90,13 @@ class Creation:
         run = image.config.config
         config = defaults.merge_image(config, run)
         host = defaults.fill_host(host, settings.options, settings.facts)
-        points = mounts.settle(host, run.volumes, own_volumes)
+        points = mounts.settle(
+            host,
+            run.volumes,
+            own_volumes,
+            inherited=self._inherited(host),
+            daemon_root=settings.paths.data,
+        )
         container_id = settings.new_id()
         if not config.hostname:
             shared = host.network_mode == "host" or host.uts_mode == "host"
@@ -116,10 +125,18 @@ class Creation:
         made: list[str] = []  # anonymous volumes
         home = self._settings.paths.container(container.id)
         try:
-            points = [await self._with_volume(point, made) for point in container.mounts]
+            asked = {posixpath.normpath(mount.target): mount for mount in container.host.mounts or ()}
+            points = [
+                await self._with_volume(point, asked.get(point.destination), made)
+                for point in container.mounts
+            ]
             container = replace(container, mounts=tuple(points))
             self._store.announce(container)
             root = await self._snapshots.prepare(container.id, image)
+            for number, point in enumerate(points):
+                if point.type == "image":
+                    mounted = await self._catalog.resolve(point.source)
+                    await self._snapshots.prepare(part(container.id, number), mounted)
             for point in points:
                 if point.type == "volume" and not point.no_copy:
                     await self._volumes.populate(point.name, root, point.destination)
@@ -135,10 +152,34 @@ class Creation:
             raise
         return container
 
-    async def _with_volume(self, point: MountPoint, made: list[str]) -> MountPoint:
+    def _inherited(self, host: HostConfig) -> list[MountPoint]:
+        """The mounts that ``--volumes-from`` takes from other containers; a later one replaces an earlier."""
+        found: dict[str, MountPoint] = {}
+        for text in host.volumes_from or ():
+            ref, mode = mounts.parse_volumes_from(text)
+            if not ref:
+                raise InvalidArgument('invalid name or ID supplied: ""')
+            points = mounts.inherit(self._store.find(ref).container.mounts, mode)
+            found |= {point.destination: point for point in points}
+        return list(found.values())
+
+    async def _with_volume(self, point: MountPoint, asked: Mount | None, made: list[str]) -> MountPoint:
+        """The mount with the volume or the image that it is of; ``asked`` is its --mount, if it has one."""
+        if point.type == "image":
+            image = await self._catalog.resolve(point.name)
+            if not image.chain:
+                raise InvalidArgument(f"image {point.name} has no layers to mount")
+            return replace(point, source=image.id)
         if point.type != "volume":
             return point
-        name = await self._volumes.ensure(point.name or None)
+        options = asked.volume_options if asked is not None else None
+        config = options.driver_config if options is not None else None
+        name = await self._volumes.ensure(
+            point.name or None,
+            driver=point.driver,
+            options=config.options if config is not None else None,
+            labels=options.labels if options is not None else None,
+        )
         if point.anonymous:
             made.append(name)
         return replace(point, name=name, source=self._volumes.mount_source(name))

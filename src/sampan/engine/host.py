@@ -8,13 +8,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from sampan.errors import InvalidArgument
+from sampan.errors import Failure, InvalidArgument
+from sampan.sandbox import cgroups
+from sampan.sandbox.cgroups import Features
+
+ALL_LIMITS = Features(
+    memory_limit=True,
+    swap_limit=True,
+    memory_reservation=True,
+    memory_swappiness=True,
+    oom_kill_disable=True,
+    cpu_shares=True,
+    cpu_quota=True,
+    cpu_realtime=True,
+    cpuset=True,
+    pids_limit=True,
+    blkio_weight=True,
+    blkio_weight_device=True,
+    blkio_throttle=True,
+    devices=True,
+)
+"""A host that lacks nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
     """``cpus`` and ``memory_nodes`` are those online, in the kernel's list format; memory is in bytes.
 
+    ``limits`` says what groups can limit here, ``selinux`` and ``apparmor`` whether these are in force.
     ``ip_forwarding`` asks anew each time: the engine itself turns it on after these facts were read.
     """
 
@@ -31,6 +52,8 @@ class HostFacts:
     hostname: str
     ip_forwarding: Callable[[], bool]
     apparmor: bool
+    selinux: bool = False
+    limits: Features = ALL_LIMITS
 
     @classmethod
     def read(cls) -> HostFacts:
@@ -50,7 +73,16 @@ class HostFacts:
             hostname=platform.node(),
             ip_forwarding=_forwards,
             apparmor=_line("/sys/module/apparmor/parameters/enabled", "N") == "Y",
+            selinux=os.path.exists("/sys/fs/selinux/enforce"),
+            limits=_limits(),
         )
+
+
+def _limits() -> Features:
+    try:
+        return cgroups.detect().features
+    except (Failure, OSError):
+        return Features()
 
 
 def _forwards() -> bool:

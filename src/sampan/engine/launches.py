@@ -5,22 +5,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from sampan.engine import capabilities, files, oci, security
+from sampan.engine import capabilities, cdi, files, oci, propagation, runtimes, security
 from sampan.engine.logfiles import log_file_limits
-from sampan.engine.model import Container, EndpointSettings, HostConfig, NetworkSettings
+from sampan.engine.model import Container, EndpointSettings, HostConfig, MountPoint, NetworkSettings
 from sampan.engine.validation import OWN_NETWORKS
 from sampan.errors import InvalidArgument, NotFound
+from sampan.images.snapshots import part
 from sampan.sandbox.messages import Endpoint, Launch, LogFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sampan.engine.cdi import Edits
     from sampan.engine.idranges import IdRanges
     from sampan.engine.ports import Bridges, Catalog, SeccompFilters, Snapshots, VolumeStore
     from sampan.engine.settings import Settings
@@ -79,20 +82,25 @@ class Launches:
         # Not by the image: a container outlives the removal of its image.
         root = sources.snapshots.mounts(container.id)
         endpoint = await self._connect(container)
-        id_map = self._id_map(container, largest=sources.snapshots.max_id(container.id))
+        images = _image_parts(container)
+        parts = (container.id, *images.values())
+        id_map = self._id_map(container, largest=max(map(sources.snapshots.max_id, parts)))
         network_id = self._network_id(host.network_mode)
         container = connected(container, endpoint, network_id, id_map)
         placed = files.write(container, settings, endpoint)
         for point in container.mounts:
-            _ensure_bind_source(point.type, point.source, point.origin)
+            _ensure_bind_source(point)
+        edits = await _device_edits(host)
         spec = oci.build(
-            container,
+            _with_propagation(container, settings.paths.data),
             oci.Circumstances(
                 sources={
                     point.name: sources.volumes.mount_source(point.name)
                     for point in container.mounts
                     if point.type == "volume"
                 },
+                layers={place: sources.snapshots.layers(key) for place, key in images.items()},
+                edits=edits,
                 files=placed,
                 cgroup_path=self._cgroup_path(container),
                 ulimits=settings.options.ulimits,
@@ -108,7 +116,7 @@ class Launches:
             spec=spec,
             root=root,
             user=container.config.user,
-            group_add=host.group_add or (),
+            group_add=(*(host.group_add or ()), *(map(str, edits.gids) if edits else ())),
             seccomp_filter=await self._filter(container, spec["process"]["capabilities"]["bounding"]),
             endpoint=endpoint,
             open_stdin=container.config.open_stdin,
@@ -117,7 +125,7 @@ class Launches:
             init=bool(settings.options.init if host.init is None else host.init),
             console_size=host.console_size if any(host.console_size) else None,
         )
-        return launch, container
+        return await self._by_runtime(launch, host), container
 
     async def release(self, container_id: str) -> None:
         """Give the container's address and ids back. Idempotent."""
@@ -143,11 +151,27 @@ class Launches:
 
     async def _filter(self, container: Container, held: list[str]) -> str | None:
         host = container.host
-        options = security.parse(host.security_opt or (), apparmor_enabled=True)
-        profile = self._settings.options.seccomp_profile if options.seccomp is None else options.seccomp
-        if host.privileged or profile == security.UNCONFINED:
+        profile = self._profile(host)
+        if profile == security.UNCONFINED or host.runtime != runtimes.OURS:
             return None
         return await self._sources.filters.path(profile, frozenset(held))
+
+    def _profile(self, host: HostConfig) -> str | None:
+        """The text of the seccomp profile, None for the default one; ``unconfined``."""
+        if host.privileged:
+            return security.UNCONFINED
+        options = security.parse(host.security_opt or (), apparmor_enabled=True)
+        return self._settings.options.seccomp_profile if options.seccomp is None else options.seccomp
+
+    async def _by_runtime(self, launch: Launch, host: HostConfig) -> Launch:
+        """The launch as the container's runtime takes it."""
+        runtime = runtimes.find(host.runtime, self._settings.options)
+        if runtime is None:
+            return launch
+        held = launch.spec["process"]["capabilities"]["bounding"]
+        profile = self._profile(host)
+        rules = None if profile == security.UNCONFINED else self._sources.filters.rules(profile, held)
+        return runtimes.adapted(launch, runtime, rules)
 
     def _log(self, container: Container) -> LogFile | None:
         limits = log_file_limits(container.host.log_config, self._settings.options.log_options)
@@ -166,7 +190,8 @@ def private_users(host: HostConfig, *, default: str) -> bool:
     else:
         mode = default
     shares_host = "host" in (host.network_mode, host.pid_mode, host.ipc_mode, host.uts_mode)
-    return mode == "private" and not host.privileged and not shares_host
+    ours = host.runtime in ("", runtimes.OURS)  # others know no idmapped root
+    return mode == "private" and not host.privileged and not shares_host and ours
 
 
 def _requested_mac(asked: EndpointSettings | None) -> str:
@@ -218,11 +243,39 @@ def disconnected(container: Container) -> Container:
     return replace(container, state=state, network=NetworkSettings(networks={mode: bare}))
 
 
-def _ensure_bind_source(kind: str, source: str, origin: str) -> None:
-    """Make the missing source directory of a ``-v`` bind, as Docker does; ``--mount`` never creates one."""
-    if kind != "bind" or os.path.lexists(source):
+def _with_propagation(container: Container, daemon_root: str) -> Container:
+    """The container with what its binds can pass on and take. InvalidArgument where that is not what was
+    asked for."""
+    points = container.mounts
+    if all(point.propagation in ("", "rprivate", "private") for point in points):
+        return container
+    settled = (
+        replace(point, propagation=propagation.settled(point, daemon_root=daemon_root)) for point in points
+    )
+    return replace(container, mounts=tuple(settled))
+
+
+def _image_parts(container: Container) -> dict[str, str]:
+    """The snapshots that hold the layers of images mounted elsewhere than at the root, by destination."""
+    return {
+        point.destination: part(container.id, number)
+        for number, point in enumerate(container.mounts)
+        if point.type == "image"
+    }
+
+
+async def _device_edits(host: HostConfig) -> Edits | None:
+    if not host.device_requests:
+        return None
+    return await asyncio.to_thread(cdi.edits_for, host.device_requests, hooks=host.runtime != runtimes.OURS)
+
+
+def _ensure_bind_source(point: MountPoint) -> None:
+    """Make the missing source directory of a ``-v`` bind, as Docker does; ``--mount`` only if asked to."""
+    source = point.source
+    if point.type != "bind" or os.path.lexists(source):
         return
-    if origin != "bind":
+    if point.origin != "bind" and not point.create_source:
         raise InvalidArgument(
             f'invalid mount config for type "bind": bind source path does not exist: {source}'
         )

@@ -11,9 +11,12 @@ import posixpath
 import re
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from sampan import errors
 from sampan.engine.model import HostConfig, Mount, MountPoint
 
+LOCAL_DRIVER = "local"
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _PROPAGATION = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
 _LABELS = frozenset(("z", "Z"))
@@ -34,17 +37,26 @@ _TMPFS_VALUES = frozenset(("mode", "uid", "gid", "size", "nr_inodes", "nr_blocks
 _TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")
 
 
-def settle(host: HostConfig, image_volumes: Iterable[str], own_volumes: Iterable[str]) -> list[MountPoint]:
+def settle(
+    host: HostConfig,
+    image_volumes: Iterable[str],
+    own_volumes: Iterable[str],
+    *,
+    inherited: Iterable[MountPoint] = (),
+    daemon_root: str = "",
+) -> list[MountPoint]:
     """Every mount of a container, one for each destination; InvalidArgument in Docker's words.
 
     ``own_volumes`` are the destinations of ``-v /path`` (config.Volumes), ``image_volumes`` the image's: each
-    becomes an anonymous volume unless something else is mounted there.
+    becomes an anonymous volume unless something else is mounted there. ``inherited`` are those of
+    ``--volumes-from``, which anything given here replaces.
     """
     points: dict[str, MountPoint] = {}
+    driver = host.volume_driver or LOCAL_DRIVER
     for text in host.binds or ():
-        _add(points, parse_bind(text))
+        _add(points, _near_root(parse_bind(text, driver=driver), daemon_root))
     for mount in host.mounts or ():
-        _add(points, parse_mount(mount))
+        _add(points, _near_root(parse_mount(mount), daemon_root))
     for target, options in (host.tmpfs or {}).items():
         absolute = f"invalid mount path: '{target}' mount path must be absolute"
         points_at = _destination(target, relative=absolute, root="")
@@ -59,14 +71,61 @@ def settle(host: HostConfig, image_volumes: Iterable[str], own_volumes: Iterable
                 rw="ro" not in options.split(","),
             ),
         )
+    points = {**{point.destination: point for point in inherited}, **points}
     for path in (*own_volumes, *image_volumes):
         invalid = f"invalid volume specification: '{path}'"
         target = _destination(path, relative=invalid, root=f"{invalid}: ")
         if target not in points:
             points[target] = MountPoint(
-                type="volume", destination=target, driver="local", anonymous=True, origin="image"
+                type="volume", destination=target, driver=driver, anonymous=True, origin="image"
             )
-    return list(points.values())
+    return [
+        point if point.propagation else replace(point, propagation=_default_propagation(point))
+        for point in points.values()
+    ]
+
+
+def _default_propagation(point: MountPoint) -> str:
+    return "rprivate" if point.type == "bind" else ""
+
+
+def parse_volumes_from(text: str) -> tuple[str, str]:
+    """One ``--volumes-from``: container[:mode], with the mode settled ("rw" by default)."""
+    if not text:
+        raise errors.InvalidArgument("volumes-from specification cannot be an empty string")
+    ref, _, mode = text.partition(":")
+    mode = mode or "rw"
+    options = _mode(mode)
+    if options & (_PROPAGATION | {"nocopy", "copy"}):
+        raise errors.InvalidArgument(f"invalid mode: {mode}")
+    return ref, mode
+
+
+def inherit(points: Iterable[MountPoint], mode: str) -> list[MountPoint]:
+    """The mounts of another container as ``--volumes-from`` gives them to this one."""
+    writable = "ro" not in mode.split(",")
+    return [
+        replace(point, rw=point.rw and writable, no_copy=True, anonymous=False, origin="from")
+        for point in points
+        if point.origin != "tmpfs"
+    ]
+
+
+def _near_root(point: MountPoint, daemon_root: str) -> MountPoint:
+    """A bind that has the engine's own directory in it, or lies in it, must not hold on to mounts there."""
+    if point.type != "bind" or not daemon_root:
+        return point
+    if not point.source.startswith(daemon_root) and not daemon_root.startswith(point.source):
+        return point
+    if not point.propagation:
+        return replace(point, propagation="rslave")
+    if point.propagation in ("rslave", "rshared"):
+        return point
+    raise errors.InvalidArgument(
+        'invalid mount config: must use either propagation mode "rslave" or "rshared" when mount source is '
+        f'within the daemon root, daemon root: "{daemon_root}", bind mount source: "{point.source}", '
+        f'propagation: "{point.propagation}"'
+    )
 
 
 def _add(points: dict[str, MountPoint], point: MountPoint) -> None:
@@ -91,15 +150,15 @@ def _check_proc(point: MountPoint) -> None:
     )
 
 
-def parse_bind(text: str) -> MountPoint:
-    """One ``-v``: [source:]destination[:options]."""
+def parse_bind(text: str, *, driver: str = LOCAL_DRIVER) -> MountPoint:
+    """One ``-v``: [source:]destination[:options]; ``driver`` is a volume's."""
     invalid = f"invalid volume specification: '{text}'"
     parts = text.split(":")
     if len(parts) > 3 or not all(parts):
         raise errors.InvalidArgument(invalid)
     if len(parts) == 1:
         destination = _destination(text, relative=invalid, root=f"{invalid}: ")
-        return MountPoint(type="volume", destination=destination, driver="local", anonymous=True)
+        return MountPoint(type="volume", destination=destination, driver=driver, anonymous=True)
     source, target = parts[0], parts[1]
     mode = parts[2] if len(parts) == 3 else ""
     kind = "bind" if source.startswith("/") else "volume"
@@ -117,7 +176,8 @@ def parse_bind(text: str) -> MountPoint:
             destination=destination,
             mode=mode,
             rw="ro" not in options,
-            propagation=propagation or "rprivate",
+            propagation=propagation,
+            create_source=True,
         )
     if propagation:
         raise errors.InvalidArgument(f"invalid mode: {mode}")
@@ -125,7 +185,7 @@ def parse_bind(text: str) -> MountPoint:
     return MountPoint(
         type="volume",
         name=source,
-        driver="local",
+        driver=driver,
         destination=destination,
         mode=mode or "z",
         rw="ro" not in options,
@@ -155,8 +215,8 @@ def parse_mount(mount: Mount) -> MountPoint:
     """One ``--mount``."""
     reader = _MOUNT_TYPES.get(mount.type)
     if reader is None:
-        if mount.type in ("image", "cluster"):
-            raise errors.NotImplemented(f"--mount type={mount.type} is not offered by this engine")
+        if mount.type == "cluster":
+            raise errors.NotImplemented("--mount type=cluster needs a swarm; use type=volume")
         raise _invalid(mount, "mount type unknown")
     if not mount.target:
         raise _invalid(mount, "field Target must not be empty")
@@ -187,15 +247,17 @@ def _bind_mount(mount: Mount) -> MountPoint:
     propagation = options.propagation if options else ""
     if propagation and propagation not in _PROPAGATION:
         raise _invalid(mount, f"invalid propagation mode: {propagation}")
-    if not (options and options.create_mountpoint) and not os.path.lexists(mount.source):
+    create = bool(options and options.create_mountpoint)
+    if not create and not os.path.lexists(mount.source):
         raise _invalid(mount, f"bind source path does not exist: {mount.source}")
     return MountPoint(
         type="bind",
         source=posixpath.normpath(mount.source),
         destination=posixpath.normpath(mount.target),
         rw=not mount.read_only,
-        propagation=propagation or "rprivate",
+        propagation=propagation,
         origin="mount",
+        create_source=create,
         non_recursive=bool(options and options.non_recursive),
         read_only_non_recursive=bool(options and options.read_only_non_recursive),
     )
@@ -210,25 +272,51 @@ def _volume_mount(mount: Mount) -> MountPoint:
         if present is not None:
             raise _invalid(mount, f"field {field} must not be specified")
     options = mount.volume_options
-    if options is not None and options.driver_config is not None:
-        driver = options.driver_config.name
-        if driver not in ("", "local") or options.driver_config.options:
-            raise errors.NotImplemented(
-                "--mount volume-driver and volume-opt are not offered by this engine yet"
-            )
+    driver = options.driver_config.name if options and options.driver_config else ""
+    subpath = _subpath(mount, options.subpath if options else "")
+    if subpath and not mount.source:
+        raise _invalid(mount, "must not set Subpath when using anonymous volumes")
     if mount.source:
         _check_volume_name(mount.source)
     return MountPoint(
         type="volume",
         name=mount.source,
-        driver="local",
+        driver=driver or LOCAL_DRIVER,
+        subpath=subpath,
         destination=posixpath.normpath(mount.target),
         mode="z",
         rw=not mount.read_only,
-        no_copy=bool(options and options.no_copy),
+        no_copy=bool(options and options.no_copy) or bool(subpath),
         origin="mount",
         anonymous=not mount.source,
     )
+
+
+def _image_mount(mount: Mount) -> MountPoint:
+    if not mount.source:
+        raise _invalid(mount, "field Source must not be empty")
+    for present, field in (
+        (mount.bind_options, "BindOptions"),
+        (mount.volume_options, "VolumeOptions"),
+        (mount.tmpfs_options, "TmpfsOptions"),
+    ):
+        if present is not None:
+            raise _invalid(mount, f"field {field} must not be specified")
+    return MountPoint(
+        type="image",
+        name=mount.source,
+        destination=posixpath.normpath(mount.target),
+        subpath=_subpath(mount, mount.image_options.subpath if mount.image_options else ""),
+        rw=False,
+        origin="mount",
+    )
+
+
+def _subpath(mount: Mount, path: str) -> str:
+    """The path below a volume or an image, as it was given. It is resolved by the kernel, at the start."""
+    if path and (path.startswith("/") or posixpath.normpath(path).split("/")[0] == ".." or "\0" in path):
+        raise _invalid(mount, "subpath must be a relative path within the volume")
+    return path
 
 
 def _tmpfs_mount(mount: Mount) -> MountPoint:
@@ -259,7 +347,7 @@ def _tmpfs_mount(mount: Mount) -> MountPoint:
     )
 
 
-_MOUNT_TYPES = {"bind": _bind_mount, "volume": _volume_mount, "tmpfs": _tmpfs_mount}
+_MOUNT_TYPES = {"bind": _bind_mount, "volume": _volume_mount, "tmpfs": _tmpfs_mount, "image": _image_mount}
 
 
 def check_tmpfs_options(text: str) -> None:

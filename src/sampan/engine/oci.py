@@ -6,32 +6,34 @@ Docker's rules: user mounts replace default ones at the same place and are made 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sampan.engine import capabilities, defaults, mounts, resources, security
+from sampan.engine import capabilities, defaults, devices, mounts, propagation, resources, security
 from sampan.engine.model import Container, ExecConfig, HostConfig, MountPoint
 from sampan.spec.runtime import ALL_CAPABILITIES, DEFAULT_PATH, default_spec
 
 if TYPE_CHECKING:
+    from sampan.engine.cdi import Edits
     from sampan.spec.runtime import Capabilities, Device, DeviceRule, Mount, Namespace, Process, Spec
-
-_SHARED = ("shared", "rshared")
-_SLAVE = ("slave", "rslave")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
     """What a start has that its container does not say.
 
-    ``sources`` maps a volume's name to its directory; ``files`` the engine's files to their places in the
-    container; ``id_map`` is (host id of root, number of ids) or None without a user namespace.
+    ``sources`` maps a volume's name to its directory; ``layers`` the destination of an image mount to the
+    image's directories, topmost first; ``edits`` are those of CDI devices; ``files`` the engine's files
+    to their places in the container; ``id_map`` is (host id of root, number of ids) or None without a user
+    namespace.
     """
 
     sources: Mapping[str, str]
     files: Mapping[str, str]
     cgroup_path: str
+    layers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    edits: Edits | None = None
     ulimits: Mapping[str, tuple[int, int]]
     available: frozenset[str] = frozenset(ALL_CAPABILITIES)
     no_new_privileges: bool = False
@@ -42,14 +44,14 @@ def build(container: Container, given: Circumstances) -> Spec:
     """The whole specification of a container's start."""
     config, host = container.config, container.host
     spec = default_spec()
-    nodes, rules = _devices(spec, host)
+    nodes, rules, bound = _devices(spec, host)
     process = _process(spec["process"], container, given)
     spec["process"] = process
     spec["root"] = {"path": "rootfs", "readonly": host.readonly_rootfs}
     spec["hostname"] = config.hostname
     if config.domainname:
         spec["domainname"] = config.domainname
-    spec["mounts"] = _mounts(spec["mounts"], container, given)
+    spec["mounts"] = _mounts(spec["mounts"], container, given, bound)
     if host.annotations:
         spec["annotations"] = dict(host.annotations)
     linux = spec["linux"]
@@ -62,15 +64,32 @@ def build(container: Container, given: Circumstances) -> Spec:
     if sysctls := _sysctls(host, given):
         linux["sysctl"] = sysctls
     propagations = {point.propagation for point in container.mounts}
-    if not propagations.isdisjoint(_SHARED):
+    if not propagations.isdisjoint(propagation.SHARED):
         linux["rootfsPropagation"] = "shared"
-    elif not propagations.isdisjoint(_SLAVE):
+    elif not propagations.isdisjoint(propagation.SLAVE):
         linux["rootfsPropagation"] = "slave"
     if given.id_map is not None:
         base, span = given.id_map
         linux["uidMappings"] = [{"containerID": 0, "hostID": base, "size": span}]
         linux["gidMappings"] = [{"containerID": 0, "hostID": base, "size": span}]
+    if given.edits is not None:
+        _edit(spec, given.edits)
     return spec
+
+
+def _edit(spec: Spec, edits: Edits) -> None:
+    """Give the container its CDI devices: what they bring replaces what is there by the same name or path."""
+    process, linux = spec["process"], spec["linux"]
+    names = {variable.partition("=")[0] for variable in edits.env}
+    process["env"] = [v for v in process["env"] if v.partition("=")[0] not in names] + edits.env
+    paths = {node["path"] for node in edits.nodes}
+    linux["devices"] = [node for node in linux["devices"] if node["path"] not in paths] + edits.nodes
+    linux["resources"]["devices"] += edits.rules
+    places = {mount["destination"] for mount in edits.mounts}
+    kept = [mount for mount in spec["mounts"] if mount["destination"] not in places]
+    spec["mounts"] = kept + sorted(edits.mounts, key=lambda mount: mount["destination"].count("/"))
+    if edits.hooks:
+        spec["hooks"] = edits.hooks
 
 
 def _process(process: Process, container: Container, given: Circumstances) -> Process:
@@ -140,18 +159,23 @@ def namespaces(host: HostConfig, *, private_users: bool) -> list[Namespace]:
     return result
 
 
-def _devices(spec: Spec, host: HostConfig) -> tuple[list[Device], list[DeviceRule]]:
+def _devices(spec: Spec, host: HostConfig) -> tuple[list[Device], list[DeviceRule], list[Mount]]:
+    """Nodes for /dev, rules, and binds of the nodes that are to be elsewhere."""
     if host.privileged:
-        return resources.host_devices(), [{"allow": True, "access": "rwm"}]
+        return devices.host_devices(), [{"allow": True, "access": "rwm"}], []
     nodes = list(spec["linux"]["devices"])
     rules = list(spec["linux"]["resources"]["devices"])
+    bound: list[Mount] = []
     for mapping in host.devices or ():
-        for node, rule in resources.device(mapping):
-            nodes = [known for known in nodes if known["path"] != node["path"]]
-            nodes.append(node)
+        for source, node, rule in devices.device(mapping):
             rules.append(rule)
-    rules.extend(resources.parse_device_rule(text) for text in host.device_cgroup_rules or ())
-    return nodes, rules
+            if devices.below_dev(node["path"]):
+                nodes = [known for known in nodes if known["path"] != node["path"]]
+                nodes.append(node)
+            else:
+                bound.append(devices.bound(source, node["path"]))
+    rules.extend(devices.parse_device_rule(text) for text in host.device_cgroup_rules or ())
+    return nodes, rules, bound
 
 
 def _sysctls(host: HostConfig, given: Circumstances) -> dict[str, str]:
@@ -164,9 +188,11 @@ def _sysctls(host: HostConfig, given: Circumstances) -> dict[str, str]:
     return values | (host.sysctls or {})
 
 
-def _mounts(default: list[Mount], container: Container, given: Circumstances) -> list[Mount]:
+def _mounts(
+    default: list[Mount], container: Container, given: Circumstances, bound: list[Mount]
+) -> list[Mount]:
     host = container.host
-    own = [_mount(point, given.sources) for point in container.mounts]
+    own = [_mount(point, given) for point in container.mounts] + bound
     places = {mount["destination"] for mount in own}
     files: list[Mount] = [
         {"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate"]}
@@ -202,18 +228,37 @@ def _host_bind(path: str) -> Mount:
     return {"destination": path, "type": "bind", "source": path, "options": ["rbind", "rprivate"]}
 
 
-def _mount(point: MountPoint, sources: Mapping[str, str]) -> Mount:
+def _image_mount(point: MountPoint, layers: Sequence[str]) -> Mount:
+    """One layer is bound, several are merged; either is read-only with all that is in it."""
+    mount: Mount
+    if len(layers) == 1:
+        options = ["bind", "rprivate", "ro"]
+        mount = {"destination": point.destination, "type": "bind", "source": layers[0], "options": options}
+    else:
+        options = [f"lowerdir={':'.join(layers)}", "ro"]
+        mount = {"destination": point.destination, "type": "overlay", "source": "overlay", "options": options}
+    if point.subpath:
+        mount["subpath"] = point.subpath
+    return mount
+
+
+def _mount(point: MountPoint, given: Circumstances) -> Mount:
+    if point.type == "image":
+        return _image_mount(point, given.layers[point.destination])
     if point.type == "tmpfs":
         options = mounts.tmpfs_options(point.options)
         return {"destination": point.destination, "type": "tmpfs", "source": "tmpfs", "options": options}
     source = point.source
     if point.type == "volume":
-        source = sources[point.name]
+        source = given.sources[point.name]
     options = ["bind" if point.non_recursive else "rbind", point.propagation or "rprivate"]
     if not point.rw:
         # Since Docker 25 a read-only bind is so with everything mounted below it.
         options.append("ro" if point.non_recursive or point.read_only_non_recursive else "rro")
-    return {"destination": point.destination, "type": "bind", "source": source, "options": options}
+    mount: Mount = {"destination": point.destination, "type": "bind", "source": source, "options": options}
+    if point.subpath:
+        mount["subpath"] = point.subpath
+    return mount
 
 
 def exec_process(container: Container, config: ExecConfig, available: frozenset[str]) -> Process:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from sampan.images.model import Image
     from sampan.sandbox.messages import AttachOptions, Endpoint, Exit, Launch, RootFilesystem
-    from sampan.spec.runtime import Process
+    from sampan.spec.runtime import Process, Seccomp
 
 
 class ClientStream(Protocol):
@@ -159,3 +159,6 @@ class SeccompFilters(Protocol):
 
         A profile is a JSON document, None the default one; InvalidArgument for one that cannot be compiled.
         """
+
+    def rules(self, profile: str | None, capabilities: Iterable[str]) -> Seccomp:
+        """The same in the OCI form, for a runtime that compiles it itself."""

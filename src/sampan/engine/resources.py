@@ -7,30 +7,88 @@ translates settled values and cannot fail.
 from __future__ import annotations
 
 import os
-import stat
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from sampan.engine.host import HostFacts, parse_cpu_list
-from sampan.engine.model import DeviceMapping, HostConfig
+from sampan.engine.model import HostConfig, ThrottleDevice
 from sampan.errors import InvalidArgument
-from sampan.spec.runtime import device_rule
 
 if TYPE_CHECKING:
-    from sampan.spec.runtime import BlockIo, Cpu, Device, DeviceRule, LinuxResources, Memory, Rlimit
+    from sampan.sandbox.cgroups import Features
+    from sampan.spec.runtime import (
+        BlockIo,
+        Cpu,
+        DeviceRule,
+        LinuxResources,
+        Memory,
+        Rlimit,
+        WeightDevice,
+    )
+    from sampan.spec.runtime import ThrottleDevice as Throttle
 
 _MINIMUM_MEMORY = 6 << 20
 _MOST_SHARES = 262144
 _CFS_PERIOD = 100_000  # microseconds; what Docker divides --cpus by
 
 
-def check(host: HostConfig, facts: HostFacts) -> tuple[HostConfig, list[str]]:
-    """Raise InvalidArgument for limits that contradict each other; drop what the host cannot do."""
+# What a host may lack: (feature, the fields that need it, what Docker says when it discards them).
+_LACKING = "Your kernel does not support {} or the cgroup is not mounted. {} discarded."
+_NEEDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    (
+        "memory_reservation",
+        ("memory_reservation",),
+        _LACKING.format("memory soft limit capabilities", "Limitation"),
+    ),
+    ("cpu_shares", ("cpu_shares",), _LACKING.format("CPU shares", "Shares")),
+    (
+        "cpu_quota",
+        ("cpu_period", "cpu_quota"),
+        "Your kernel does not support CPU CFS scheduler. CPU period/quota discarded.",
+    ),
+    ("cpuset", ("cpuset_cpus", "cpuset_mems"), _LACKING.format("cpuset", "Cpuset")),
+    ("blkio_weight", ("blkio_weight",), _LACKING.format("Block I/O weight", "Weight")),
+    (
+        "blkio_weight_device",
+        ("blkio_weight_device",),
+        _LACKING.format("Block I/O weight_device", "Weight-device"),
+    ),
+    (
+        "blkio_throttle",
+        ("blkio_device_read_bps",),
+        _LACKING.format("BPS Block I/O read limit", "Block I/O BPS read limit"),
+    ),
+    (
+        "blkio_throttle",
+        ("blkio_device_write_bps",),
+        _LACKING.format("BPS Block I/O write limit", "Block I/O BPS write limit"),
+    ),
+    (
+        "blkio_throttle",
+        ("blkio_device_read_iops",),
+        _LACKING.format("IOPS Block read limit", "Block I/O IOPS read limit"),
+    ),
+    (
+        "blkio_throttle",
+        ("blkio_device_write_iops",),
+        _LACKING.format("IOPS Block write limit", "Block I/O IOPS write limit"),
+    ),
+)
+
+
+def check(host: HostConfig, facts: HostFacts, *, update: bool = False) -> tuple[HostConfig, list[str]]:
+    """Raise InvalidArgument for limits that contradict each other; drop what the host cannot do.
+
+    ``update``: they change those of a container, and what is zero is not meant.
+    """
     warnings: list[str] = []
-    host = _check_memory(host, facts, warnings)
+    host = _check_memory(host, facts, warnings, update=update)
     _check_cpu(host, facts)
+    host = _discard(host, facts.limits, warnings)
     _check_cpuset(host, facts)
+    _check_realtime(host, facts.limits)
     _check_block_io(host)
     if host.cpu_percent:
         warnings.append("linux does not support CPU percent. Percent discarded.")
@@ -47,11 +105,29 @@ def check(host: HostConfig, facts: HostFacts) -> tuple[HostConfig, list[str]]:
     return host, warnings
 
 
-def _check_memory(host: HostConfig, facts: HostFacts, warnings: list[str]) -> HostConfig:
+def _discard(host: HostConfig, features: Features, warnings: list[str]) -> HostConfig:
+    """Without what this host cannot limit, with Docker's warning for each."""
+    fresh = HostConfig()
+    for feature, fields, words in _NEEDS:
+        if any(getattr(host, field) for field in fields) and not getattr(features, feature):
+            warnings.append(words)
+            host = replace(host, **{field: getattr(fresh, field) for field in fields})
+    if host.pids_limit is not None and not features.pids_limit:
+        if host.pids_limit > 0:
+            warnings.append(_LACKING.format("PIDs limit capabilities", "PIDs limit"))
+        host = replace(host, pids_limit=None)
+    return host
+
+
+def _check_memory(host: HostConfig, facts: HostFacts, warnings: list[str], *, update: bool) -> HostConfig:
+    features = facts.limits
     if host.memory_swappiness == -1:
         host = replace(host, memory_swappiness=None)  # docker's CLI sends -1 for "not set"
     if host.memory != 0 and host.memory < _MINIMUM_MEMORY:
         raise InvalidArgument("Minimum memory limit allowed is 6MB")
+    if host.memory > 0 and not features.memory_limit:
+        warnings.append(_LACKING.format("memory limit capabilities", "Limitation"))
+        host = replace(host, memory=0, memory_swap=-1)
     if host.memory > 0 and host.memory_swap != -1 and not facts.swap_limit:
         warnings.append(
             "Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
@@ -60,8 +136,9 @@ def _check_memory(host: HostConfig, facts: HostFacts, warnings: list[str]) -> Ho
         host = replace(host, memory_swap=-1)
     if 0 < host.memory_swap < host.memory:
         raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if host.memory == 0 and host.memory_swap > 0:
+    if host.memory == 0 and host.memory_swap > 0 and not update:
         raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
+    host = _discard_memory(host, features, warnings)
     if host.memory_swappiness is not None and not 0 <= host.memory_swappiness <= 100:
         raise InvalidArgument(
             f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100"
@@ -70,20 +147,28 @@ def _check_memory(host: HostConfig, facts: HostFacts, warnings: list[str]) -> Ho
         raise InvalidArgument("Minimum memory reservation allowed is 6MB")
     if 0 < host.memory < host.memory_reservation:
         raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
-    if facts.cgroup_version == "2":
-        host = _discard_v1_only(host, warnings)
+    return _check_kernel_memory(host, warnings)
+
+
+def _discard_memory(host: HostConfig, features: Features, warnings: list[str]) -> HostConfig:
+    if host.memory_swappiness is not None and not features.memory_swappiness:
+        warnings.append(_LACKING.format("memory swappiness capabilities", "Memory swappiness"))
+        host = replace(host, memory_swappiness=None)
+    if host.oom_kill_disable is not None and not features.oom_kill_disable:
+        if host.oom_kill_disable:
+            warnings.append("Your kernel does not support OomKillDisable. OomKillDisable discarded.")
+        host = replace(host, oom_kill_disable=None)
     return host
 
 
-def _discard_v1_only(host: HostConfig, warnings: list[str]) -> HostConfig:
-    if host.memory_swappiness is not None:
+def _check_kernel_memory(host: HostConfig, warnings: list[str]) -> HostConfig:
+    """Clients before API 1.42 may ask for it; the kernel has it no more (since Linux 5.16)."""
+    if host.kernel_memory > 0:
         warnings.append(
-            "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. "
-            "Memory swappiness discarded."
+            "Specifying a kernel memory limit is deprecated and will be removed in a future release."
         )
-    if host.oom_kill_disable:
-        warnings.append("Your kernel does not support OomKillDisable. OomKillDisable discarded.")
-    return replace(host, memory_swappiness=None, oom_kill_disable=None)
+        warnings.append(_LACKING.format("kernel memory limit capabilities", "Limitation"))
+    return replace(host, kernel_memory=0) if host.kernel_memory else host
 
 
 def _check_cpu(host: HostConfig, facts: HostFacts) -> None:
@@ -91,6 +176,11 @@ def _check_cpu(host: HostConfig, facts: HostFacts) -> None:
         raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period cannot both be set")
     if host.nano_cpus > 0 and host.cpu_quota > 0:
         raise InvalidArgument("Conflicting options: Nano CPUs and CPU Quota cannot both be set")
+    if host.nano_cpus > 0 and not facts.limits.cpu_quota:
+        raise InvalidArgument(
+            "NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler "
+            "or the cgroup is not mounted"
+        )
     if not 0 <= host.nano_cpus <= facts.cpu_count * 1_000_000_000:
         count = facts.cpu_count
         raise InvalidArgument(
@@ -127,6 +217,14 @@ def _check_cpuset(host: HostConfig, facts: HostFacts) -> None:
             )
 
 
+def _check_realtime(host: HostConfig, features: Features) -> None:
+    period, runtime = host.cpu_realtime_period, host.cpu_realtime_runtime
+    if (period or runtime) and not features.cpu_realtime:
+        raise InvalidArgument("Your kernel does not support CPU real-time scheduler")
+    if period and runtime > period:
+        raise InvalidArgument("cpu real-time runtime cannot be higher than cpu real-time period")
+
+
 def _check_block_io(host: HostConfig) -> None:
     if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
         raise InvalidArgument("Range of blkio weight is from 10 to 1000")
@@ -145,10 +243,49 @@ def linux_resources(host: HostConfig, devices: list[DeviceRule]) -> LinuxResourc
         result["cpu"] = cpu
     if host.pids_limit:
         result["pids"] = {"limit": host.pids_limit if host.pids_limit > 0 else -1}
-    if host.blkio_weight:
-        weight: BlockIo = {"weight": host.blkio_weight}
-        result["blockIO"] = weight
+    if block_io := _block_io(host):
+        result["blockIO"] = block_io
     return result
+
+
+def _block_io(host: HostConfig) -> BlockIo:
+    """InvalidArgument for a device that is not there; it is looked for at each start, as Docker does."""
+    found: BlockIo = {}
+    if host.blkio_weight:
+        found["weight"] = host.blkio_weight
+    if host.blkio_weight_device:
+        found["weightDevice"] = [_weight(device.path, device.weight) for device in host.blkio_weight_device]
+    if host.blkio_device_read_bps:
+        found["throttleReadBpsDevice"] = _throttles(host.blkio_device_read_bps)
+    if host.blkio_device_write_bps:
+        found["throttleWriteBpsDevice"] = _throttles(host.blkio_device_write_bps)
+    if host.blkio_device_read_iops:
+        found["throttleReadIOPSDevice"] = _throttles(host.blkio_device_read_iops)
+    if host.blkio_device_write_iops:
+        found["throttleWriteIOPSDevice"] = _throttles(host.blkio_device_write_iops)
+    return found
+
+
+def _weight(path: str, weight: int) -> WeightDevice:
+    major, minor = _numbers(path)
+    return {"major": major, "minor": minor, "weight": weight}
+
+
+def _throttles(devices: Iterable[ThrottleDevice]) -> list[Throttle]:
+    found: list[Throttle] = []
+    for device in devices:
+        major, minor = _numbers(device.path)
+        found.append({"major": major, "minor": minor, "rate": device.rate})
+    return found
+
+
+def _numbers(path: str) -> tuple[int, int]:
+    try:
+        number = os.stat(path).st_rdev
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", "") or str(error)
+        raise InvalidArgument(f"stat {path}: {reason.lower()}") from error
+    return os.major(number), os.minor(number)
 
 
 def _memory(host: HostConfig) -> Memory:
@@ -177,6 +314,10 @@ def _cpu(host: HostConfig) -> Cpu:
         cpu["period"] = host.cpu_period
     if host.cpu_quota:
         cpu["quota"] = host.cpu_quota
+    if host.cpu_realtime_period:
+        cpu["realtimePeriod"] = host.cpu_realtime_period
+    if host.cpu_realtime_runtime:
+        cpu["realtimeRuntime"] = host.cpu_realtime_runtime
     if host.cpuset_cpus:
         cpu["cpus"] = host.cpuset_cpus
     if host.cpuset_mems:
@@ -197,101 +338,3 @@ def rlimits(host: HostConfig, defaults: dict[str, tuple[int, int]]) -> list[Rlim
 
 def _unlimited(value: int) -> int:
     return (1 << 64) - 1 if value < 0 else value
-
-
-def device(mapping: DeviceMapping) -> list[tuple[Device, DeviceRule]]:
-    """A ``--device`` as nodes and rules; a directory gives every device below it.
-
-    InvalidArgument in Docker's words when there is none.
-    """
-    found: list[tuple[Device, DeviceRule]] = []
-    source = mapping.path_on_host
-    target = mapping.path_in_container or source
-    access = mapping.cgroup_permissions or "rwm"
-    try:
-        if os.path.isdir(source):
-            for path in device_paths(source):
-                found.append(_device_node(path, target + path.removeprefix(source), access))
-        else:
-            found.append(_device_node(source, target, access))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InvalidArgument(
-            f'error gathering device information while adding custom device "{source}": {reason}'
-        ) from error
-    return found
-
-
-def host_devices() -> list[Device]:
-    """Every device node of the host, for a privileged container."""
-    nodes = []
-    for path in device_paths("/dev"):
-        try:
-            nodes.append(_device_node(path, path, "rwm")[0])
-        except OSError:
-            continue  # it went away meanwhile
-    return nodes
-
-
-_NOT_LISTED = frozenset(("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"))
-# The runtime makes these two itself: a terminal, and the multiplexer of the container's own devpts.
-_MADE_BY_RUNTIME = frozenset(("console", "ptmx"))
-
-
-def device_paths(directory: str) -> list[str]:
-    """The device nodes below ``directory``, without links, the console and the terminals' directory."""
-    paths = []
-    with os.scandir(directory) as entries:
-        for entry in sorted(entries, key=lambda item: item.name):
-            if entry.is_dir(follow_symlinks=False):
-                if entry.name not in _NOT_LISTED:
-                    paths.extend(device_paths(entry.path))
-            elif entry.name not in _MADE_BY_RUNTIME and not entry.is_symlink() and _is_device(entry):
-                paths.append(entry.path)
-    return paths
-
-
-def _is_device(entry: os.DirEntry[str]) -> bool:
-    mode = entry.stat(follow_symlinks=False).st_mode
-    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
-
-
-def _device_node(path: str, target: str, access: str) -> tuple[Device, DeviceRule]:
-    info = os.stat(path)
-    kind: Literal["b", "c"]
-    if stat.S_ISCHR(info.st_mode):
-        kind = "c"
-    elif stat.S_ISBLK(info.st_mode):
-        kind = "b"
-    else:
-        raise OSError(0, "not a device node")
-    major, minor = os.major(info.st_rdev), os.minor(info.st_rdev)
-    node: Device = {
-        "type": kind,
-        "path": target,
-        "major": major,
-        "minor": minor,
-        "fileMode": stat.S_IMODE(info.st_mode),
-        "uid": info.st_uid,
-        "gid": info.st_gid,
-    }
-    return node, device_rule(kind, major, minor, access)
-
-
-def parse_device_rule(text: str) -> DeviceRule:
-    """A ``--device-cgroup-rule``: "c 13:* rwm"."""
-    try:
-        kind, numbers, access = text.split(" ")
-        major, minor = numbers.split(":")
-        if kind not in ("a", "b", "c") or not access or set(access) - set("rwm"):
-            raise ValueError(text)
-        rule: DeviceRule = {"allow": True, "access": access}
-        if kind != "a":
-            rule["type"] = "b" if kind == "b" else "c"
-            if major != "*":
-                rule["major"] = int(major)
-            if minor != "*":
-                rule["minor"] = int(minor)
-    except ValueError:
-        raise InvalidArgument(f"invalid device cgroup rule format: '{text}'") from None
-    return rule

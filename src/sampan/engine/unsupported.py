@@ -22,22 +22,11 @@ _TABLE: tuple[tuple[str, Asked], ...] = (
     ("--link", lambda _, host: bool(host.links)),
     ("--publish", lambda _, host: _publishes(host)),
     ("--publish-all", lambda config, host: host.publish_all_ports and bool(config.exposed_ports)),
-    ("--volumes-from", lambda _, host: bool(host.volumes_from)),
-    ("--volume-driver", lambda _, host: host.volume_driver not in ("", "local")),
     ("--log-driver", lambda _, host: host.log_config.type not in ("", "json-file", "none")),
     ("--network container:", lambda _, host: host.network_mode.startswith("container:")),
     ("--ipc container:", lambda _, host: host.ipc_mode.startswith("container:")),
     ("--pid container:", lambda _, host: host.pid_mode.startswith("container:")),
-    ("--mount volume-subpath", lambda _, host: _uses_subpath(host)),
-    ("--gpus", lambda _, host: bool(host.device_requests)),
     ("--storage-opt", lambda _, host: bool(host.storage_opt)),
-    ("--blkio-weight-device", lambda _, host: bool(host.blkio_weight_device)),
-    ("--device-read-bps", lambda _, host: bool(host.blkio_device_read_bps)),
-    ("--device-write-bps", lambda _, host: bool(host.blkio_device_write_bps)),
-    ("--device-read-iops", lambda _, host: bool(host.blkio_device_read_iops)),
-    ("--device-write-iops", lambda _, host: bool(host.blkio_device_write_iops)),
-    ("--cpu-rt-period", lambda _, host: host.cpu_realtime_period != 0),
-    ("--cpu-rt-runtime", lambda _, host: host.cpu_realtime_runtime != 0),
     ("--log-opt compress", lambda _, host: (host.log_config.config or {}).get("compress") == "true"),
     ("--log-opt mode", lambda _, host: (host.log_config.config or {}).get("mode") == "non-blocking"),
 )
@@ -60,13 +49,6 @@ def checks_health(config: ContainerConfig) -> bool:
     """Whether the configuration names a health check of its own; ["NONE"] and an empty one do not."""
     check = config.healthcheck
     return check is not None and bool(check.test) and check.test != ("NONE",)
-
-
-def _uses_subpath(host: HostConfig) -> bool:
-    # A container can put a link there that leads out of its volume; following it needs care that comes later.
-    return any(
-        mount.volume_options is not None and mount.volume_options.subpath for mount in host.mounts or ()
-    )
 
 
 def _publishes(host: HostConfig) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from sampan.engine import capabilities, resources, security, signals, sysctls, unsupported
+from sampan.engine import capabilities, devices, resources, security, signals, sysctls, unsupported
 from sampan.engine.host import HostFacts
 from sampan.engine.logfiles import log_file_limits
 from sampan.engine.model import ContainerConfig, HostConfig, NetworkingConfig
@@ -40,7 +40,7 @@ def check(
     security.parse(host.security_opt or (), apparmor_enabled=facts.apparmor)
     log_file_limits(host.log_config, {})
     for rule in host.device_cgroup_rules or ():
-        resources.parse_device_rule(rule)
+        devices.parse_device_rule(rule)
     host = replace(
         host,
         cap_add=host.cap_add and capabilities.normalize(host.cap_add, flag="CapAdd"),

@@ -107,9 +107,16 @@ class Volumes:
                 self._tell("create", name)
         return found
 
-    async def ensure(self, name: str | None, *, labels: Mapping[str, str] | None = None) -> str:
+    async def ensure(
+        self,
+        name: str | None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        driver: str = "",
+        options: Mapping[str, str] | None = None,
+    ) -> str:
         """The name of an existing or new volume; an anonymous one when ``name`` is None."""
-        return (await self.create(name or "", labels=labels)).name
+        return (await self.create(name or "", driver=driver, options=options, labels=labels)).name
 
     def get(self, name: str) -> Volume:
         """By its full name. NotFound in Docker's words."""

@@ -6,7 +6,9 @@ container's id. What a snapshot stands on is recorded in the snapshot itself, as
 ``parent``: so it can be mounted, and keeps its layers, when its image has been removed.
 
 Law: a snapshot is made before the container's row is written, and removed after it is gone; what no container
-names is removed at start by the engine, which asks for ``keys``.
+names is removed at start by the engine, which asks for ``keys``. A container holds the layers of an image
+that it mounts elsewhere by a snapshot of its own, whose key is its id, a dot and a number (``part``); it
+comes and goes with the container's.
 """
 
 from __future__ import annotations
@@ -84,20 +86,29 @@ class Snapshots:
             work=f"{place}/work",
         )
 
+    def layers(self, key: str) -> tuple[str, ...]:
+        """The directories of the image that a snapshot stands on, absolute, topmost first."""
+        if key not in self._parents:
+            raise Internal(f"snapshot {key} is missing")
+        root = self._layers.root
+        return tuple(f"{root}/{layer.id}/fs" for layer in self._layers.chain(self._parents[key]))
+
     async def remove(self, key: str) -> None:
-        """Remove the writable layer; it must not be mounted. Succeeds if it is already gone."""
-        await asyncio.to_thread(_remove, self._root, key)
-        chain_id = self._parents.pop(key, None)
-        if chain_id is not None and self._released is not None:
-            self._released(chain_id)
+        """Remove the writable layer and the snapshot's parts; it must not be mounted. Succeeds if it is
+        already gone."""
+        for name in [name for name in self._parents if name.startswith(f"{key}.")] + [key]:
+            await asyncio.to_thread(_remove, self._root, name)
+            chain_id = self._parents.pop(name, None)
+            if chain_id is not None and self._released is not None:
+                self._released(chain_id)
 
     def when_released(self, released: Callable[[Digest], None]) -> None:
         """Have ``released`` called with what a snapshot stood on, after each removal."""
         self._released = released
 
     def keys(self) -> tuple[str, ...]:
-        """Every snapshot there is."""
-        return tuple(self._parents)
+        """Every snapshot there is; a part counts as what it is a part of."""
+        return tuple({key.partition(".")[0]: None for key in self._parents})
 
     def parents(self) -> Iterable[Digest]:
         """The chain ids that snapshots stand on."""
@@ -111,6 +122,11 @@ class Snapshots:
     async def usage(self, key: str) -> int:
         """Bytes of the files that the container has written, as ``docker ps -s`` counts them."""
         return await asyncio.to_thread(_usage, f"{self._root}/{key}/fs")
+
+
+def part(key: str, number: int) -> str:
+    """The key of a further snapshot that comes and goes with ``key``."""
+    return f"{key}.{number}"
 
 
 def _read_parent(place: str) -> Digest | None:

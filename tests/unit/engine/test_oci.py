@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from tests.fakes.engine import World
 
-from sampan.engine import capabilities, mounts, oci, resources
+from sampan.engine import capabilities, devices, mounts, oci
 from sampan.engine.model import (
     BindOptions,
     ContainerConfig,
@@ -343,6 +343,6 @@ def test_tmpfs_options_take_defaults_back(text: str, expected: list[str]) -> Non
 
 
 def test_a_device_directory_gives_what_is_in_it() -> None:
-    found = resources.device(DeviceMapping(path_on_host="/dev", path_in_container="/host"))
-    assert "/host/null" in {node["path"] for node, _ in found}
-    assert all(rule["access"] == "rwm" for _, rule in found)
+    found = devices.device(DeviceMapping(path_on_host="/dev", path_in_container="/host"))
+    assert "/host/null" in {node["path"] for _, node, _ in found}
+    assert all(rule["access"] == "rwm" for _, _, rule in found)
