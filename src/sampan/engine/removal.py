@@ -20,6 +20,7 @@ from sampan.engine.lifecycle import Move
 from sampan.engine.lookups import created_before
 from sampan.engine.model import Container, ExitStatus, Filters, Pruned, Status, WaitCondition
 from sampan.errors import Conflict, Failure, Internal, NotFound, Unavailable
+from sampan.sandbox import external
 
 if TYPE_CHECKING:
     from sampan.engine.events import Events
@@ -202,6 +203,7 @@ def remove_bundle(path: str) -> None:
 
     Whatever is mounted or full below is left and told: it may be somebody's data.
     """
+    external.clear(path)
     try:
         with os.scandir(path) as entries:
             for entry in entries:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import TYPE_CHECKING
 
+from sampan.linux import kernel
 from sampan.sandbox.seccomp import cached_filter
 from sampan.spec import seccomp, seccomp_default
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sampan.spec.runtime import Seccomp
 
 _REMEMBERED = 64
 
@@ -34,6 +41,14 @@ class Filters:
                     self._paths.clear()
                 self._paths[key] = path
             return path
+
+    def rules(self, profile: str | None, capabilities: Iterable[str]) -> Seccomp:
+        """See ``ports.SeccompFilters``."""
+        document = seccomp_default.default_profile() if profile is None else seccomp.parse(profile)
+        architecture = os.uname().machine
+        return seccomp.resolve(
+            document, capabilities=capabilities, architecture=architecture, kernel=kernel.version()
+        )
 
     def _known(self, key: tuple[str | None, frozenset[str]]) -> str | None:
         path = self._paths.get(key)

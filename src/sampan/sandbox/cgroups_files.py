@@ -100,6 +100,16 @@ def read(path: str) -> str:
         os.close(fd)
 
 
+def mount_points() -> list[str]:
+    """Where cgroup trees of either version are mounted."""
+    found = []
+    for line in read("/proc/self/mountinfo").splitlines():
+        before, _, after = line.partition(" - ")
+        if after.startswith(("cgroup ", "cgroup2 ")):
+            found.append(before.split(" ")[4])
+    return found
+
+
 def read_or(path: str, default: str) -> str:
     """As ``read``; ``default`` where the host lacks the file or the group is gone."""
     try:

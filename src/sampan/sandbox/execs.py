@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sampan.linux import process as p
-from sampan.sandbox import channel
+from sampan.sandbox import channel, external
 from sampan.sandbox.launch import (
     LaunchError,
     become_root,
@@ -185,6 +185,8 @@ def _clone(
     """(pid, pidfd, console master or -1) of the program, once it runs."""
     if cgroup.frozen():
         raise LaunchError(_FROZEN, _SETUP_FAILED)
+    if container.runtime is not None:
+        return external.start_exec(container, request, stdio, init, cgroup)
     filter_path = container.seccomp_filter if request.filtered else None
     program = Program(
         process=request.process,

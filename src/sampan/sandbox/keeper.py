@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import Failure
-from sampan.sandbox import channel, execs, keeper_socket
+from sampan.sandbox import channel, execs, external, keeper_socket
 from sampan.sandbox.launch import LaunchError, Started
 from sampan.sandbox.launcher import started_event
 from sampan.sandbox.logfile import LogWriter
@@ -165,6 +165,8 @@ class Keeper:
             os.close(self._started.mounts)
         self._loop.forget(self._listener)
         os.close(self._listener)
+        if self._keeping.runtime is not None:
+            external.clear(self._keeping.bundle)
         with suppress(OSError, Failure):
             self._cgroup.remove()
         # The bundle goes last: while it is there, a daemon looks for what else may be left.

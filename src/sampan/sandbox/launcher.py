@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from sampan.errors import Failure
-from sampan.sandbox import channel, keeper_socket
+from sampan.sandbox import channel, external, keeper_socket
 from sampan.sandbox.hostmounts import DeviceDirectory
 from sampan.sandbox.launch import REQUEST_FAILED, LaunchError, Ready, Started, start
 from sampan.sandbox.logfile import create
@@ -112,6 +112,9 @@ class Launcher:
             channel.send(keeper, encode(launch.clients), clients)
         # Before anything else is made: what has a bundle is looked after when everybody is killed.
         os.makedirs(keeping.bundle, 0o711, exist_ok=True)
+        if launch.runtime is not None:
+            self._tell(keeping, keeper, daemon, self._start_by_runtime(keeping, launch, keeper))
+            return
         cgroup = self._hierarchy.group(keeping.cgroup)
         try:
             cgroup.create(launch.spec["linux"].get("resources", {}))
@@ -132,6 +135,26 @@ class Launcher:
             cgroup.remove()
             keeper_socket.remove(keeping.bundle)
             raise
+        self._tell(keeping, keeper, daemon, started)
+
+    def _start_by_runtime(self, keeping: Keeping, launch: Launch, keeper: socket.socket) -> Started:
+        keeper.recv(1)  # it is the subreaper now
+        try:
+            return external.start(
+                launch,
+                () if keeping.terminal else self._streams(keeping),
+                self._hierarchy,
+                lambda pid: self._settle_in(keeping, keeper, pid),
+            )
+        except BaseException:
+            with suppress(OSError, Failure):
+                self._hierarchy.group(keeping.cgroup).remove()
+            keeper_socket.remove(keeping.bundle)
+            raise
+
+    def _tell(
+        self, keeping: Keeping, keeper: socket.socket, daemon: socket.socket, started: Started
+    ) -> None:
         if keeping.terminal:
             channel.send(keeper, {}, (started.console,))
         with suppress(OSError):  # a daemon that went away finds the container by itself

@@ -49,7 +49,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalRuntime:
-    """An OCI runtime that runs a container in place of ours: its program and the arguments before its command."""
+    """An OCI runtime that runs a container in place of ours: its program and its own arguments."""
 
     path: str
     arguments: tuple[str, ...] = ()
@@ -57,11 +57,18 @@ class ExternalRuntime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFile:
-    """A json-file log: rotated to ``path.1`` … when it would pass ``max_size`` bytes (0: never)."""
+    """A json-file log: rotated to ``path.1`` … when it would pass ``max_size`` bytes (0: never).
+
+    ``attributes`` is an encoded JSON object that every record carries. ``compressed``: the daemon compresses
+    rotated files to ``path.1.gz`` …. ``patient``: the oldest file is not dropped before the daemon has sent it on.
+    """
 
     path: str
     max_size: int = 20 << 20
     max_files: int = 5
+    attributes: str = ""
+    compressed: bool = False
+    patient: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +121,7 @@ class Launch:
     init: bool = False
     console_size: tuple[int, int] | None = None
     clients: tuple[InitialClient, ...] = ()
+    runtime: ExternalRuntime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +145,7 @@ class Keeping:
     seccomp_filter: str | None
     group_add: tuple[str, ...]
     attached: bool
+    runtime: ExternalRuntime | None
 
     @classmethod
     def of(cls, launch: Launch) -> Keeping:
@@ -154,6 +163,7 @@ class Keeping:
             seccomp_filter=launch.seccomp_filter,
             group_add=launch.group_add,
             attached=bool(launch.clients),
+            runtime=launch.runtime,
         )
 
     @property
@@ -163,13 +173,14 @@ class Keeping:
             | (STDIN if self.open_stdin else 0)
             | (LOGGED if self.log else 0)
             | (CLIENTS if self.attached else 0)
+            | (EXTERNAL if self.runtime else 0)
         )
 
     def encode(self) -> bytes:
         return bytes((self.flags,)) + encode(self)
 
 
-TERMINAL, STDIN, LOGGED, CLIENTS = 1, 2, 4, 8
+TERMINAL, STDIN, LOGGED, CLIENTS, EXTERNAL = 1, 2, 4, 8, 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +206,7 @@ def fields_of(message: Any) -> dict[str, Any]:
 def decode_launch(data: bytes) -> Launch:
     document = json.loads(data)
     root, endpoint, log = document["root"], document["endpoint"], document["log"]
+    runtime = document["runtime"]
     document["root"] = RootFilesystem(**{**root, "lowers": tuple(root["lowers"])})
     if endpoint is not None:
         document["endpoint"] = Endpoint(**{**endpoint, "addresses": tuple(endpoint["addresses"])})
@@ -204,6 +216,7 @@ def decode_launch(data: bytes) -> Launch:
     size = document["console_size"]
     document["console_size"] = (size[0], size[1]) if size else None
     document["clients"] = tuple(map(decode_client, document["clients"]))
+    document["runtime"] = runtime and decode_runtime(runtime)
     return Launch(**document)
 
 
@@ -213,15 +226,20 @@ def decode_client(document: dict[str, Any]) -> InitialClient:
 
 def decode_keeping(data: bytes) -> Keeping:
     document = json.loads(data[1:])
-    log = document["log"]
+    log, runtime = document["log"], document["runtime"]
     return Keeping(
         **{
             **document,
             "namespaces": tuple(document["namespaces"]),
             "group_add": tuple(document["group_add"]),
             "log": LogFile(**log) if log else None,
+            "runtime": runtime and decode_runtime(runtime),
         }
     )
+
+
+def decode_runtime(document: dict[str, Any]) -> ExternalRuntime:
+    return ExternalRuntime(path=document["path"], arguments=tuple(document["arguments"]))
 
 
 def decode_attach(document: dict[str, Any]) -> AttachOptions:

@@ -23,11 +23,12 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from sampan.sandbox import channel
+from sampan.linux.process import set_child_subreaper
+from sampan.sandbox import channel, external
 from sampan.sandbox.keeper import Keeper
 from sampan.sandbox.launch import Started
 from sampan.sandbox.launcher import Launcher
-from sampan.sandbox.messages import CLIENTS, STDIN, TERMINAL
+from sampan.sandbox.messages import CLIENTS, EXTERNAL, STDIN, TERMINAL, decode_keeping
 
 if TYPE_CHECKING:
     from sampan.sandbox.cgroups import Hierarchy
@@ -57,12 +58,20 @@ def stand_by(job: int, hierarchy: Hierarchy) -> None:
     for fd in (job, theirs, daemons, *stdio):
         os.close(fd)
     keeping = os.read(ours, _PACKET)
-    running = _await_start(ours, keeping[0]) if keeping else None
+    flags = keeping[0] if keeping else 0
+    if flags & EXTERNAL:
+        # A runtime leaves the container's first process to whoever is next above it.
+        set_child_subreaper()
+        os.write(ours, b".")
+    running = _await_start(ours, flags) if keeping else None
     if running is None:
-        os.waitpid(fork, 0)
+        _, status = os.waitpid(fork, 0)
+        if status and flags & EXTERNAL:
+            external.end(decode_keeping(keeping), hierarchy)
         return
     pid, pidfd, mounts, console, at, clients = running
-    flags = keeping[0]
+    if flags & EXTERNAL:
+        set_child_subreaper(on=False)
     if flags & TERMINAL:
         for fd in (stdin, stdout, stderr):
             os.close(fd)

@@ -1,0 +1,526 @@
+"""Containers that another OCI runtime of the host runs: runc, crun, runsc, or one that was registered.
+
+The launcher makes what our own launch makes (the root, the network, places that need care) in a mount
+namespace of its own, writes the same specification into a bundle and has the runtime create and start the
+container. The keeper is then the parent of the container's first process, as it is with our own, because it is the
+subreaper of what the runtime leaves behind. Laws:
+
+- Everything a runtime keeps is below ``oci`` in the container's bundle, its own state included. What is
+  mounted there is seen by nobody outside: it ends with the launcher and the container.
+- On hybrid hosts the runtime is cloned into the container's version 2 group, where what it starts stays: so
+  ``kill`` and ``freeze`` of ``cgroups`` reach everything at any moment.
+- What this host does not allow (raising limits, lowering the OOM score) is cut to what it does, as with ours.
+- ``clear`` removes whatever is left, after any death of anybody, and succeeds when there is nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import stat
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from sampan.errors import Failure
+from sampan.linux import capabilities, tree
+from sampan.linux import mount as m
+from sampan.linux import process as p
+from sampan.sandbox import accounts, cgroups_files, cgroups_v1, interfaces, keeper_socket, mountopts
+from sampan.sandbox.hostmounts import Bind, LayersView, OverlayRoot
+from sampan.sandbox.launch import LaunchError, Started, failure_of
+from sampan.sandbox.messages import Endpoint, ExternalRuntime, Launch, decode_runtime, encode
+
+if TYPE_CHECKING:
+    from sampan.sandbox.cgroups import Cgroup, Hierarchy
+    from sampan.sandbox.execs import Request
+    from sampan.sandbox.messages import Keeping
+    from sampan.spec.runtime import Mount, Process, Spec
+
+# A runtime that talks to a remote sandbox may take its time; one that hangs must not hang the keeper.
+_PATIENCE = 30.0
+_NOT_FOUND = ("executable file not found", "no such file or directory", "not found in $path")
+_NOT_EXECUTABLE = ("permission denied", "is a directory")
+# What they say before the reason; it is said once more by who tells the user.
+_HEADS = ("runc create failed: ", "exec failed: ", "unable to start container process: ")
+_SETUP_FAILED = 128
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SHARED = frozenset({"shared", "rshared"})
+_CAP_SYS_RESOURCE = 24
+
+
+class Place:
+    """Where a container's runtime keeps what it needs; paths below ``oci`` of the bundle."""
+
+    def __init__(self, bundle: str) -> None:
+        self.directory = f"{bundle}/oci"
+        self.root = f"{self.directory}/rootfs"
+        self.mounts = f"{self.directory}/mounts"
+        self.state = f"{self.directory}/state"
+        self.log = f"{self.directory}/log.json"
+        self.pid = f"{self.directory}/pid"
+        self.runtime = f"{self.directory}/runtime.json"
+
+    def make(self, launch: Launch) -> None:
+        os.makedirs(self.directory, 0o711, exist_ok=True)
+        # First of all: what is named here is looked after when everybody is killed.
+        named = {"id": launch.id, "group": launch.spec["linux"]["cgroupsPath"], "runtime": launch.runtime}
+        _write(self.runtime, encode(named))
+        for path in (self.root, self.mounts, self.state):
+            os.makedirs(path, 0o711, exist_ok=True)
+
+
+class Caller:
+    """Runs one runtime for one container. ``cgroup_fd`` is the group it is cloned into, or None."""
+
+    def __init__(self, runtime: ExternalRuntime, place: Place, cgroup_fd: int | None = None) -> None:
+        self._runtime = runtime
+        self._place = place
+        self._cgroup_fd = cgroup_fd
+
+    def call(self, *words: str, stdio: Sequence[int] = ()) -> None:
+        """Run one of its commands to the end. LaunchError with its own words if it fails."""
+        place, path = self._place, self._runtime.path
+        with suppress(FileNotFoundError):
+            os.unlink(place.log)
+        argv = _command(self._runtime, place, words)
+        try:
+            pid, pidfd = p.clone3(cgroup_fd=self._cgroup_fd)
+        except OSError as error:
+            raise LaunchError(f"{path}: {error.strerror}", _SETUP_FAILED) from error
+        if pid == 0:
+            _become_runtime(path, argv, place.directory, stdio)
+        code = _wait(pidfd)
+        if code != 0:
+            raise _failure(path, words[0], code, _last_error(place.log))
+
+
+def _command(runtime: ExternalRuntime, place: Place, words: Sequence[str]) -> list[str]:
+    arguments = ("--root", place.state, "--log", place.log, "--log-format", "json")
+    return [runtime.path, *runtime.arguments, *arguments, *words]
+
+
+def _become_runtime(path: str, argv: list[str], directory: str, stdio: Sequence[int]) -> None:
+    try:
+        p.set_parent_death_signal(signal.SIGKILL)
+        null = os.open("/dev/null", os.O_RDWR)
+        for target, fd in enumerate(stdio or (null, null, null)):
+            os.dup2(fd, target)
+        os.closerange(3, 1 << 20)
+        for number in signal.valid_signals():
+            if signal.getsignal(number) not in (signal.SIG_DFL, None):
+                signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.chdir(directory)
+        os.execve(path, argv, {"PATH": _PATH})
+    finally:
+        os._exit(127)
+
+
+def _wait(pidfd: int) -> int:
+    """The exit code of a child, which is killed when it takes too long."""
+    ended = select.poll()
+    ended.register(pidfd, select.POLLIN)
+    try:
+        if not ended.poll(_PATIENCE * 1000):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        assert result is not None
+        return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
+    finally:
+        os.close(pidfd)
+
+
+def _last_error(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return ""
+    for line in reversed(lines):
+        with suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict) and record.get("level") in ("error", "fatal"):
+                return str(record.get("msg", ""))
+    return ""
+
+
+def _failure(path: str, command: str, code: int, said: str) -> LaunchError:
+    """A runtime tells the reason in words alone: these are the words that Docker looks for."""
+    for head in _HEADS:
+        said = said.removeprefix(head)
+    words = said.lower()
+    if any(part in words for part in _NOT_FOUND):
+        exit_code = 127
+    elif any(part in words for part in _NOT_EXECUTABLE):
+        exit_code = 126
+    else:
+        exit_code = _SETUP_FAILED
+    return LaunchError(said or f"{path} {command} ended with {code}", exit_code)
+
+
+# -- start ------------------------------------------------------------------------------------------------
+
+
+def start(
+    launch: Launch, stdio: Sequence[int], hierarchy: Hierarchy, on_create: Callable[[int], None]
+) -> Started:
+    """As ``launch.start``, by ``launch.runtime``; the caller is short-lived and its parent a subreaper.
+
+    ``on_create`` is told the first process's pid while it waits to be started. Raises LaunchError or OSError;
+    nothing is left then.
+    """
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    cgroup = hierarchy.group(launch.spec["linux"]["cgroupsPath"])
+    clear(launch.bundle)  # of a start that was cut short
+    try:
+        return _start(launch, stdio, cgroup, on_create)
+    except BaseException:
+        # Out of the container's root, which is not to be removed.
+        p.setns(home, p.CLONE_NEWNS)
+        cgroup.kill()
+        clear(launch.bundle)
+        raise
+    finally:
+        os.close(home)
+
+
+def _start(launch: Launch, stdio: Sequence[int], cgroup: Cgroup, on_create: Callable[[int], None]) -> Started:
+    assert launch.runtime is not None
+    spec, place = launch.spec, Place(launch.bundle)
+    place.make(launch)
+    if isinstance(cgroup, cgroups_v1.Group):
+        cgroup.create({})  # the limits are the runtime's to set
+    caller = Caller(launch.runtime, place, group_fd(cgroup))
+    _see_alone(spec, launch.bundle)
+    root = OverlayRoot(root=launch.root).open(None)
+    m.move_mount(root, place.root)
+    os.close(root)
+    spec["root"]["path"] = place.root
+    _make_places(spec, place)
+    process = spec["process"]
+    _settle_process(process, launch.user, launch.group_add, lambda: os.chroot(place.root))
+    if launch.console_size:
+        process["consoleSize"] = {"height": launch.console_size[0], "width": launch.console_size[1]}
+    held = _connect(spec, launch.endpoint)
+    _write(f"{place.directory}/config.json", encode(spec))
+    words = ("--bundle", place.directory, "--pid-file", place.pid)
+    console = -1
+    try:
+        if process.get("terminal"):
+            with _console_socket(place) as (name, listener):
+                caller.call("create", *words, "--console-socket", name, launch.id)
+                console = _receive_console(listener)
+        else:
+            caller.call("create", *words, launch.id, stdio=stdio)
+        with open(place.pid) as file:
+            pid = int(file.read())
+        pidfd = os.pidfd_open(pid)
+        on_create(pid)
+        caller.call("start", launch.id)
+    finally:
+        if held >= 0:
+            os.close(held)
+    return Started(pid=pid, pidfd=pidfd, mounts=-1, console=console, at=time.time())
+
+
+def group_fd(cgroup: Cgroup) -> int | None:
+    """The version 2 side of a hybrid host, which these runtimes leave alone; None where there is none."""
+    return cgroup.clone_fd() if isinstance(cgroup, cgroups_v1.Group) else None
+
+
+def _see_alone(spec: Spec, bundle: str) -> None:
+    """Enter a mount namespace in which the bundle's mounts are seen by nobody else.
+
+    Binds that are to propagate outwards need the host's mounts as they are: then only the mount that holds
+    the bundle stops to be shared.
+    """
+    p.unshare(p.CLONE_NEWNS)
+    if any(not _SHARED.isdisjoint(mount.get("options", ())) for mount in spec["mounts"]):
+        holder = os.path.realpath(bundle)
+        while not os.path.ismount(holder):
+            holder = os.path.dirname(holder)
+        m.mount("", holder, "", m.MS_PRIVATE)
+    else:
+        m.mount("", "/", "", m.MS_REC | m.MS_SLAVE)
+
+
+def _make_places(spec: Spec, place: Place) -> None:
+    """Mount what no runtime can be told of by a path that is safe to follow, and name that mount."""
+    for number, mount in enumerate(spec["mounts"]):
+        made = _needs_care(mount)
+        if made is None:
+            continue
+        fd = made.open(None)
+        target = f"{place.mounts}/{number}"
+        try:
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                os.mkdir(target)
+            else:
+                _write(target, b"")
+            m.move_mount(fd, target)
+        finally:
+            os.close(fd)
+        mount.pop("subpath", None)
+        options = [word for word in mount.get("options", ()) if not word.startswith("lowerdir=")]
+        mount.update({"type": "bind", "source": target, "options": ["rbind", *options]})
+
+
+def _needs_care(mount: Mount) -> Bind | LayersView | None:
+    options = mountopts.parse(mount.get("options", ()))
+    subpath = mount.get("subpath", "")
+    if mount.get("type") == "overlay":
+        lowers = next((value for key, value in options.data if key == "lowerdir"), "") or ""
+        return LayersView(lowers=tuple(lowers.split(":")), subpath=subpath)
+    return Bind(source=mount["source"], options=options, subpath=subpath) if subpath else None
+
+
+def _connect(spec: Spec, endpoint: Endpoint | None) -> int:
+    """Make the network namespace with its interface and name it in ``spec``; the descriptor that keeps it."""
+    own = [n for n in spec["linux"]["namespaces"] if n["type"] == "network" and not n.get("path")]
+    if endpoint is None or not own:
+        return -1
+    ours, theirs = socket.socketpair()
+    pid, pidfd = p.clone3(p.CLONE_NEWNET)
+    if pid == 0:
+        ours.close()
+        theirs.recv(1)
+        os._exit(0)
+    theirs.close()
+    try:
+        made = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        interfaces.plug(endpoint, pid)
+        p.setns(made, p.CLONE_NEWNET)
+        interfaces.configure(endpoint)
+        p.setns(home, p.CLONE_NEWNET)
+        os.close(home)
+    finally:
+        ours.close()
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        os.close(pidfd)
+    own[0]["path"] = f"/proc/{os.getpid()}/fd/{made}"
+    return made
+
+
+# -- exec -------------------------------------------------------------------------------------------------
+
+
+def start_exec(
+    container: Keeping, request: Request, stdio: Sequence[int], init: int, cgroup: Cgroup
+) -> tuple[int, int, int]:
+    """(pid, pidfd, console master or -1) of a further process, which becomes the caller's child.
+
+    ``init`` is the pidfd of the first one; ``stdio`` is empty when a terminal is asked for. The container's
+    filter applies to every process: these runtimes know no other way. Raises LaunchError.
+    """
+    assert container.runtime is not None
+    place, process = Place(container.bundle), request.process
+    joined = p.CLONE_NEWNS | (p.CLONE_NEWUSER if "user" in container.namespaces else 0)
+    _settle_process(process, request.user, container.group_add, lambda: p.setns(init, joined))
+    if request.console_size:
+        process["consoleSize"] = {"height": request.console_size[0], "width": request.console_size[1]}
+    own_group = group_fd(cgroup)
+    caller = Caller(container.runtime, place, own_group)
+    document, pid_file = f"{place.directory}/{request.id}.json", f"{place.directory}/{request.id}.pid"
+    _write(document, encode(process))
+    words = ["exec", "--detach", "--process", document, "--pid-file", pid_file]
+    console = -1
+    p.set_child_subreaper()
+    try:
+        if process.get("terminal"):
+            with _console_socket(place) as (name, listener):
+                caller.call(*words, "--console-socket", name, container.id)
+                console = _receive_console(listener)
+        else:
+            caller.call(*words, container.id, stdio=stdio)
+        with open(pid_file) as file:
+            pid = int(file.read())
+        return pid, os.pidfd_open(pid), console
+    finally:
+        p.set_child_subreaper(on=False)
+        if own_group is not None:
+            os.close(own_group)
+        for path in (document, pid_file):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def _settle_process(
+    process: Process, user: str | None, group_add: Sequence[str], enter: Callable[[], None]
+) -> None:
+    if user is not None:
+        account = _account(user, group_add, enter)
+        process["user"] = {
+            **process.get("user", {}),
+            "uid": account["uid"],
+            "gid": account["gid"],
+            "additionalGids": account["groups"],
+        }
+        if not any(variable.startswith("HOME=") and variable != "HOME=" for variable in process["env"]):
+            process["env"] = [v for v in process["env"] if v != "HOME="] + [f"HOME={account['home']}"]
+    _cut_to_the_allowed(process)
+
+
+def _account(user: str, group_add: Sequence[str], enter: Callable[[], None]) -> dict[str, Any]:
+    """The account that ``user`` names inside, looked up by a child that has entered the container's root."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            enter()
+            os.chdir("/")
+            found = accounts.resolve(user, group_add=tuple(group_add))
+            answer: dict[str, Any] = {"uid": found.uid, "gid": found.gid, "groups": list(found.groups)}
+            answer["home"] = found.home
+        except BaseException as error:
+            answer = failure_of(error, setup_failed=_SETUP_FAILED, what="look up the user")
+        try:
+            os.write(writing, encode(answer))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        said = pipe.read()
+    os.waitpid(pid, 0)
+    account: dict[str, Any] = json.loads(said or b'{"failed": "look up the user", "code": 128}')
+    if "failed" in account:
+        raise LaunchError(account["failed"], account["code"])
+    return account
+
+
+def _cut_to_the_allowed(process: Process) -> None:
+    """Without CAP_SYS_RESOURCE hard limits cannot be raised nor the OOM score lowered: ask for no more."""
+    if capabilities.capget()[0] >> _CAP_SYS_RESOURCE & 1:
+        return
+    for limit in process.get("rlimits", ()):
+        ceiling = resource.getrlimit(getattr(resource, limit["type"]))[1]
+        if ceiling != resource.RLIM_INFINITY:
+            limit["hard"] = min(limit["hard"], ceiling) if limit["hard"] >= 0 else ceiling
+            limit["soft"] = min(limit["soft"], limit["hard"]) if limit["soft"] >= 0 else limit["hard"]
+    if "oomScoreAdj" in process:
+        with open("/proc/self/oom_score_adj") as file:
+            process["oomScoreAdj"] = max(process["oomScoreAdj"], int(file.read()))
+
+
+# -- terminals --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _console_socket(place: Place) -> Iterator[tuple[str, socket.socket]]:
+    """A listening socket for a terminal's master, and a name of it that fits an address."""
+    directory = os.open(place.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    name = f"/proc/{os.getpid()}/fd/{directory}/console.sock"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+            listener.bind(name)
+            listener.listen(1)
+            yield name, listener
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+        os.close(directory)
+
+
+def _receive_console(listener: socket.socket) -> int:
+    """The master that the runtime has sent by now: it does so before it ends."""
+    listener.setblocking(False)
+    try:
+        accepted, _ = listener.accept()
+    except BlockingIOError:
+        raise LaunchError("the runtime has sent no terminal", _SETUP_FAILED) from None
+    size = struct.calcsize("i")
+    with accepted:
+        accepted.setblocking(False)
+        _, ancillary, _, _ = accepted.recvmsg(4096, socket.CMSG_SPACE(size), socket.MSG_CMSG_CLOEXEC)
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS) and len(data) >= size:
+            return int.from_bytes(data[:size], sys.byteorder)
+    raise LaunchError("the runtime has sent no terminal", _SETUP_FAILED)
+
+
+# -- end --------------------------------------------------------------------------------------------------
+
+
+def end(keeping: Keeping, hierarchy: Hierarchy) -> None:
+    """End a start whose launcher was killed."""
+    cgroup = hierarchy.group(keeping.cgroup)
+    cgroup.kill()
+    clear(keeping.bundle)
+    with suppress(OSError, Failure):
+        cgroup.remove()
+    keeper_socket.remove(keeping.bundle)
+
+
+def clear(bundle: str) -> None:
+    """Have the runtime of a dead container forget it, and remove what it kept. Idempotent, never raises.
+
+    Does nothing for a container of ours. Must not be called where the container's root is mounted. Safe in a
+    process with threads.
+    """
+    place = Place(bundle)
+    try:
+        with open(place.runtime, "rb") as file:
+            named = json.loads(file.read())
+        _delete(decode_runtime(named["runtime"]), place, named["id"])
+        _remove_groups(named["group"])
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # ours; or it was killed before it could do anything
+    with suppress(FileNotFoundError):
+        fd = os.open(place.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _remove_files(place, fd)
+        finally:
+            os.close(fd)
+
+
+def _delete(runtime: ExternalRuntime, place: Place, container_id: str) -> None:
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        actions = [(os.POSIX_SPAWN_DUP2, null, target) for target in range(3)]
+        argv = _command(runtime, place, ("delete", "--force", container_id))
+        pid = os.posix_spawn(runtime.path, argv, {"PATH": _PATH}, file_actions=actions, setsigmask=())
+        _wait(os.pidfd_open(pid))
+    finally:
+        os.close(null)
+
+
+def _remove_files(place: Place, fd: int) -> None:
+    """Everything but what is mounted, should something be: it may be somebody's data."""
+    with suppress(OSError):
+        tree.remove_tree(fd, "state")
+    for directory in (place.mounts, place.directory):
+        with suppress(FileNotFoundError), os.scandir(directory) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    (os.rmdir if entry.is_dir(follow_symlinks=False) else os.unlink)(entry.path)
+        with suppress(OSError):
+            os.rmdir(directory)
+
+
+def _remove_groups(path: str) -> None:
+    """Runtimes make groups in trees that ours has no use for, and leave the parents that they made."""
+    for mount in cgroups_files.mount_points():
+        for group in (path, os.path.dirname(path)):
+            if group.strip("/"):
+                with suppress(OSError):
+                    os.rmdir(mount + group)
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+    finally:
+        os.close(fd)
