@@ -74,8 +74,8 @@ def _prctl(what: str, option: int, value: int | bytes) -> None:
     check(libc.libc.prctl(option, argument, zero, zero, zero), what)
 
 
-def set_child_subreaper() -> None:
-    _prctl("PR_SET_CHILD_SUBREAPER", _PR_SET_CHILD_SUBREAPER, 1)
+def set_child_subreaper(*, on: bool = True) -> None:
+    _prctl("PR_SET_CHILD_SUBREAPER", _PR_SET_CHILD_SUBREAPER, int(on))
 
 
 def set_dumpable(*, dumpable: bool) -> None:
