@@ -34,8 +34,9 @@ def listen(fd: int, bundle: str) -> None:
 
 def remove(bundle: str) -> None:
     """Remove the socket and its bundle. Succeeds if they are gone already."""
-    with suppress(OSError):
+    with suppress(FileNotFoundError):
         os.unlink(f"{bundle}/{_NAME}")
+    with suppress(OSError):
         os.rmdir(bundle)
 
 
