@@ -73,7 +73,10 @@ class Client:
     def _deliver(self, stream: int, data: bytes) -> None:
         if not (self.options.stderr if stream == 2 else self.options.stdout):
             return
-        self._send(stdcopy.frame(stream, data) if self.options.multiplex else data)
+        if self.options.multiplex:
+            self._send(stdcopy.header(stream, len(data)), data)
+        else:
+            self._send(data)
 
     def finish(self) -> None:
         """Nothing more will come: close once everything is delivered."""
@@ -143,26 +146,31 @@ class Client:
 
     # -- delivery -------------------------------------------------------------------------------------
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, *pieces: bytes) -> None:
         if self._sock.fileno() < 0:
             return
-        view = memoryview(data)
-        if not self._queue:
-            view = view[self._try_send(view) :]
-        if view and self._sock.fileno() >= 0:
-            self._queue.append(view)
-            self.backlog += len(view)
+        sent = 0 if self._queue else self._try_send(*pieces)
+        waits = False
+        for piece in pieces:
+            if sent < len(piece):
+                view = memoryview(piece)[sent:]
+                self._queue.append(view)
+                self.backlog += len(view)
+                waits = True
+            sent = max(0, sent - len(piece))
+        if waits:
             self._update()
             self._streams.backlog_changed(self)
 
-    def _try_send(self, view: memoryview) -> int:
+    def _try_send(self, *pieces: bytes | memoryview) -> int:
+        """How much was sent; all of it when there is nobody who takes it."""
         try:
-            return self._sock.send(view)
+            return self._sock.sendmsg(pieces)
         except BlockingIOError:
             return 0
         except OSError:
             self.close()
-            return len(view)
+            return sum(map(len, pieces))
 
     def _flush(self) -> None:
         while self._queue:

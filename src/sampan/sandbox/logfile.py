@@ -1,23 +1,30 @@
-"""The json-file log of a container: one JSON object a line, rotated by size.
+"""The log of a container: one JSON object a line, rotated by size.
 
 Laws: a line of output becomes one record, ended by its newline; what has no newline within 16 KiB is written
-in parts, and what is left when the stream ends is written as it is. A record is written by one write call, so
-that a reader sees whole records only. A full disk loses output, never the container.
+in parts, and what is left when the stream ends is written as it is. Records are written by whole numbers of
+them, so that a reader sees whole records only. A full disk loses output, never the container.
+
+Rotated files move up by one number, compressed or not. Who compresses one (the daemon) holds the lock of the
+log's directory while it puts the one in the other's place; rotation is put off until the next write then.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from json.encoder import encode_basestring
 
 from sampan.sandbox.messages import LogFile
+from sampan.wire import logrecords
 
 _PART = 16 << 10
-_NAMES = {1: "stdout", 2: "stderr"}
+_HALF = _PART // 2
+COMPRESSED = ".gz"
+SENT = 0o440
+"""The mode of a rotated file whose every record has been sent on."""
 
 
 def create(log: LogFile) -> None:
@@ -29,14 +36,34 @@ def _open(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
 
-class LogWriter:
-    """Appends a container's output to its log."""
+def rotated(path: str, number: int) -> list[str]:
+    """The names that the rotated file of this number may have; what is compressed goes last."""
+    return [f"{path}.{number}", f"{path}.{number}{COMPRESSED}"]
 
-    def __init__(self, log: LogFile) -> None:
+
+class LogWriter:
+    """Appends a container's output to its log.
+
+    ``on_rotated`` is called after each rotation; ``on_full`` when a patient log would have to drop what has
+    not been sent on: no more output should be written until ``relent``.
+    """
+
+    def __init__(
+        self,
+        log: LogFile,
+        *,
+        on_rotated: Callable[[], None] = lambda: None,
+        on_full: Callable[[], None] = lambda: None,
+    ) -> None:
         self._log = log
         self._pending = {1: b"", 2: b""}
         self._fd = -1
         self._size = 0
+        self._second = (0, "")
+        self._repeated = (b"", b"")
+        self._on_rotated = on_rotated
+        self._on_full = on_full
+        self._patient = log.patient
         self._open()
 
     def _open(self) -> None:
@@ -48,7 +75,7 @@ class LogWriter:
         return self._log.path
 
     def files(self) -> list[str]:
-        """The paths of the log, oldest first."""
+        """The paths of the log that are not compressed, oldest first."""
         older = [f"{self._log.path}.{n}" for n in range(self._log.max_files - 1, 0, -1)]
         return [path for path in (*older, self._log.path) if os.path.exists(path)]
 
@@ -58,76 +85,148 @@ class LogWriter:
 
     def write(self, stream: int, data: bytes) -> None:
         """Log output of ``stream`` (1 stdout, 2 stderr)."""
-        data = self._pending[stream] + data
+        if self._pending[stream]:
+            data = self._pending[stream] + data
         end = data.rfind(b"\n") + 1
-        lines = _split(data[:end])
-        rest = data[end:]
-        while len(rest) >= _PART:
-            lines.append(rest[:_PART])
-            rest = rest[_PART:]
-        self._pending[stream] = rest
-        self._append(stream, lines)
+        after = self._tail(stream)
+        if end:
+            whole = data if end == len(data) else data[:end]
+            self._put(logrecords.lines(whole, after) if _all_short(whole) else self._long(whole, after))
+        parts = (len(data) - end) // _PART
+        if parts:
+            self._put(b"".join(self._parts(data, end, parts, after)))
+        self._pending[stream] = data[end + parts * _PART :]
 
     def end(self, stream: int) -> None:
         """The stream has ended: log what is left of it."""
         rest, self._pending[stream] = self._pending[stream], b""
         if rest:
-            self._append(stream, [rest])
+            self._put(logrecords.part(logrecords.escaped(rest), self._tail(stream)))
 
     def close(self) -> None:
+        self.relent()
         for stream in self._pending:
             self.end(stream)
         os.close(self._fd)
 
-    def _append(self, stream: int, lines: list[bytes]) -> None:
-        tail = f',"stream":"{_NAMES[stream]}","time":"{_now()}"}}\n'
-        batch: list[str] = []
-        size = 0
-        limit = self._log.max_size
-        for line in lines:
-            for start in range(0, len(line), _PART):
-                text = line[start : start + _PART].decode("utf-8", "replace")
-                record = f'{{"log":{encode_basestring(text)}{tail}'
-                if limit and self._size + size + len(record) > limit and self._size + size:
-                    self._put(batch)
-                    self._rotate()
-                    batch, size = [], 0
-                batch.append(record)
-                size += len(record)
-        self._put(batch)
+    def relent(self, *, patient: bool = False) -> None:
+        """From now on drop what has not been sent on, if it must be; or, if ``patient``, see again."""
+        self._patient = patient
 
-    def _put(self, records: list[str]) -> None:
-        data = memoryview("".join(records).encode())
+    def _tail(self, stream: int) -> bytes:
+        seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+        if seconds != self._second[0]:
+            self._second = seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        now = f"{self._second[1]}.{nanoseconds:09d}Z"
+        return logrecords.tail(stream, now, self._log.attributes)
+
+    def _long(self, data: bytes, after: bytes) -> bytes:
+        """The records of whole lines of which some may be too long for one."""
+        found = []
+        start = 0
+        while start < len(data):
+            end = data.index(b"\n", start) + 1
+            parts = (end - start) // _PART
+            if parts:
+                found.extend(self._parts(data, start, parts, after))
+                start += parts * _PART
+            if start < end:
+                found.append(logrecords.lines(data[start:end], after))
+            start = end
+        return b"".join(found)
+
+    def _parts(self, data: bytes, start: int, count: int, after: bytes) -> Iterator[bytes]:
+        """Records of ``count`` parts of a long line. Such output often repeats itself: zeros, padding."""
+        for place in range(start, start + count * _PART, _PART):
+            text = data[place : place + _PART]
+            if text != self._repeated[0]:
+                self._repeated = text, logrecords.escaped(text).replace(b"\n", b"\\n")
+            yield logrecords.part(self._repeated[1], after)
+
+    # -- files ----------------------------------------------------------------------------------------
+
+    def _put(self, records: bytes) -> None:
+        """Write whole records, as many as fit into this file and the rest into the next ones."""
+        limit = self._log.max_size
+        start = 0
+        while limit and self._size + len(records) - start > limit:
+            cut = max(start, records.rfind(b"\n", start, max(start, start + limit - self._size)) + 1)
+            if cut == start and not self._size:  # one record is larger than a file may be
+                cut = records.index(b"\n", start) + 1
+            self._append(memoryview(records)[start:cut])
+            start = cut
+            if start == len(records) or not self._rotate():
+                break
+        self._append(memoryview(records)[start:])
+
+    def _append(self, data: memoryview) -> None:
         with suppress(OSError):
             while data:
                 written = os.write(self._fd, data)
                 self._size += written
                 data = data[written:]
 
-    def _rotate(self) -> None:
-        path = self._log.path
-        with suppress(OSError):
-            if self._log.max_files > 1:
-                for number in range(self._log.max_files - 1, 0, -1):
-                    older = f"{path}.{number - 1}" if number > 1 else path
-                    with suppress(FileNotFoundError):
-                        os.rename(older, f"{path}.{number}")
-            else:
-                os.unlink(path)
+    def _rotate(self) -> bool:
+        """Begin a new file; whether that was possible."""
+        path, last = self._log.path, self._log.max_files - 1
+        if self._patient and not _sent(path if not last else f"{path}.{last}"):
+            self._on_full()
+            return False
+        try:
+            with _directory_lock(path, needed=self._log.compressed):
+                self._move(path, last)
+                os.close(self._fd)
+                self._open()
+        except OSError:
+            return False
+        self._on_rotated()
+        return not self._size
+
+    def _move(self, path: str, last: int) -> None:
+        if not last:
+            os.unlink(path)
+            return
+        for name in rotated(path, last):
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+        for number in range(last, 1, -1):
+            for older, newer in zip(rotated(path, number - 1), rotated(path, number), strict=True):
+                with suppress(FileNotFoundError):
+                    os.rename(older, newer)
+        os.rename(path, f"{path}.1")
+
+
+def _all_short(data: bytes) -> bool:
+    """Whether no line of ``data`` can be longer than a part: each half of that length has a newline."""
+    return all(data.find(b"\n", at, at + _HALF) >= 0 for at in range(0, len(data), _HALF))
+
+
+def _sent(path: str) -> bool:
+    try:
+        return os.stat(path).st_mode & 0o777 == SENT
+    except FileNotFoundError:
+        return True
+
+
+class _directory_lock:  # noqa: N801 - reads as a verb; contextlib's generator costs more than the lock
+    """Hold the lock of the directory of ``path``, if it is ``needed``. BlockingIOError when another does."""
+
+    def __init__(self, path: str, *, needed: bool) -> None:
+        self._path = os.path.dirname(path) if needed else ""
+        self._fd = -1
+
+    def __enter__(self) -> None:
+        if self._path:
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(self._fd)
+                raise
+
+    def __exit__(self, *_: object) -> None:
+        if self._path:
             os.close(self._fd)
-            self._open()
-
-
-def _split(data: bytes) -> list[bytes]:
-    """Lines by newline alone: a carriage return is output like any other."""
-    lines = data.split(b"\n")
-    return [line + b"\n" for line in lines[:-1]]
-
-
-def _now() -> str:
-    now = time.time_ns()
-    seconds, nanoseconds = divmod(now, 1_000_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
 
 
 def replay_records(files: list[str]) -> Iterator[tuple[int, bytes]]:

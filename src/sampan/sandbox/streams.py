@@ -10,6 +10,7 @@ Laws:
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from sampan.sandbox.logfile import LogWriter
 from sampan.sandbox.loop import HANGUP, READ, WRITE, Loop
 from sampan.sandbox.messages import AttachOptions
 
-_CHUNK = 64 << 10
+_CHUNK = 64 << 10  # what a new pipe holds
+_LARGE = 256 << 10  # what the pipe of a process that fills it is made to hold
 _HIGH, _LOW = 1 << 20, 256 << 10
 _LATE_LIMIT = 16 << 20
 # As much as a pipe can hold, whatever its size was set to.
@@ -49,6 +51,7 @@ class Streams:
     ) -> None:
         self._loop = loop
         self._outputs = dict(outputs)
+        self._chunks = dict.fromkeys(outputs, _CHUNK)
         self._open_log = open_log
         self._log: LogWriter | None = None
         self._clients: list[Client] = []
@@ -121,7 +124,7 @@ class Streams:
     def _read(self, stream: int, fd: int) -> bool:
         """Move one chunk on; False when there is nothing (more) to read."""
         try:
-            data = os.read(fd, _CHUNK)
+            data = os.read(fd, self._chunks[stream])
         except BlockingIOError:
             return False
         except OSError:  # a terminal whose last process is gone reads as EIO
@@ -129,6 +132,8 @@ class Streams:
         if not data:
             self._close_output(stream)
             return False
+        if len(data) == _CHUNK == self._chunks[stream]:
+            self._chunks[stream] = _widened(fd)
         if (log := self._logged()) is not None:
             log.write(stream, data)
         for client in tuple(self._clients):
@@ -176,6 +181,14 @@ class Streams:
             self._on_quiet()
         for client in tuple(self._clients):
             client.finish()
+
+
+def _widened(fd: int) -> int:
+    """Let a pipe hold more, so that writer and reader wake each other less often; how much it holds."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _LARGE)
+    except OSError:
+        return _CHUNK
 
 
 class StdinPipe:

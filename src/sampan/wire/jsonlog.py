@@ -11,13 +11,11 @@ import json
 import re
 from functools import lru_cache
 from json.decoder import scanstring  # type: ignore[attr-defined]  # typeshed does not know it
-from json.encoder import encode_basestring
 
-STDOUT, STDERR = 1, 2
+from sampan.wire.logrecords import NAMES
 
 _HEAD = '{"log":"'
-_STREAMS = {"stdout": STDOUT, "stderr": STDERR}
-_NAMES = {number: name for name, number in _STREAMS.items()}
+_STREAMS = {name: number for number, name in NAMES.items()}
 _TAILS = {f',"stream":"{name}","time":"': number for name, number in _STREAMS.items()}
 _TAIL = len(next(iter(_TAILS)))  # both are equally long
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(?:Z|([+-])(\d\d):(\d\d))")
@@ -57,13 +55,6 @@ def _parse_slowly(line: str) -> Entry | None:
 
 def _encode(text: str) -> bytes:
     return text.encode("utf-8", "replace")
-
-
-def record(stream: int, time: str, data: bytes) -> bytes:
-    """One line for ``data``; ``time`` is RFC 3339 with nanoseconds, in UTC."""
-    text = data.decode("utf-8", "replace")
-    line = f'{{"log":{encode_basestring(text)},"stream":"{_NAMES[stream]}","time":"{time}"}}\n'
-    return line.encode("utf-8", "replace")
 
 
 def parse_time(text: str) -> int | None:

@@ -14,7 +14,7 @@ from sampan.engine import logs
 from sampan.engine.model import LogConfig, LogQuery, LogRecord
 from sampan.errors import NotFound
 from sampan.sandbox.messages import AttachOptions
-from sampan.wire import jsonlog, stdcopy
+from sampan.wire import logrecords, stdcopy
 
 BOTH = LogQuery(stdout=True, stderr=True)
 SECOND = 1_000_000_000
@@ -25,7 +25,7 @@ def record(number: int, *, stream: int = 1) -> bytes:
     """Record ``number`` is written ``number`` seconds after the start."""
     minutes, seconds = divmod(number, 60)
     time = f"2023-11-14T22:{13 + (20 + seconds) // 60 + minutes:02d}:{(20 + seconds) % 60:02d}.000000000Z"
-    return jsonlog.record(stream, time, f"line {number}\n".encode())
+    return logrecords.record(stream, time, f"line {number}\n".encode())
 
 
 def write(path: str, numbers: range, *, mode: str = "wb") -> None:

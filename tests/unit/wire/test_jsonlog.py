@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.wire import jsonlog
+from sampan.wire import jsonlog, logrecords
 
 TIME = "2026-11-24T05:58:53.123456789Z"
 TIME_NS = 1795499933123456789
@@ -18,7 +18,7 @@ TIME_NS = 1795499933123456789
 @given(stream=st.sampled_from((1, 2)), text=st.text())
 def test_what_is_written_is_read_back(stream: int, text: str) -> None:
     data = text.encode("utf-8", "replace")
-    line = jsonlog.record(stream, TIME, data)
+    line = logrecords.record(stream, TIME, data)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert jsonlog.parse(line.decode()) == (stream, TIME_NS, data)
@@ -26,7 +26,7 @@ def test_what_is_written_is_read_back(stream: int, text: str) -> None:
 
 @given(stream=st.sampled_from((1, 2)), text=st.text(alphabet=st.characters(codec="utf-8")))
 def test_it_agrees_with_a_json_parser(stream: int, text: str) -> None:
-    line = jsonlog.record(stream, TIME, text.encode()).decode()
+    line = logrecords.record(stream, TIME, text.encode()).decode()
     assert json.loads(line) == {"log": text, "stream": {1: "stdout", 2: "stderr"}[stream], "time": TIME}
 
 
