@@ -65,7 +65,7 @@ class Lookups:
         everything = query.all or query.limit > 0 or "status" in filters or "exited" in filters
         found = [instance.container for instance in self._store]
         if not everything:
-            found = [container for container in found if container.state.running]
+            found = [container for container in found if container.state.active]
         if tests:
             found = [container for container in found if all(test(container) for test in tests)]
         found.sort(key=lambda container: container.created, reverse=True)
@@ -88,7 +88,7 @@ class Lookups:
     def users_of_image(self, image_id: str) -> ImageUses:
         """The containers made from an image, those being created included."""
         return [
-            ImageUse(container_id=found.id, name=found.name, running=found.state.running)
+            ImageUse(container_id=found.id, name=found.name, running=found.state.active)
             for found in self._store.containers_of(image_id)
         ]
 
@@ -190,21 +190,25 @@ def _volume(values: tuple[str, ...]) -> Test:
 
 def _network(values: tuple[str, ...]) -> Test:
     return lambda container: any(
-        value == name or (endpoint.network_id and endpoint.network_id.startswith(value))
+        value == name or endpoint.network_id.startswith(value)
         for name, endpoint in container.network.networks.items()
         for value in values
     )
 
 
-def _ports(key: str, values: tuple[str, ...]) -> Test:
-    wanted = {port for value in values for port in _expand_ports(key, value)}
-    return lambda container: not wanted.isdisjoint(container.config.exposed_ports or {})
+def _exposed(values: tuple[str, ...]) -> Test:
+    # By what the network has, as in Docker: a container that does not run exposes nothing.
+    wanted = {port for value in values for port in _expand_ports("expose", value)}
+    return lambda container: not wanted.isdisjoint(container.network.ports)
 
 
 def _published(values: tuple[str, ...]) -> Test:
+    """By the host's port."""
     wanted = {port for value in values for port in _expand_ports("publish", value)}
     return lambda container: any(
-        bindings and port in wanted for port, bindings in container.network.ports.items()
+        f"{binding.host_port}/{port.partition('/')[2] or 'tcp'}" in wanted
+        for port, bindings in container.network.ports.items()
+        for binding in bindings or ()
     )
 
 
@@ -213,15 +217,15 @@ def _expand_ports(key: str, text: str) -> list[str]:
     if ":" in numbers:
         raise InvalidArgument(f"filter for '{key}' should not contain ':': {text}")
     low, _, high = numbers.partition("-")
+    what = f"error while looking up for {key} {text}: "
     for part in (low, high or low):
         if not (part.isascii() and part.isdigit()):
-            raise InvalidArgument(
-                f"error while looking up for {key} {text}: "
-                f'strconv.ParseUint: parsing "{part}": invalid syntax'
-            )
+            raise InvalidArgument(f'{what}strconv.ParseUint: parsing "{part}": invalid syntax')
+        if int(part[:20]) > 65535:
+            raise InvalidArgument(f'{what}strconv.ParseUint: parsing "{part}": value out of range')
     first, last = int(low), int(high or low)
-    if not 0 <= first <= last < 65536:
-        raise InvalidArgument(f"error while looking up for {key} {text}: invalid port range")
+    if last < first:
+        raise InvalidArgument(f"{what}invalid range specified for port: {numbers}")
     return [f"{port}/{protocol or 'tcp'}" for port in range(first, last + 1)]
 
 
@@ -233,8 +237,8 @@ _SIMPLE_TESTS: dict[str, Callable[[tuple[str, ...]], Test]] = {
     "id": _id,
     "volume": _volume,
     "network": _network,
-    "expose": lambda values: _ports("expose", values),
-    "publish": lambda values: _published(values),
+    "expose": _exposed,
+    "publish": _published,
 }
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan import errors
+from sampan.engine.lookups import created_before
 from sampan.engine.model import Container, Event, EventType, Filters
 from sampan.errors import Forbidden, InvalidArgument, NotFound
 
@@ -90,7 +91,7 @@ class Networks:
             if kind not in ("custom", "builtin"):
                 raise InvalidArgument(f"invalid filter: 'type'='{kind}'")
         # Networks that always exist are never dangling, nor custom.
-        if filters.flag("dangling") or "custom" in filters.get("type"):
+        if filters.flag("dangling") or filters.get("type") == ("custom",):
             return []
         found = [self._network(name) for name in sorted(_DRIVERS)]
         return [network for network in found if _passes(network, filters)]
@@ -120,7 +121,9 @@ class Networks:
 
     async def prune(self, filters: Filters | None = None) -> Sequence[str]:
         """The names of the networks removed: none, while all networks are predefined."""
-        (filters or Filters()).accept(_PRUNE_FILTERS)
+        filters = filters or Filters()
+        filters.accept(_PRUNE_FILTERS)
+        created_before(filters, time.time_ns())
         self._publish(
             Event(type=EventType.NETWORK, action="prune", actor_id="", attributes={"reclaimed": "0"})
         )

@@ -56,8 +56,8 @@ async def test_listing_is_newest_first_and_running_by_default(world: World) -> N
         ({"network": ("none",)}, ["done"]),
         ({"ancestor": ("base",)}, ["new", "done", "frozen", "up"]),
         ({"ancestor": ("other",)}, []),
-        ({"expose": ("80",)}, ["new"]),
-        ({"expose": ("79-81/tcp",)}, ["new"]),
+        ({"expose": ("80",)}, []),
+        ({"network": ("bridge",)}, ["new", "frozen", "up"]),
         ({"publish": ("80",)}, []),
         ({"health": ("none",)}, ["new", "done", "frozen", "up"]),
         ({"is_task": ("true",)}, []),
@@ -67,6 +67,20 @@ async def test_listing_is_newest_first_and_running_by_default(world: World) -> N
 async def test_filters(world: World, filters: dict[str, Any], expected: list[str]) -> None:
     await populate(world)
     assert await names(world, **filters) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [("80", ["open"]), ("79-81/tcp", ["open"]), ("80/udp", []), ("81", []), ("53/udp", ["open"])],
+)
+async def test_what_a_running_container_exposes(world: World, wanted: str, expected: list[str]) -> None:
+    await populate(world)
+    ports: dict[str, dict[str, str]] = {"80/tcp": {}, "53/udp": {}}
+    config = ContainerConfig(image="base", cmd=("sleep",), exposed_ports=ports)
+    await world.containers.create("open", config, HostConfig(), NetworkingConfig())
+    assert await names(world, expose=(wanted,)) == []
+    await world.containers.start("open")
+    assert await names(world, expose=(wanted,)) == expected
 
 
 async def test_status_and_exited_look_at_all_containers(world: World) -> None:
@@ -86,6 +100,10 @@ async def test_status_and_exited_look_at_all_containers(world: World) -> None:
             {"expose": ("x",)},
             'error while looking up for expose x: strconv.ParseUint: parsing "x": invalid syntax',
         ),
+        ({"publish": ("70000",)}, 'publish 70000: strconv.ParseUint: parsing "70000": value out of range'),
+        ({"expose": ("9-8",)}, "expose 9-8: invalid range specified for port: 9-8"),
+        ({"publish": ("1:2",)}, "filter for 'publish' should not contain ':': 1:2"),
+        ({"is-task": ("yes",)}, "invalid filter 'is-task=[yes]'"),
     ],
 )
 async def test_bad_filters_are_refused(world: World, filters: dict[str, Any], words: str) -> None:

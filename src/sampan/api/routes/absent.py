@@ -7,10 +7,11 @@ for; the rest is 501. A row leaves this table when its feature arrives.
 from __future__ import annotations
 
 from sampan import errors
+from sampan.api.errors import with_prefix
 from sampan.api.request import Request
 from sampan.api.responses import Answer, json_response
 from sampan.api.routing import Handler, Route
-from sampan.errors import NotFound, Unavailable
+from sampan.errors import InvalidArgument, NotFound, Unavailable
 
 
 def _absent(feature: str) -> Handler:
@@ -39,7 +40,17 @@ def _no_plugin(request: Request, _engine: object) -> Answer:
     raise NotFound(f'plugin "{request.name}" not found')
 
 
-def _no_build_cache(_request: Request, _engine: object) -> Answer:
+_CACHE_FILTERS = frozenset(
+    ("until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private")
+)
+
+
+def _no_build_cache(request: Request, _engine: object) -> Answer:
+    filters = request.query.filters()
+    try:
+        filters.accept(_CACHE_FILTERS)
+    except InvalidArgument as error:
+        raise with_prefix("failed to prune build cache: ", error) from None
     return json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 

@@ -66,12 +66,12 @@ class Filters:
                 raise InvalidArgument(f"invalid filter '{key}'")
 
     def flag(self, key: str) -> bool | None:
-        """The truth value of ``key`` (true, 1, t / false, 0, f), None when not given."""
+        """The truth value of ``key`` (true, 1 or false, 0), None when not given."""
         values = self.get(key)
         if not values:
             return None
-        words = {"1": True, "true": True, "t": True, "0": False, "false": False, "f": False}
-        found = {words.get(value.lower()) for value in values}
+        words = {"1": True, "true": True, "0": False, "false": False}
+        found = {words.get(value) for value in values}
         if len(found) != 1 or None in found:
             raise InvalidArgument(f"invalid filter '{key}=[{' '.join(values)}]'")
         return found.pop()
