@@ -36,7 +36,7 @@ from sampan.spec.image import RunConfig, parse_image
 from sampan.state import Database
 
 if TYPE_CHECKING:
-    from sampan.spec.runtime import Process
+    from sampan.spec.runtime import LinuxResources, Process
 
 NOT_FOUND = "nosuch"
 DENIED = "denied"
@@ -244,6 +244,8 @@ class FakeTask:
         self.gate: asyncio.Event | None = None  # closed: pausing waits
         self.dying: int | None = None  # the exit code of a program that ends while its keeper is asked
         self.size = (0, 0)
+        self.memory_used = 0
+        self.limits: list[LinuxResources] = []
         self.attached: list[tuple[ClientStream, AttachOptions]] = []
         self.execs: list[tuple[str, Process, dict[str, Any]]] = []
         self.exec_tasks: list[FakeExecTask] = []
@@ -256,6 +258,12 @@ class FakeTask:
         with open(f"{self.launch.state}/exit.json", "wb") as file:
             file.write(encode(ended))
         self.exited.set_result(ended)
+
+    async def update(self, resources: LinuxResources) -> None:
+        limit = resources.get("memory", {}).get("limit", 0)
+        if 0 < limit < self.memory_used:
+            raise Conflict(f"unable to set memory limit to {limit} (current usage: {self.memory_used})")
+        self.limits.append(resources)
 
     async def signal(self, number: int) -> None:
         self.signals.append(number)

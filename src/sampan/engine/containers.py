@@ -7,7 +7,7 @@ nothing is NotFound("No such container: …").
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from sampan.engine.model import (
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sampan.engine.removal import Removal
     from sampan.engine.running import Running
     from sampan.engine.streams import Streams
+    from sampan.engine.updates import Updates
     from sampan.engine.waits import Waits
     from sampan.sandbox.messages import AttachOptions
 
@@ -49,6 +50,7 @@ class Containers:
         removal: Removal,
         lookups: Lookups,
         waits: Waits,
+        updates: Updates,
         streams: Streams,
     ) -> None:
         self._creation = creation
@@ -56,6 +58,7 @@ class Containers:
         self._removal = removal
         self._lookups = lookups
         self._waits = waits
+        self._updates = updates
         self._streams = streams
         self._changes: set[asyncio.Task[object]] = set()
 
@@ -102,6 +105,10 @@ class Containers:
     async def kill(self, ref: str, signal: str | None = None) -> None:
         """Send a signal (SIGKILL by default); for SIGKILL, return when the container has ended."""
         await self._to_the_end(self._running.kill(ref, signal))
+
+    async def update(self, ref: str, asked: HostConfig) -> Sequence[str]:
+        """Change its limits and its restart policy, also while it runs; returns warnings."""
+        return await self._to_the_end(self._updates.update(ref, asked))
 
     async def pause(self, ref: str) -> None:
         await self._to_the_end(self._running.pause(ref))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from sampan.images.model import Image
     from sampan.sandbox.messages import AttachOptions, Endpoint, Exit, Launch, RootFilesystem
-    from sampan.spec.runtime import Process, Seccomp
+    from sampan.spec.runtime import LinuxResources, Process, Seccomp
 
 
 class ClientStream(Protocol):
@@ -70,6 +70,10 @@ class Task(Protocol):
 
     async def attach(self, stream: ClientStream, options: AttachOptions) -> None: ...
 
+    async def update(self, resources: LinuxResources) -> None:
+        """Change the limits of its group that ``resources`` mentions. What the kernel refuses is raised;
+        some of the limits may have been changed then."""
+
     async def exec(
         self,
         exec_id: str,
@@ -81,8 +85,11 @@ class Task(Protocol):
         stream: ClientStream | None,
         detach_keys: str | None,
         console_size: tuple[int, int] | None,
+        limit: float | None = None,
     ) -> ExecTask:
-        """Raises StartFailed (126, 127) when the program cannot be run. ``filtered``: under the container's
+        """``limit``: seconds after which it is killed with its process group; its exit code is -1 then.
+
+        Raises StartFailed (126, 127) when the program cannot be run. ``filtered``: under the container's
         seccomp filter; ``user`` is Docker's USER string."""
 
 

@@ -10,14 +10,17 @@ from sampan.engine.containers import Containers
 from sampan.engine.creation import Creation
 from sampan.engine.execs import Execs
 from sampan.engine.exits import Exits
+from sampan.engine.health import HealthChecks
 from sampan.engine.idranges import IdRanges
 from sampan.engine.killing import Killing
 from sampan.engine.launches import Launches, Sources
 from sampan.engine.lookups import Lookups
 from sampan.engine.recovery import Leftovers, Recovery
 from sampan.engine.removal import Removal
+from sampan.engine.restarts import Restarts
 from sampan.engine.running import Running, Starting
 from sampan.engine.streams import Streams
+from sampan.engine.updates import Updates
 from sampan.engine.waits import Waits
 
 if TYPE_CHECKING:
@@ -49,11 +52,19 @@ class Foundations:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerUseCases:
-    """``recovery.run()`` is awaited once, before the first request."""
+    """``recovery.run()`` is awaited once, before the first request; ``close()`` after the last."""
 
     containers: Containers
     execs: Execs
+    restarts: Restarts
+    checks: HealthChecks
     recovery: Recovery
+
+    async def close(self) -> None:
+        """Begin nothing more by itself, and let what is under way come to its end."""
+        await self.restarts.close()
+        await self.containers.settle()
+        await self.checks.close()
 
 
 def wire(given: Foundations) -> ContainerUseCases:
@@ -61,7 +72,8 @@ def wire(given: Foundations) -> ContainerUseCases:
     store, events, settings, sources = given.store, given.events, given.settings, given.sources
     options = settings.options
     id_ranges = IdRanges(first=options.first_host_id, unit=options.id_range)
-    killing = Killing(store=store, events=events)
+    restarts = Restarts(store=store, settings=settings)
+    killing = Killing(store=store, events=events, restarts=restarts, settings=settings)
     launches = Launches(
         sources=sources,
         bridges=given.bridges,
@@ -77,8 +89,28 @@ def wire(given: Foundations) -> ContainerUseCases:
         killing=killing,
         settings=settings,
     )
-    exits = Exits(store=store, events=events, launches=launches, removal=removal, settings=settings)
-    starting = Starting(launches=launches, runtime=given.runtime, exits=exits, removal=removal, events=events)
+    execs = Execs(
+        store=store, events=events, killing=killing, settings=settings, available=launches.available
+    )
+    checks = HealthChecks(store=store, events=events, execs=execs, killing=killing, settings=settings)
+    exits = Exits(
+        store=store,
+        events=events,
+        launches=launches,
+        removal=removal,
+        restarts=restarts,
+        checks=checks,
+        settings=settings,
+    )
+    starting = Starting(
+        store=store,
+        launches=launches,
+        runtime=given.runtime,
+        exits=exits,
+        restarts=restarts,
+        removal=removal,
+        events=events,
+    )
     containers = Containers(
         creation=Creation(
             store=store,
@@ -88,10 +120,11 @@ def wire(given: Foundations) -> ContainerUseCases:
             events=events,
             settings=settings,
         ),
-        running=Running(store=store, starting=starting, killing=killing, events=events, settings=settings),
+        running=Running(store=store, starting=starting, killing=killing, events=events),
         removal=removal,
         lookups=Lookups(store=store, catalog=sources.catalog),
         waits=Waits(store=store),
+        updates=Updates(store=store, events=events, settings=settings),
         streams=Streams(store=store, events=events, watching=given.watching, settings=settings),
     )
     leftovers = Leftovers(
@@ -104,17 +137,15 @@ def wire(given: Foundations) -> ContainerUseCases:
     )
     return ContainerUseCases(
         containers=containers,
-        execs=Execs(
-            store=store,
-            events=events,
-            killing=killing,
-            settings=settings,
-            available=launches.available,
-        ),
+        execs=execs,
+        restarts=restarts,
+        checks=checks,
         recovery=Recovery(
             store=store,
             runtime=given.runtime,
             exits=exits,
+            starting=starting,
+            restarts=restarts,
             removal=removal,
             leftovers=leftovers,
             settings=settings,

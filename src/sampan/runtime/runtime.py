@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sampan.errors import Conflict, StartFailed
+from sampan.errors import Conflict, Internal, StartFailed
 from sampan.runtime.link import KeeperGone, Link
 from sampan.runtime.zygote import Zygote
 from sampan.sandbox import cgroups, channel, keeper_socket
@@ -27,7 +27,7 @@ from sampan.sandbox.messages import AttachOptions, Exit, InitialClient, Keeping,
 from sampan.sandbox.stdio import EXIT_FILE, read_exit, write_exit
 
 if TYPE_CHECKING:
-    from sampan.spec.runtime import Process
+    from sampan.spec.runtime import LinuxResources, Process
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +97,10 @@ class Task:
                 "attach", (sock.fileno(),), options=asdict(options), early=early.decode("latin-1")
             )
 
+    async def update(self, resources: LinuxResources) -> None:
+        # The kernel may take pages back before it answers. The keeper need not know.
+        await asyncio.to_thread(update_group, self.cgroup, resources)
+
     async def exec(
         self,
         exec_id: str,
@@ -108,6 +112,7 @@ class Task:
         stream: ClientStream | None,
         detach_keys: str | None,
         console_size: tuple[int, int] | None,
+        limit: float | None = None,
     ) -> ExecTask:
         sock, early = stream.detach() if stream else (None, b"")
         exited = self._execs[exec_id] = asyncio.get_running_loop().create_future()
@@ -123,6 +128,7 @@ class Task:
                 detach_keys=detach_keys,
                 console_size=console_size,
                 early=early.decode("latin-1"),
+                limit=limit,
             )
             if "failed" in answer:
                 raise start_failed(_EXEC_PREFIX, answer["failed"], answer["code"])
@@ -310,6 +316,14 @@ def _settle(heard: asyncio.Future[None]) -> None:
 def start_failed(prefix: str, message: str, code: int) -> StartFailed:
     """As Docker words it: what its runtime found carries its runtime's prefix, a wrong request does not."""
     return StartFailed(message if code == REQUEST_FAILED else prefix + message, exit_code=code)
+
+
+def update_group(path: str, resources: LinuxResources) -> None:
+    """Change the limits of a container's cgroup that ``resources`` mentions. Raises a Failure."""
+    try:
+        cgroups.detect().group(path).update(resources)
+    except OSError as error:
+        raise Internal(f"{error.filename or path}: {(error.strerror or str(error)).lower()}") from error
 
 
 def end_group(path: str) -> None:

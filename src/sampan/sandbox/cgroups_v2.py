@@ -97,7 +97,8 @@ def _memory(resources: LinuxResources) -> Iterator[Write]:
     if memory:
         yield _write("memory", "memory.max", _bytes(memory))
     if wanted.get("reservation"):
-        yield _write("memory", "memory.low", _bytes(wanted["reservation"]))
+        # "No reservation" is none here, not all there is.
+        yield _write("memory", "memory.low", max(wanted["reservation"], 0))
 
 
 def _cpu(resources: LinuxResources) -> Iterator[Write]:

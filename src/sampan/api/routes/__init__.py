@@ -12,6 +12,7 @@ from sampan.api.routes import (
     observing,
     streams,
     system,
+    updates,
     volumes,
 )
 from sampan.api.routing import Route
@@ -19,6 +20,7 @@ from sampan.api.routing import Route
 ROUTES: tuple[Route, ...] = (
     *system.ROUTES,
     *containers.ROUTES,
+    *updates.ROUTES,
     *create.ROUTES,
     *streams.ROUTES,
     *observing.ROUTES,

@@ -111,7 +111,6 @@ ABSENT = {
     "POST /commit": "committing containers",
     "POST /auth": "logging in to a registry",
     "GET /distribution/{name}/json": "looking images up in a registry",
-    "POST /containers/{id}/update": "updating containers",
     "HEAD /containers/{id}/archive": "copying files",
     "GET /containers/{id}/archive": "copying files",
     "PUT /containers/{id}/archive": "copying files",
