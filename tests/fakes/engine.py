@@ -307,6 +307,7 @@ class FakeTask:
         stream: ClientStream | None,
         detach_keys: str | None,
         console_size: tuple[int, int] | None,
+        limit: float | None = None,
     ) -> FakeExecTask:
         if stream is not None:
             sock, _ = stream.detach()

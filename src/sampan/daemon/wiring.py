@@ -91,6 +91,7 @@ class Wiring:
             )
         )
         self._recovery = use_cases.recovery
+        self._close_containers = use_cases.close
         gauges = Gauges()
         self.engine = Engine(
             containers=use_cases.containers,
@@ -135,7 +136,7 @@ class Wiring:
 
     async def close(self) -> None:
         """Let go of everything but what running containers need."""
-        await self.engine.containers.settle()
+        await self._close_containers()
         await self._runtime.settle()
         self._events.close()
         self._watching.close()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _KEPT_NS = 300 * 1_000_000_000  # how long an ended exec can be inspected, as in Docker
 _UNKNOWN_FAILURE = 126
+_KILLED = 137
 _REQUEST_FAILED = 125  # a user that there is not, and the like: Docker tells 126 of an exec
 
 
@@ -59,6 +60,11 @@ class Execs:
             raise InvalidArgument("No exec command specified")
         validation.check_environment(config.env or ())
         validation.check_texts("exec command", (*config.cmd, config.user, config.working_dir))
+        held = self._admit(instance, config)
+        self._execs[held.value.id] = (instance, held)
+        return held.value.id
+
+    def _admit(self, instance: Instance, config: ExecConfig) -> RunningExec:
         found = Exec(
             id=self._settings.new_id(),
             container_id=instance.id,
@@ -66,10 +72,41 @@ class Execs:
             user=config.user or instance.container.config.user,
         )
         held = RunningExec(found)
-        self._execs[found.id] = (instance, held)
         instance.execs[found.id] = held
         self._tell(instance.container, f"exec_create: {_command(config)}", found)
-        return found.id
+        return held
+
+    async def run(
+        self, instance: Instance, config: ExecConfig, stream: ClientStream, *, limit: float
+    ) -> ExecTask:
+        """Run a command of the engine's own for at most ``limit`` seconds, joined to ``stream``.
+
+        It is told as any other and is forgotten at its end. The exit code is -1 when it took too long.
+        Raises Failure when it cannot be run.
+        """
+        held = self._admit(instance, config)
+        try:
+            # As in ``start``: never half-way into a pause.
+            async with instance.lock:
+                lifecycle.after(instance.container, Move.EXEC)
+                task = instance.task
+                if task is None:
+                    raise Internal(f"container {instance.id} has no keeper")
+                self._tell(instance.container, f"exec_start: {_command(config)}", held.value)
+                started = await self._run(instance.container, held, task, stream, None, limit=limit)
+        except BaseException:
+            instance.execs.pop(held.value.id, None)
+            raise
+        held.task = started
+        held.value = replace(held.value, running=True, started=True, pid=started.pid)
+        started.exited.add_done_callback(lambda exited: self._ran(instance, held, exited))
+        return started
+
+    def _ran(self, instance: Instance, held: RunningExec, exited: asyncio.Future[int]) -> None:
+        instance.execs.pop(held.value.id, None)
+        if not exited.cancelled():
+            code = exited.result() if exited.result() >= 0 else _KILLED
+            self._tell(instance.container, "exec_die", held.value, exitCode=str(code))
 
     def inspect(self, exec_id: str) -> Exec:
         return self._find(exec_id)[1].value
@@ -140,6 +177,8 @@ class Execs:
         task: Task,
         stream: ClientStream | None,
         console_size: tuple[int, int] | None,
+        *,
+        limit: float | None = None,
     ) -> ExecTask:
         config = held.value.config
         return await task.exec(
@@ -151,6 +190,7 @@ class Execs:
             stream=stream,
             detach_keys=config.detach_keys or None,
             console_size=console_size or config.console_size,
+            limit=limit,
         )
 
     def _failed(self, held: RunningExec, error: Exception) -> None:
@@ -163,7 +203,7 @@ class Execs:
     def _exited(self, instance: Instance, held: RunningExec, exited: asyncio.Future[int]) -> None:
         if exited.cancelled():
             return
-        code = 137 if exited.exception() is not None else exited.result()
+        code = _KILLED if exited.exception() is not None else exited.result()
         held.task = None
         held.value = replace(held.value, running=False, exit_code=code, pid=0)
         self._ended.append((self._settings.now(), held.value.id))

@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from sampan.engine import timeouts
 from sampan.engine.launches import disconnected
 from sampan.engine.lifecycle import MOVES, Move
-from sampan.engine.model import Container, Event, EventType, ExitStatus, WaitCondition
+from sampan.engine.model import Cause, Container, Event, EventType, ExitStatus, WaitCondition
 from sampan.engine.removal import remove_bundle
 from sampan.sandbox.messages import Exit
 
 if TYPE_CHECKING:
     from sampan.engine.events import Events
+    from sampan.engine.health import HealthChecks
     from sampan.engine.launches import Launches
     from sampan.engine.ports import Task
     from sampan.engine.removal import Removal
+    from sampan.engine.restarts import Restarts
     from sampan.engine.settings import Settings
     from sampan.engine.store import ContainerStore, Instance
 
@@ -41,11 +44,15 @@ class Exits:
         events: Events,
         launches: Launches,
         removal: Removal,
+        restarts: Restarts,
+        checks: HealthChecks,
         settings: Settings,
     ) -> None:
         self._store = store
         self._events = events
         self._launches = launches
+        self._restarts = restarts
+        self._checks = checks
         self._removal = removal
         self._settings = settings
 
@@ -55,6 +62,8 @@ class Exits:
         task.on_detach = lambda: self._events.container(instance.container, "detach")
         instance.stopped = asyncio.get_running_loop().create_future()
         task.exited.add_done_callback(lambda exited: self._ended(instance, task, exited))
+        if instance.container.config.healthcheck is not None:
+            self._checks.watch(instance)
 
     def _ended(self, instance: Instance, task: Task, exited: asyncio.Future[Exit]) -> None:
         if instance.task is not task or exited.cancelled():
@@ -68,21 +77,32 @@ class Exits:
         self.record(instance, result)
 
     def record(self, instance: Instance, result: Exit) -> None:
-        """Make the container exited with ``result``, tell it, answer waiters, start the tear-down."""
+        """Make the container exited with ``result``, tell it, answer waiters, start the tear-down.
+
+        Where its restart policy answers the end, it is ``restarting`` instead, and waits for its start.
+        """
+        if instance.monitor is not None:
+            instance.monitor.end()
         before = instance.container
         finished = int(result.finished_at * 1e9) or self._settings.now()
+        ran = (finished - before.state.started_at) / 1e9
+        again = self._restarts.wanted(instance, code=result.code, ran=ran)
+        limit = timeouts.limit_of(before) if result.timed_out else ""
         state = replace(
             before.state,
-            status=MOVES[(before.state.status, Move.DIE)],
+            status=MOVES[(before.state.status, Move.RECOIL if again else Move.DIE)],
             pid=0,
             exit_code=result.code,
             oom_killed=result.oom_killed,
-            error=result.error,
+            error=f"the container was ended after its time limit of {limit}" if limit else result.error,
             finished_at=finished,
+            cause=Cause.TIMEOUT if limit else before.state.cause,
         )
-        after = disconnected(replace(before, state=state))
+        after = disconnected(replace(before, state=state, restart_count=before.restart_count + again))
         instance.task = None
         self._store.update(instance, after)
+        if limit:
+            self._events.container(after, "timeout", timeout=limit)
         self._tell(before, after)
         status = ExitStatus(code=result.code)
         instance.release(WaitCondition.NOT_RUNNING, WaitCondition.NEXT_EXIT, status=status)
@@ -92,7 +112,11 @@ class Exits:
         remove = after.host.auto_remove and not instance.keep
         if remove:
             self._removal.withdraw(instance)
-        instance.teardown = asyncio.get_running_loop().create_task(self._tear_down(instance, remove=remove))
+        instance.teardown = asyncio.get_running_loop().create_task(
+            self._tear_down(instance, remove=remove, orphaned=bool(result.error))
+        )
+        if again:
+            self._restarts.schedule(instance)
 
     def _tell(self, before: Container, after: Container) -> None:
         if after.state.oom_killed:
@@ -102,12 +126,12 @@ class Exits:
         announce_network(self._events, before, "disconnect")
         announce_volumes(self._events, after, "unmount")
 
-    async def _tear_down(self, instance: Instance, *, remove: bool) -> None:
+    async def _tear_down(self, instance: Instance, *, remove: bool, orphaned: bool) -> None:
         try:
             await self._launches.release(instance.id)
         except Exception:
             logger.exception("container %s: its network could not be released", instance.id)
-        if instance.state.error:  # its keeper did not tidy up
+        if orphaned:  # its keeper did not tidy up
             remove_bundle(self._settings.paths.bundle(instance.id))
         if remove:
             await self._removal.clear(instance, volumes=True)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from sampan.engine import capabilities, cdi, files, oci, propagation, runtimes, security
+from sampan.engine import capabilities, cdi, files, oci, propagation, runtimes, security, timeouts
+from sampan.engine.killing import stop_signal
 from sampan.engine.logfiles import log_file_limits
 from sampan.engine.model import Container, EndpointSettings, HostConfig, MountPoint, NetworkSettings
 from sampan.engine.validation import OWN_NETWORKS
 from sampan.errors import InvalidArgument, NotFound
 from sampan.images.snapshots import part
-from sampan.sandbox.messages import Endpoint, Launch, LogFile
+from sampan.sandbox.messages import Endpoint, Launch, LogFile, TimeLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,6 +125,7 @@ class Launches:
             log=self._log(container),
             init=bool(settings.options.init if host.init is None else host.init),
             console_size=host.console_size if any(host.console_size) else None,
+            limit=self._limit(container),
         )
         return await self._by_runtime(launch, host), container
 
@@ -173,6 +175,15 @@ class Launches:
         rules = None if profile == security.UNCONFINED else self._sources.filters.rules(profile, held)
         return runtimes.adapted(launch, runtime, rules)
 
+    def _limit(self, container: Container) -> TimeLimit | None:
+        if not container.host.annotations:
+            return None
+        seconds = container.config.stop_timeout
+        if seconds is None:
+            seconds = self._settings.options.stop_timeout
+        grace = None if seconds < 0 else float(seconds)
+        return timeouts.for_keeper(container, signal=stop_signal(container), grace=grace)
+
     def _log(self, container: Container) -> LogFile | None:
         limits = log_file_limits(container.host.log_config, self._settings.options.log_options)
         if limits is None:
@@ -209,7 +220,9 @@ def connected(
     if container.config.network_disabled:
         return container
     settings = replace(container.network.networks.get(mode) or EndpointSettings(), network_id=network_id)
+    ports = container.network.ports
     if endpoint is not None:
+        ports = {**dict.fromkeys(sorted(container.config.exposed_ports or ())), **ports}
         address, _, prefix = (endpoint.addresses[0] if endpoint.addresses else "").partition("/")
         settings = replace(
             settings,
@@ -219,9 +232,7 @@ def connected(
             ip_prefix_len=int(prefix or 0),
             endpoint_id=container.id[::-1],
         )
-    network = NetworkSettings(
-        sandbox_id=container.id, networks={mode: settings}, ports=container.network.ports
-    )
+    network = NetworkSettings(sandbox_id=container.id, networks={mode: settings}, ports=ports)
     return replace(container, network=network)
 
 

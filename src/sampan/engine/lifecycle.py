@@ -44,6 +44,7 @@ MOVES: dict[tuple[Status, Move], Status] = {
     (Status.PAUSED, Move.UNPAUSE): Status.RUNNING,
     (Status.RUNNING, Move.KILL): Status.RUNNING,
     (Status.PAUSED, Move.KILL): Status.PAUSED,
+    (Status.RESTARTING, Move.KILL): Status.RESTARTING,
     (Status.RUNNING, Move.DIE): Status.EXITED,
     (Status.PAUSED, Move.DIE): Status.EXITED,
     (Status.RUNNING, Move.RECOIL): Status.RESTARTING,

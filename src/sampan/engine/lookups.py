@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec.structs import replace
 
-from sampan.engine.model import Container, Filters, ListQuery, Status
+from sampan.engine.model import Container, Filters, HealthStatus, ListQuery, Status
 from sampan.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _FILTER_WORDS = (
 )
 _FILTERS = frozenset(_FILTER_WORDS.split())
 _STATUSES = frozenset(status.value for status in Status)
-_HEALTH = frozenset(("none", "starting", "healthy", "unhealthy"))
+_HEALTH = frozenset(HealthStatus)
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d*)?)s)?")
 
 Test: TypeAlias = Callable[[Container], bool]
@@ -154,7 +154,9 @@ def _health(values: tuple[str, ...]) -> Test:
     for value in values:
         if value not in _HEALTH:
             raise InvalidArgument(f"Unrecognised filter value for health: {value}")
-    return lambda _: "none" in values
+    return lambda container: (
+        (HealthStatus.NONE if container.state.health is None else container.state.health.status) in values
+    )
 
 
 def _name(values: tuple[str, ...]) -> Test:

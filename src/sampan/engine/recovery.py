@@ -4,12 +4,14 @@ Files are truth for exits, keepers for what runs: a recorded state is only what 
 container, in this order: a living keeper is followed again; else what still runs of it is ended, and an exit
 record newer than the state is taken over; else what was recorded as running is recorded as killed (137), with
 the reason. Half-done removals are finished, ``--rm`` containers that ended are removed, and what belongs to
-nobody is cleaned away.
+nobody is cleaned away. At last restart policies get their due: for what ended while no daemon watched, for
+what waited for its start, and for what a starting daemon brings back.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 from collections.abc import Callable
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from sampan.engine.model import Container
     from sampan.engine.ports import Bridges, Runtime, Snapshots, Task
     from sampan.engine.removal import Removal
+    from sampan.engine.restarts import Restarts
+    from sampan.engine.running import Starting
     from sampan.engine.settings import Settings
     from sampan.engine.store import ContainerStore, Instance
 
@@ -49,6 +53,8 @@ class Recovery:
         store: ContainerStore,
         runtime: Runtime,
         exits: Exits,
+        starting: Starting,
+        restarts: Restarts,
         removal: Removal,
         leftovers: Leftovers,
         settings: Settings,
@@ -56,6 +62,8 @@ class Recovery:
         self._store = store
         self._runtime = runtime
         self._exits = exits
+        self._starting = starting
+        self._restarts = restarts
         self._removal = removal
         self._leftovers = leftovers
         self._settings = settings
@@ -74,6 +82,7 @@ class Recovery:
                 container = self._leftovers.reconnected(instance.container)
                 self._store.update(instance, container)
         self._unrecorded.clear()
+        self._restarts.begin(functools.partial(self._starting.start, by_policy=True), self._starting.start)
 
     async def _settle(self, instance: Instance) -> None:
         state = instance.state

@@ -72,7 +72,7 @@ class Removal:
             await self._remove(instance, ref=ref, volumes=volumes or instance.container.host.auto_remove)
 
     async def _end(self, instance: Instance, ref: str) -> None:
-        while instance.state.running and not instance.removed:
+        while instance.state.active and not instance.removed:
             try:
                 await self._killing.kill(instance, ref=ref)
             except Conflict:  # it ended by itself meanwhile

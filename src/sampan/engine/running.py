@@ -16,8 +16,8 @@ from sampan.engine import lifecycle, signals
 from sampan.engine.exits import announce_network, announce_volumes
 from sampan.engine.launches import disconnected
 from sampan.engine.lifecycle import Move
-from sampan.engine.model import Container, Status
-from sampan.errors import Conflict, Failure, Internal, InvalidArgument, NotFound, StartFailed
+from sampan.engine.model import Cause, Container, Status
+from sampan.errors import Failure, Internal, InvalidArgument, NotFound, StartFailed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sampan.engine.launches import Launches
     from sampan.engine.ports import ClientStream, Runtime, Task
     from sampan.engine.removal import Removal
-    from sampan.engine.settings import Settings
+    from sampan.engine.restarts import Restarts
     from sampan.engine.store import ContainerStore, Instance
     from sampan.sandbox.messages import AttachOptions
 
@@ -40,17 +40,28 @@ class Starting:
     """What a start needs beside the store: the request, the runtime, and who follows the run to its end."""
 
     def __init__(
-        self, *, launches: Launches, runtime: Runtime, exits: Exits, removal: Removal, events: Events
+        self,
+        *,
+        store: ContainerStore,
+        launches: Launches,
+        runtime: Runtime,
+        exits: Exits,
+        restarts: Restarts,
+        removal: Removal,
+        events: Events,
     ) -> None:
+        self._store = store
+        self._restarts = restarts
         self._launches = launches
         self._runtime = runtime
         self._exits = exits
         self._removal = removal
         self._events = events
 
-    async def start(self, store: ContainerStore, instance: Instance) -> None:
+    async def start(self, instance: Instance, *, by_policy: bool = False) -> None:
         """Run the container, whose lock the caller holds and whose state allows it.
 
+        A start ``by_policy`` goes on counting; one that somebody asked for begins anew.
         A failure is recorded in the container (exit code, error), removes it when it is ``--rm``, and is
         raised as InvalidArgument (the program cannot be run) or Internal.
         """
@@ -66,11 +77,11 @@ class Starting:
         except (Failure, OSError) as error:
             if not handed_over:
                 hang_up(attachments)
-            await self._failed(store, instance, error)
+            await self._failed(instance, error)
             raise _start_error(error) from error
-        self._begin(store, instance, prepared, task)
+        self._begin(instance, prepared, task, by_policy=by_policy)
 
-    def _begin(self, store: ContainerStore, instance: Instance, prepared: Container, task: Task) -> None:
+    def _begin(self, instance: Instance, prepared: Container, task: Task, *, by_policy: bool) -> None:
         state = replace(
             prepared.state,
             status=lifecycle.after(instance.container, Move.START),
@@ -79,20 +90,28 @@ class Starting:
             error="",
             oom_killed=False,
             started_at=int(task.started_at * 1e9),
+            cause=Cause.NONE,
         )
-        container = replace(prepared, state=state, has_been_manually_stopped=False)
-        store.update(instance, container)
+        container = replace(prepared, state=state)
+        if not by_policy:
+            container = replace(container, has_been_manually_stopped=False, restart_count=0)
+            instance.backoff = None
+        self._store.update(instance, container)
         announce_network(self._events, container, "connect")
         announce_volumes(self._events, container, "mount")
         self._events.container(container, "start")
         self._exits.follow(instance, task)
 
-    async def _failed(self, store: ContainerStore, instance: Instance, error: Exception) -> None:
+    async def _failed(self, instance: Instance, error: Exception) -> None:
         await self._launches.release(instance.id)
+        if instance.state.status is Status.RESTARTING:
+            self._store.show(instance, disconnected(instance.container))
+            self._restarts.give_up(instance, error=str(error))
+            return
         code = error.exit_code if isinstance(error, StartFailed) else _UNKNOWN_FAILURE
         before = disconnected(instance.container)
         state = replace(before.state, exit_code=code, error=str(error))
-        store.update(instance, replace(before, state=state))
+        self._store.update(instance, replace(before, state=state))
         if instance.container.host.auto_remove:
             self._removal.withdraw(instance)
             await self._removal.clear(instance, volumes=True)
@@ -123,13 +142,11 @@ class Running:
         starting: Starting,
         killing: Killing,
         events: Events,
-        settings: Settings,
     ) -> None:
         self._store = store
         self._starting = starting
         self._killing = killing
         self._events = events
-        self._settings = settings
 
     @contextlib.asynccontextmanager
     async def _held(self, ref: str) -> AsyncIterator[Instance]:
@@ -142,38 +159,27 @@ class Running:
 
     async def start(self, ref: str) -> bool:
         async with self._held(ref) as instance:
-            if instance.state.status is Status.RUNNING:
+            if instance.state.status in (Status.RUNNING, Status.RESTARTING):
                 return False
             lifecycle.after(instance.container, Move.START, ref=ref)
-            await self._starting.start(self._store, instance)
+            await self._starting.start(instance)
             return True
 
     async def stop(self, ref: str, *, signal: str | None = None, timeout: int | None = None) -> bool:
         number = None if signal is None else signals.sendable(signal)
         async with self._held(ref) as instance:
-            if not instance.state.running:
+            if not instance.state.active:
                 return False
             stopped = instance.stopped
-            container = replace(instance.container, has_been_manually_stopped=True)
-            self._store.update(instance, container)
-            await self._killing.send(instance, number or stop_signal(container), ref=ref)
-        seconds = self._grace(container, timeout)
-        # Somebody else may have started it again meanwhile: only the run that was to end is killed.
-        if not await self._killing.ended(stopped, seconds) and instance.stopped is stopped:
-            try:
-                await self._killing.kill(instance, ref=ref)
-            except Conflict:
-                if instance.stopped is stopped:
-                    raise
+            await self._killing.stop(instance, number, ref=ref)
+        await self._killing.see_off(
+            instance, stopped, self._killing.grace(instance.container, timeout), ref=ref
+        )
+        if instance.backoff is not None:
+            # What was stopped by hand must not come back with the next daemon.
+            await self._store.recorded()
         self._events.container(instance.container, "stop")
         return True
-
-    def _grace(self, container: Container, timeout: int | None) -> float | None:
-        if timeout is None:
-            timeout = container.config.stop_timeout
-        if timeout is None:
-            timeout = self._settings.options.stop_timeout
-        return None if timeout < 0 else float(timeout)
 
     async def restart(self, ref: str, *, signal: str | None = None, timeout: int | None = None) -> None:
         instance = self._store.find(ref)
@@ -202,6 +208,8 @@ class Running:
                 await task.pause()
             # It may have ended before it could be frozen.
             if instance.task is task:
+                if instance.monitor is not None:
+                    instance.monitor.pause()
                 self._set_status(instance, status)
                 self._events.container(instance.container, "pause")
 
@@ -219,14 +227,6 @@ class Running:
     def _set_status(self, instance: Instance, status: Status) -> None:
         state = replace(instance.state, status=status)
         self._store.update(instance, replace(instance.container, state=state))
-
-
-def stop_signal(container: Container) -> int:
-    """The container's stop signal; SIGTERM when the image's cannot be understood, as in Docker."""
-    try:
-        return signals.sendable(container.config.stop_signal or signals.DEFAULT_STOP_SIGNAL)
-    except InvalidArgument:
-        return signals.number(signals.DEFAULT_STOP_SIGNAL)
 
 
 def _task(instance: Instance) -> Task:

@@ -24,8 +24,10 @@ from sampan.engine.model import Container, ContainerState, ExitStatus, WaitCondi
 from sampan.errors import Conflict, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
+    from sampan.engine.health import Monitor
     from sampan.engine.model import Exec
     from sampan.engine.ports import ClientStream, ExecTask, Task
+    from sampan.engine.restarts import Backoff
     from sampan.sandbox.messages import AttachOptions
     from sampan.state import Database
 
@@ -44,10 +46,12 @@ class Instance:
     """One container as this daemon holds it. ``lock`` orders start, pause, rename and removal."""
 
     __slots__ = (
+        "backoff",
         "container",
         "execs",
         "keep",
         "lock",
+        "monitor",
         "pending",
         "removed",
         "stopped",
@@ -65,6 +69,8 @@ class Instance:
         self.pending: list[tuple[ClientStream, AttachOptions]] = []  # attached before the start
         self.waiters: list[tuple[WaitCondition, asyncio.Future[ExitStatus]]] = []
         self.execs: dict[str, RunningExec] = {}
+        self.backoff: Backoff | None = None  # what its restart policy remembers
+        self.monitor: Monitor | None = None  # of its health, while it runs
         self.keep = False  # a restart is under way: --rm must wait
         self.removed = False
 
@@ -178,6 +184,14 @@ class ContainerStore:
         instance.container = container
         if not instance.removed:
             self._database.post(_Put(container))
+
+    def show(self, instance: Instance, container: Container) -> None:
+        """Make ``container`` the current value; recorded with the next update."""
+        instance.container = container
+
+    async def recorded(self) -> None:
+        """Return when every update so far is in the database."""
+        await self._database.drain()
 
     async def rename(self, instance: Instance, name: str) -> None:
         """Change the name to ``name``, which was reserved; the old one is free when this returns."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sampan import errors
 from sampan.engine.handover import with_head_read
 from sampan.engine.logs import LogStream
-from sampan.engine.model import LogQuery
+from sampan.engine.model import LogQuery, Status
 from sampan.errors import Conflict, NotFound
 from sampan.wire import stdcopy
 
@@ -57,6 +57,8 @@ class Streams:
                 raise NotFound(f"No such container: {ref}")
             if instance.state.paused:
                 raise Conflict(f"container {instance.id} is paused, unpause the container before attach")
+            if instance.state.status is Status.RESTARTING:
+                raise Conflict(f"container {ref} is restarting, wait until the container is running")
             stream: ClientStream = take()
             if options.stream:
                 self._events.container(instance.container, "attach")

@@ -17,8 +17,6 @@ _LOG_DRIVERS = frozenset(("", *_LOG_DRIVER_WORDS.split()))
 
 # An IPC, PID or network namespace of another container needs the shared sandbox of a later step.
 _TABLE: tuple[tuple[str, Asked], ...] = (
-    ("--restart", lambda _, host: host.restart_policy.name not in ("", "no")),
-    ("--health-cmd", lambda config, _: checks_health(config)),
     ("--link", lambda _, host: bool(host.links)),
     ("--publish", lambda _, host: _publishes(host)),
     ("--publish-all", lambda config, host: host.publish_all_ports and bool(config.exposed_ports)),
@@ -43,12 +41,6 @@ def refuse(config: ContainerConfig, host: HostConfig) -> None:
     for flag, asked in _TABLE:
         if asked(config, host):
             raise errors.NotImplemented(f"{flag} is not offered by this engine yet")
-
-
-def checks_health(config: ContainerConfig) -> bool:
-    """Whether the configuration names a health check of its own; ["NONE"] and an empty one do not."""
-    check = config.healthcheck
-    return check is not None and bool(check.test) and check.test != ("NONE",)
 
 
 def _publishes(host: HostConfig) -> bool:

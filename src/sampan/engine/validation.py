@@ -8,7 +8,17 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from sampan.engine import capabilities, devices, resources, security, signals, sysctls, unsupported
+from sampan.engine import (
+    capabilities,
+    devices,
+    resources,
+    restarts,
+    security,
+    signals,
+    sysctls,
+    timeouts,
+    unsupported,
+)
 from sampan.engine.host import HostFacts
 from sampan.engine.logfiles import log_file_limits
 from sampan.engine.model import ContainerConfig, HostConfig, NetworkingConfig
@@ -23,7 +33,6 @@ _ULIMIT_WORDS = (
 _ULIMITS = frozenset(_ULIMIT_WORDS.split())
 _LONGEST_NAME = 255  # of a directory
 _SHORTEST_CHECK = 1_000_000  # nanoseconds
-_RESTART_POLICIES = ("no", "always", "on-failure", "unless-stopped")
 
 
 def check(
@@ -31,7 +40,8 @@ def check(
 ) -> tuple[HostConfig, list[str]]:
     """The host configuration with what this host cannot do discarded, and the warnings about that."""
     _check_config(config)
-    _check_restart(host)
+    check_restart(host)
+    timeouts.check(host)
     _check_modes(config, host)
     unsupported.refuse(config, host)
     _check_networks(config, host, networking)
@@ -88,20 +98,10 @@ def _check_health(config: ContainerConfig) -> None:
         raise InvalidArgument("Retries in Healthcheck cannot be negative")
 
 
-def _check_restart(host: HostConfig) -> None:
-    policy = host.restart_policy
-    if policy.name and policy.name not in _RESTART_POLICIES:
-        raise InvalidArgument(
-            f"invalid restart policy: unknown policy '{policy.name}'; "
-            "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
-        )
-    if policy.maximum_retry_count < 0:
-        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
-    if policy.maximum_retry_count and policy.name != "on-failure":
-        raise InvalidArgument(
-            "invalid restart policy: maximum retry count can only be used with 'on-failure'"
-        )
-    if host.auto_remove and policy.name not in ("", "no"):
+def check_restart(host: HostConfig) -> None:
+    """Raise InvalidArgument for a restart policy that there is not, or that contradicts ``--rm``."""
+    restarts.check(host.restart_policy)
+    if host.auto_remove and host.restart_policy.name not in ("", "no"):
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
 
 

@@ -22,7 +22,8 @@ class Waits:
         """A future, registered when this returns; cancelling it withdraws it.
 
         ``not-running`` (the default) is answered at once for a container that does not run, with its last
-        exit code; a removal answers everybody, so that nobody waits for ever.
+        exit code, and by every exit, also of one that is started again; a removal answers everybody, so
+        that nobody waits for ever.
         """
         try:
             wanted = WaitCondition(condition or WaitCondition.NOT_RUNNING)
@@ -30,7 +31,7 @@ class Waits:
             raise InvalidArgument(f'invalid condition: "{condition}"') from None
         instance = self._store.find(ref)
         future: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
-        if wanted is WaitCondition.NOT_RUNNING and not instance.state.running:
+        if wanted is WaitCondition.NOT_RUNNING and not instance.state.active:
             future.set_result(ExitStatus(code=instance.state.exit_code))
         else:
             instance.waiters.append((wanted, future))

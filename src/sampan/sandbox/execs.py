@@ -6,6 +6,7 @@ dumpable before it enters: nothing inside may look into it or reach the interpre
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -27,7 +28,7 @@ from sampan.sandbox.launch import (
 )
 from sampan.sandbox.loop import READ, Loop
 from sampan.sandbox.messages import AttachOptions, Keeping
-from sampan.sandbox.program import Program, run
+from sampan.sandbox.program import Program, bequeath, run
 from sampan.sandbox.stdio import exit_code, null_streams, read_file, standard_pipes, terminal_ends
 from sampan.sandbox.steps import open_terminal
 from sampan.sandbox.streams import Streams
@@ -48,12 +49,14 @@ _SETUP_FAILED = 126
 _FROZEN = "the container is paused"
 _PATIENCE = 10.0  # seconds until a child that does not become the program is given up
 _GLANCE_MS = 200
+TIMED_OUT = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One exec. ``user`` is Docker's USER string, or None when the process names numbers; ``filtered`` says
-    whether the container's seccomp filter applies; ``early`` is input that the client sent ahead."""
+    whether the container's seccomp filter applies; ``early`` is input that the client sent ahead; ``limit``
+    are the seconds that it may take."""
 
     id: str
     process: Process
@@ -63,6 +66,7 @@ class Request:
     detach_keys: str | None
     console_size: tuple[int, int] | None
     early: bytes
+    limit: float | None
 
     @property
     def terminal(self) -> bool:
@@ -80,11 +84,15 @@ def decode(document: dict[str, Any]) -> Request:
         detach_keys=document["detach_keys"],
         console_size=(size[0], size[1]) if size else None,
         early=document["early"].encode("latin-1"),
+        limit=document.get("limit"),
     )
 
 
 class Exec:
-    """A running exec: ``on_end`` gets its exit code before its clients see the end of its output."""
+    """A running exec: ``on_end`` gets its exit code before its clients see the end of its output.
+
+    When it was killed for taking too long, the code is ``TIMED_OUT``.
+    """
 
     def __init__(
         self, loop: Loop, request: Request, pid: int, pidfd: int, on_end: Callable[[Exec, int], None]
@@ -96,7 +104,16 @@ class Exec:
         self._loop = loop
         self._pidfd = pidfd
         self._on_end = on_end
+        self._timed_out = False
+        self._timer = None if request.limit is None else loop.after(request.limit, self._expire)
         loop.watch(pidfd, READ, self._ended)
+
+    def _expire(self) -> None:
+        """Kill it and what it started, as far as that stayed in its process group, which it leads."""
+        self._timer = None
+        self._timed_out = True
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):
@@ -104,6 +121,8 @@ class Exec:
 
     def _ended(self, _events: int) -> None:
         self._loop.forget(self._pidfd)
+        if self._timer is not None:
+            self._timer.cancel()
         result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         assert result is not None
         os.close(self._pidfd)
@@ -111,7 +130,7 @@ class Exec:
             self.streams.drain()
         if self.console >= 0:
             os.close(self.console)
-        self._on_end(self, exit_code(result))
+        self._on_end(self, TIMED_OUT if self._timed_out else exit_code(result))
         if self.streams is not None:
             self.streams.release()
 
@@ -271,6 +290,7 @@ class _Joiner:
         try:
             p.set_dumpable(dumpable=False)
             cgroup.join(cloned=cloned)
+            bequeath(self._request.process)
             self._join(init, flags)
             run(self._program)
         except BaseException as error:  # the child must never return into the keeper's code
@@ -280,8 +300,7 @@ class _Joiner:
         raise AssertionError("unreachable")
 
     def _join(self, init: int, flags: int) -> None:
-        p.setns(init, flags)
-        if flags & p.CLONE_NEWUSER:
+        if _enter(init, flags) & p.CLONE_NEWUSER:
             become_root()
             p.set_dumpable(dumpable=False)  # a change of identity makes a process dumpable again
         os.setsid()
@@ -292,3 +311,18 @@ class _Joiner:
             stdio = (slave,) * 3
             make_controlling_terminal(slave)
         self._parent = keep_only(stdio, self._parent)
+
+
+def _enter(init: int, flags: int) -> int:
+    """Join namespaces of pidfd ``init``; those that were joined.
+
+    Not the user namespace of a container that had to be started with the host's ids, for it is ours.
+    """
+    try:
+        p.setns(init, flags)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not flags & p.CLONE_NEWUSER:
+            raise
+        flags &= ~p.CLONE_NEWUSER
+        p.setns(init, flags)
+    return flags

@@ -6,8 +6,9 @@ launched with, a later daemon over ``keeper.sock`` in the bundle.
 
 Laws:
 - Requests are ``{"seq": n, "op": …}`` and are answered by ``{"seq": n, …}``; what happens by itself is
-  ``{"event": …}``, sent to every connected daemon.
+  ``{"event": …}``, sent to every connected daemon, in order; a daemon that is slow gets it later.
 - The exit is on disk before anyone is told of it.
+- A container with a time limit is ended by its stop rules when its time is over, with or without a daemon.
 - The keeper imports nothing after its start: the package may be replaced under it.
 """
 
@@ -27,11 +28,12 @@ from sampan.sandbox import channel, execs, external, keeper_socket
 from sampan.sandbox.launch import LaunchError, Started
 from sampan.sandbox.launcher import started_event
 from sampan.sandbox.logfile import LogWriter
-from sampan.sandbox.loop import READ, Loop
+from sampan.sandbox.loop import READ, WRITE, Loop
 from sampan.sandbox.messages import (
     LOGGED,
     STDIN,
     TERMINAL,
+    TIMED,
     Exit,
     Keeping,
     decode_attach,
@@ -61,9 +63,11 @@ class Keeper:
         self._started = started
         self._listener = listener
         self._controls: dict[int, socket.socket | None] = {}
+        self._unsent: dict[int, list[dict[str, Any]]] = {}  # to a daemon that does not read
         self._execs: dict[str, execs.Exec] = {}
         self._exit: Exit | None = None
         self._quiet = False
+        self._timed_out = False
         self._loop = Loop()
         self._watch_control(control)
 
@@ -93,6 +97,8 @@ class Keeper:
             self._streams.attach(socket.socket(fileno=fd), client.options, owner=True, early=early)
         self._loop.watch(self._started.pidfd, READ, self._ended)
         self._loop.watch(self._listener, READ, self._accept)
+        if flags & TIMED and (limit := self._keeping.limit) is not None:
+            self._loop.after(limit.seconds - (time.time() - self._started.at), self._time_is_over)
         self._streams.begin()
         self._loop.run()
 
@@ -132,7 +138,12 @@ class Keeper:
         result = os.waitid(os.P_PIDFD, self._started.pidfd, os.WEXITED)
         assert result is not None
         oom_killed = self._cgroup.oom_killed()
-        self._exit = Exit(code=exit_code(result), oom_killed=oom_killed, finished_at=time.time())
+        self._exit = Exit(
+            code=exit_code(result),
+            oom_killed=oom_killed,
+            finished_at=time.time(),
+            timed_out=self._timed_out,
+        )
         self._end_rest()
         self._streams.drain()
         write_exit(self._keeping.state, self._exit)
@@ -140,6 +151,17 @@ class Keeper:
         self._streams.release()
         self._release()
         self._stop_if_done()
+
+    def _time_is_over(self) -> None:
+        limit = self._keeping.limit
+        if limit is None or self._exit is not None:
+            return
+        self._timed_out = True
+        self._signal(limit.signal)
+        if self._cgroup.frozen():
+            self._cgroup.thaw()
+        if limit.grace is not None:
+            self._loop.after(limit.grace, lambda: self._signal(signal.SIGKILL))
 
     def _end_rest(self) -> None:
         """End what still runs. In a pid namespace of its own the kernel has done so already."""
@@ -153,7 +175,7 @@ class Keeper:
         self._stop_if_done()
 
     def _stop_if_done(self) -> None:
-        if self._exit is not None and self._quiet and not self._execs:
+        if self._exit is not None and self._quiet and not self._execs and not self._unsent:
             self._loop.stop()
 
     def _release(self) -> None:
@@ -189,7 +211,16 @@ class Keeper:
     def _watch_control(self, control: int) -> None:
         self._controls[control] = None
         os.set_blocking(control, False)
-        self._loop.watch(control, READ, lambda _events: self._serve(control))
+        self._watch(control, READ)
+
+    def _watch(self, control: int, events: int) -> None:
+        self._loop.watch(control, events, lambda ready: self._ready(control, ready))
+
+    def _ready(self, control: int, events: int) -> None:
+        if events & WRITE:
+            self._send_waiting(control)
+        if events & ~WRITE and control in self._controls:
+            self._serve(control)
 
     def _socket(self, control: int) -> socket.socket:
         """The socket object of a control connection, made when it is first needed."""
@@ -209,7 +240,9 @@ class Keeper:
         if message is None:
             self._loop.forget(control)
             del self._controls[control]
+            self._unsent.pop(control, None)
             sock.close()
+            self._stop_if_done()
             return
         request, fds = message
         try:
@@ -279,6 +312,27 @@ class Keeper:
             self._tell(control, document)
 
     def _tell(self, control: int, document: dict[str, Any]) -> None:
-        # A daemon that went away finds everything again by itself.
-        with suppress(OSError):
+        if (waiting := self._unsent.get(control)) is not None:
+            waiting.append(document)
+        elif not self._send(control, document):
+            self._unsent[control] = [document]
+            self._watch(control, READ | WRITE)
+
+    def _send(self, control: int, document: dict[str, Any]) -> bool:
+        """False when the daemon has so much to read that this has to wait."""
+        try:
             channel.send(self._socket(control), document)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # a daemon that went away finds everything again by itself
+        return True
+
+    def _send_waiting(self, control: int) -> None:
+        waiting = self._unsent.get(control, [])
+        while waiting and self._send(control, waiting[0]):
+            del waiting[0]
+        if not waiting:
+            self._unsent.pop(control, None)
+            self._watch(control, READ)
+            self._stop_if_done()

@@ -48,6 +48,14 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """A container whose namespaces are joined: the pid of its first process and its cgroup."""
+
+    pid: int
+    cgroup: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalRuntime:
     """An OCI runtime that runs a container in place of ours: its program and its own arguments."""
 
@@ -60,7 +68,7 @@ class LogFile:
     """A json-file log: rotated to ``path.1`` … when it would pass ``max_size`` bytes (0: never).
 
     ``attributes`` is an encoded JSON object that every record carries. ``compressed``: the daemon compresses
-    rotated files to ``path.1.gz`` …. ``patient``: the oldest file is not dropped before the daemon has sent it on.
+    rotated files to ``path.1.gz`` …. ``patient``: the oldest is not dropped before the daemon has sent it on.
     """
 
     path: str
@@ -97,6 +105,18 @@ class InitialClient:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TimeLimit:
+    """A run is ended ``seconds`` after its start: ``signal``, then SIGKILL after ``grace`` seconds.
+
+    ``grace`` None: no SIGKILL follows.
+    """
+
+    seconds: float
+    signal: int
+    grace: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """One start of a container.
 
@@ -104,6 +124,8 @@ class Launch:
     ``exit.json`` is written. ``user`` is Docker's USER string, resolved inside the container's root; when it
     is None, ``spec["process"]["user"]`` holds numbers. ``seccomp_filter`` is the path of a compiled BPF
     program. ``console_size`` is (height, width) in characters. The sockets of ``clients`` travel beside it.
+    ``neighbours`` are those whose namespaces the specification names by path. ``host_ids_allowed``: when a
+    mount cannot be given the container's own ids, it is started with the host's.
     """
 
     id: str
@@ -122,13 +144,17 @@ class Launch:
     console_size: tuple[int, int] | None = None
     clients: tuple[InitialClient, ...] = ()
     runtime: ExternalRuntime | None = None
+    neighbours: tuple[Neighbour, ...] = ()
+    host_ids_allowed: bool = False
+    limit: TimeLimit | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
     """What a keeper must know of its container for life; the rest is read once, by its launcher.
 
-    ``namespaces`` are the types of the container's own namespaces, ``attached`` says whether clients are
+    ``namespaces`` are the types of the namespaces that it does not share with the host (but for a pid
+    namespace that is another container's, which does not end with it), ``attached`` says whether clients are
     attached from the start; see ``Launch`` for the others. On the wire it is preceded by one byte of flags,
     all that a keeper looks at before something happens.
     """
@@ -146,6 +172,7 @@ class Keeping:
     group_add: tuple[str, ...]
     attached: bool
     runtime: ExternalRuntime | None
+    limit: TimeLimit | None
 
     @classmethod
     def of(cls, launch: Launch) -> Keeping:
@@ -155,7 +182,9 @@ class Keeping:
             bundle=launch.bundle,
             state=launch.state,
             cgroup=linux["cgroupsPath"],
-            namespaces=tuple(n["type"] for n in linux["namespaces"]),
+            namespaces=tuple(
+                n["type"] for n in linux["namespaces"] if n["type"] != "pid" or not n.get("path")
+            ),
             terminal=bool(launch.spec["process"].get("terminal")),
             open_stdin=launch.open_stdin,
             stdin_once=launch.stdin_once,
@@ -164,6 +193,7 @@ class Keeping:
             group_add=launch.group_add,
             attached=bool(launch.clients),
             runtime=launch.runtime,
+            limit=launch.limit,
         )
 
     @property
@@ -173,6 +203,7 @@ class Keeping:
             | (STDIN if self.open_stdin else 0)
             | (LOGGED if self.log else 0)
             | (CLIENTS if self.attached else 0)
+            | (TIMED if self.limit else 0)
             | (EXTERNAL if self.runtime else 0)
         )
 
@@ -180,17 +211,21 @@ class Keeping:
         return bytes((self.flags,)) + encode(self)
 
 
-TERMINAL, STDIN, LOGGED, CLIENTS, EXTERNAL = 1, 2, 4, 8, 128
+TERMINAL, STDIN, LOGGED, CLIENTS, TIMED, EXTERNAL = 1, 2, 4, 8, 64, 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How a container's first process ended. ``finished_at`` is in seconds since the epoch."""
+    """How a container's first process ended. ``finished_at`` is in seconds since the epoch.
+
+    ``timed_out``: it had been asked to end because its time was over.
+    """
 
     code: int
     oom_killed: bool = False
     finished_at: float = 0.0
     error: str = ""
+    timed_out: bool = False
 
 
 def encode(message: Any) -> bytes:
@@ -217,6 +252,8 @@ def decode_launch(data: bytes) -> Launch:
     document["console_size"] = (size[0], size[1]) if size else None
     document["clients"] = tuple(map(decode_client, document["clients"]))
     document["runtime"] = runtime and decode_runtime(runtime)
+    document["neighbours"] = tuple(Neighbour(**found) for found in document["neighbours"])
+    document["limit"] = _decode_limit(document["limit"])
     return Launch(**document)
 
 
@@ -234,12 +271,17 @@ def decode_keeping(data: bytes) -> Keeping:
             "group_add": tuple(document["group_add"]),
             "log": LogFile(**log) if log else None,
             "runtime": runtime and decode_runtime(runtime),
+            "limit": _decode_limit(document["limit"]),
         }
     )
 
 
 def decode_runtime(document: dict[str, Any]) -> ExternalRuntime:
     return ExternalRuntime(path=document["path"], arguments=tuple(document["arguments"]))
+
+
+def _decode_limit(document: dict[str, Any] | None) -> TimeLimit | None:
+    return TimeLimit(**document) if document else None
 
 
 def decode_attach(document: dict[str, Any]) -> AttachOptions:

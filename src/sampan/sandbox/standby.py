@@ -28,7 +28,7 @@ from sampan.sandbox import channel, external
 from sampan.sandbox.keeper import Keeper
 from sampan.sandbox.launch import Started
 from sampan.sandbox.launcher import Launcher
-from sampan.sandbox.messages import CLIENTS, EXTERNAL, STDIN, TERMINAL, decode_keeping
+from sampan.sandbox.messages import CLIENTS, EXTERNAL, STDIN, TERMINAL, TIMED, decode_keeping
 
 if TYPE_CHECKING:
     from sampan.sandbox.cgroups import Hierarchy
@@ -80,7 +80,9 @@ def stand_by(job: int, hierarchy: Hierarchy) -> None:
         outputs = (stdout, stderr)
         if not flags & STDIN:
             os.close(stdin)
-    reaped = not clients and _sleep((pidfd, control, listener, *outputs), ours, fork)
+    # Who has a clock to look at begins at once, and pays for it.
+    sleeps = not clients and not flags & TIMED
+    reaped = sleeps and _sleep((pidfd, control, listener, *outputs), ours, fork)
     keeper = Keeper(
         keeping,
         hierarchy,
@@ -107,7 +109,12 @@ def _await_start(launcher: int, flags: int) -> tuple[int, int, int, int, float, 
     if not said:
         return None
     # The process, our child, exists once its pid is said. It may be over by now, and its mounts with it.
-    pid = int(said)
+    try:
+        pid = int(said)
+    except ValueError:  # others were needed to start it, and are dead
+        pid, *dead = map(int, said.split())
+        for corpse in dead:
+            os.waitpid(corpse, 0)
     pidfd = os.pidfd_open(pid)
     mounts = console = -1
     with suppress(FileNotFoundError):

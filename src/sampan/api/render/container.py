@@ -6,12 +6,21 @@ from typing import Any
 
 from sampan.api.render.structs import render_struct
 from sampan.api.render.times import human_duration, rfc3339
-from sampan.engine.model import Container, EndpointSettings, HostConfig, MountPoint, Status
+from sampan.engine.model import (
+    Container,
+    EndpointSettings,
+    Health,
+    HealthStatus,
+    HostConfig,
+    MountPoint,
+    Status,
+)
 
 JSONObject = dict[str, Any]
 
 _DEFAULT_BRIDGE = "bridge"
 _NO_ENDPOINT = EndpointSettings()
+_HEALTH_WORDS = {status: str(status) for status in HealthStatus} | {HealthStatus.STARTING: "health: starting"}
 
 
 def inspect(container: Container, version: tuple[int, int]) -> JSONObject:
@@ -51,9 +60,9 @@ def inspect(container: Container, version: tuple[int, int]) -> JSONObject:
 def _state(container: Container) -> JSONObject:
     state = container.state
     status = state.status
-    return {
+    shown = {
         "Status": status,
-        "Running": state.running or status is Status.RESTARTING,
+        "Running": state.active,
         "Paused": status is Status.PAUSED,
         "Restarting": status is Status.RESTARTING,
         "OOMKilled": state.oom_killed,
@@ -63,6 +72,26 @@ def _state(container: Container) -> JSONObject:
         "Error": state.error,
         "StartedAt": rfc3339(state.started_at),
         "FinishedAt": rfc3339(state.finished_at),
+    }
+    if state.health is not None:
+        shown["Health"] = _health(state.health)
+    return shown
+
+
+def _health(health: Health) -> JSONObject:
+    return {
+        "Status": health.status,
+        "FailingStreak": health.failing_streak,
+        "Log": [
+            {
+                "Start": rfc3339(result.start),
+                "End": rfc3339(result.end),
+                "ExitCode": result.exit_code,
+                "Output": result.output,
+            }
+            for result in health.log
+        ]
+        or None,
     }
 
 
@@ -146,7 +175,8 @@ def summary(container: Container, now: int, version: tuple[int, int]) -> JSONObj
         "Mounts": _mounts(container) if container.mounts else (),
     }
     if version >= (1, 52):
-        shown["Health"] = {"Status": "none", "FailingStreak": 0}
+        health = container.state.health or Health(status=HealthStatus.NONE)
+        shown["Health"] = {"Status": health.status, "FailingStreak": health.failing_streak}
     return shown
 
 
@@ -158,11 +188,12 @@ def command(container: Container) -> str:
 
 
 def status_text(container: Container, now: int) -> str:
-    """``Up 3 minutes (Paused)``, ``Exited (0) 2 seconds ago``, ``Created``."""
+    """``Up 3 minutes (healthy)``, ``Exited (0) 2 seconds ago``, ``Created``."""
     state = container.state
     match state.status:
         case Status.RUNNING:
-            return f"Up {human_duration(now - state.started_at)}"
+            health = "" if state.health is None else f" ({_HEALTH_WORDS[state.health.status]})"
+            return f"Up {human_duration(now - state.started_at)}{health}"
         case Status.PAUSED:
             return f"Up {human_duration(now - state.started_at)} (Paused)"
         case Status.RESTARTING:
