@@ -103,6 +103,16 @@ def set_keep_capabilities(*, keep: bool) -> None:
     _prctl("PR_SET_KEEPCAPS", _PR_SET_KEEPCAPS, int(keep))
 
 
+def set_fsuid(uid: int) -> None:
+    """Access files as ``uid`` from now on; each change of the effective id changes it back to that."""
+    libc.libc.setfsuid(uid)
+
+
+def set_domain_name(name: str) -> None:
+    encoded = name.encode()
+    check(libc.libc.setdomainname(encoded, len(encoded)), "setdomainname")
+
+
 def signalfd(signals: frozenset[int]) -> int:
     """A non-blocking descriptor that reads the given (blocked) signals, 128 bytes each."""
     mask = ctypes.c_uint64(sum(1 << (number - 1) for number in signals))

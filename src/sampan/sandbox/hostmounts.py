@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING
 from sampan.errors import InvalidArgument
 from sampan.linux import capabilities, kernel, process
 from sampan.linux import mount as m
-from sampan.sandbox.messages import RootFilesystem
+from sampan.sandbox.messages import Neighbour, RootFilesystem
 from sampan.sandbox.mountopts import Options
+from sampan.sandbox.neighbours import open_tree_of
 
 if TYPE_CHECKING:
     from sampan.spec.runtime import Device
@@ -69,7 +70,7 @@ class OverlayRoot:
             if ids is not None:
                 # One clone serves layers and snapshot alike: overlayfs wants upper and work on one mount.
                 cloned = m.open_tree(base)
-                m.mount_setattr(cloned, userns_fd=ids.userns_fd)
+                _idmap(cloned, ids, f"the data root {base}")
                 base = f"/proc/self/fd/{cloned}"
             if kernel.version() < _ONE_BY_ONE:
                 return self._mount_aside(cloned, ids)
@@ -127,6 +128,25 @@ class OverlayRoot:
 
 
 @contextmanager
+def acting_as(uid: int, gid: int | None, *, saved: bool = False) -> Iterator[None]:
+    """Have other effective ids, ``saved`` ones too if asked for, and keep the capabilities of root."""
+    bits = capabilities.get_securebits()
+    capabilities.set_securebits(bits | capabilities.SECBIT_NO_SETUID_FIXUP)
+    try:
+        if gid is not None:
+            os.setresgid(-1, gid, -1)
+        os.setresuid(-1, uid, uid if saved else -1)
+        try:
+            yield
+        finally:
+            os.setresuid(-1, 0, 0)
+            if gid is not None:
+                os.setresgid(-1, 0, -1)
+    finally:
+        capabilities.set_securebits(bits)
+
+
+@contextmanager
 def _acting_as_root_of(ids: IdMap | None) -> Iterator[None]:
     """Create an overlay with its mounter's ids inside the map.
 
@@ -136,18 +156,21 @@ def _acting_as_root_of(ids: IdMap | None) -> Iterator[None]:
     if ids is None:
         yield
         return
-    bits = capabilities.get_securebits()
-    capabilities.set_securebits(bits | capabilities.SECBIT_NO_SETUID_FIXUP)
+    with acting_as(ids.root_uid, ids.root_gid):
+        yield
+
+
+class IdmapError(Exception):
+    """The file system of a mount cannot be idmapped, or one that is mounted below it."""
+
+
+def _idmap(fd: int, ids: IdMap, what: str, *, recursive: bool = False) -> None:
     try:
-        os.setresgid(-1, ids.root_gid, -1)
-        os.setresuid(-1, ids.root_uid, -1)
-        try:
-            yield
-        finally:
-            os.setresuid(-1, 0, -1)
-            os.setresgid(-1, 0, -1)
-    finally:
-        capabilities.set_securebits(bits)
+        m.mount_setattr(fd, userns_fd=ids.userns_fd, recursive=recursive)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EPERM):
+            raise
+        raise IdmapError(f"{what} cannot be given a container's own user ids") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +234,7 @@ class Bind:
         fd = self._open()
         try:
             if ids is not None:
-                self._map(fd, ids)
+                _idmap(fd, ids, self.source, recursive=self.options.recursive)
             if self.options.attr_set or self.options.attr_clr:
                 m.mount_setattr(
                     fd,
@@ -239,14 +262,6 @@ class Bind:
             return m.open_tree("", dir_fd=pinned, recursive=self.options.recursive)
         finally:
             os.close(pinned)
-
-    def _map(self, fd: int, ids: IdMap) -> None:
-        """Idmap the mount; a file system that cannot be idmapped stays as it is, seen as owned by nobody."""
-        try:
-            m.mount_setattr(fd, userns_fd=ids.userns_fd, recursive=self.options.recursive)
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EPERM):
-                raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,7 +296,7 @@ class LayersView:
         try:
             cloned = m.open_tree(base)
             if ids is not None:
-                m.mount_setattr(cloned, userns_fd=ids.userns_fd)
+                _idmap(cloned, ids, f"the data root {base}")
             if kernel.version() < _ONE_BY_ONE:
                 return self._merge_aside(cloned, names)
             fs_fd = m.fsopen("overlay")
@@ -315,6 +330,17 @@ class LayersView:
             os.chdir("/")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeighboursMount:
+    """The very mount that another container has at ``place``: its ids are those of whoever joins it."""
+
+    neighbour: Neighbour
+    place: str
+
+    def open(self, ids: IdMap | None) -> int:
+        return open_tree_of(self.neighbour, self.place)
+
+
 _MOST_MOVES = 100  # a container may go on moving things for as long as it likes
 _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -340,4 +366,4 @@ def beneath(place: int, shown: str, subpath: str) -> int:
     raise AssertionError("unreachable")
 
 
-HostMount = OverlayRoot | DeviceDirectory | Bind | LayersView
+HostMount = OverlayRoot | DeviceDirectory | Bind | LayersView | NeighboursMount

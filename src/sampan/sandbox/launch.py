@@ -11,6 +11,7 @@ caller owns.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -18,17 +19,17 @@ import signal
 import socket
 import termios
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sampan.errors import Failure
 from sampan.linux import process as p
-from sampan.sandbox import channel, interfaces, pid1
-from sampan.sandbox.hostmounts import HostMount, IdMap
+from sampan.sandbox import channel, interfaces, neighbours, pid1
+from sampan.sandbox.hostmounts import HostMount, IdMap, IdmapError, acting_as
 from sampan.sandbox.plan import Plan, compile_plan
-from sampan.sandbox.program import Program, ProgramError, run
+from sampan.sandbox.program import Program, ProgramError, bequeath, run
 from sampan.sandbox.steps import Context, Step
 
 if TYPE_CHECKING:
@@ -52,6 +53,18 @@ class LaunchError(Exception):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+class CannotIdmap(LaunchError):
+    """A mount of the container cannot be given its ids: it could start with the host's ids only.
+
+    ``corpses`` are the pids of what was started for it, all dead; as the caller's siblings they are for the
+    caller's parent to reap.
+    """
+
+    def __init__(self, message: str, corpses: tuple[int, ...]) -> None:
+        super().__init__(message, _SETUP_FAILED)
+        self.corpses = corpses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,32 +92,45 @@ def start(
     seccomp: bytes | None,
     *,
     sibling: bool = False,
-    on_clone: Callable[[int], None] = lambda _pid: None,
+    on_clone: Callable[[int, tuple[int, ...]], None] = lambda _pid, _between: None,
     ready: Ready = (),
 ) -> Started:
     """Start ``launch`` in ``cgroup``, with descriptors for standard input, output and error.
 
     ``stdio`` is empty when the specification asks for a terminal. The process becomes the caller's child, or
-    its ``sibling``. ``on_clone`` is told its pid while it sets itself up. ``ready`` are host
-    mounts that were made ahead of need. Raises LaunchError.
+    its ``sibling``. ``on_clone`` is told its pid while it sets itself up, and the pids of siblings that stood
+    between and are dead, for the parent to reap. ``ready`` are host mounts that were made ahead of need.
+    Raises LaunchError.
+
+    The caller takes the container's OOM score and limits for itself, and should be short-lived.
     """
     plan = compile_plan(launch, hierarchies)
     program = Program(
         process=launch.spec["process"], user=launch.user, group_add=launch.group_add, filter=seccomp
     )
+    bequeath(launch.spec["process"])
     cgroup_fd = cgroup.clone_fd()
-    namespaces = {flag: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path, flag in plan.joins}
+    namespaces = neighbours.open_namespaces(launch.neighbours, plan.joins)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    between: tuple[int, ...] = ()
+
+    def run_child() -> NoReturn:
+        ours.close()
+        child = _Child(theirs, plan, program, stdio, namespaces)
+        child.run(cgroup, cloned=cgroup_fd is not None, init=launch.init)
+
     try:
-        if p.CLONE_NEWPID in namespaces:
-            p.setns(namespaces[p.CLONE_NEWPID], p.CLONE_NEWPID)
         # A cgroup namespace is rooted where its creator is: the child makes it once it is in its cgroup.
         flags = plan.flags & ~p.CLONE_NEWCGROUP
-        pid, pidfd = p.clone3(flags, cgroup_fd=cgroup_fd, sibling=sibling)
-        if pid == 0:
-            ours.close()
-            child = _Child(theirs, plan, program, stdio, namespaces)
-            child.run(cgroup, cloned=cgroup_fd is not None, init=launch.init)
+        if p.CLONE_NEWUSER in namespaces:
+            pid, pidfd, between = _clone_within(flags, namespaces, run_child, cgroup_fd, sibling=sibling)
+        else:
+            if p.CLONE_NEWPID in namespaces:
+                p.setns(namespaces[p.CLONE_NEWPID], p.CLONE_NEWPID)
+            with _owning_users(launch, plan):
+                pid, pidfd = p.clone3(flags, cgroup_fd=cgroup_fd, sibling=sibling)
+                if pid == 0:
+                    run_child()
     except OSError as error:
         ours.close()
         raise LaunchError(f"cannot create namespaces: {error.strerror}", _SETUP_FAILED) from error
@@ -112,7 +138,68 @@ def start(
         theirs.close()
         for fd in (*namespaces.values(), *(() if cgroup_fd is None else (cgroup_fd,))):
             os.close(fd)
-    return _see_through(ours, launch, plan, stdio, pid, pidfd, on_clone, ready)
+    return _see_through(ours, launch, plan, stdio, pid, pidfd, on_clone, between, ready)
+
+
+@contextmanager
+def _owning_users(launch: Launch, plan: Plan) -> Iterator[None]:
+    """Make a user namespace as its own root on the host.
+
+    The kernel counts what a user namespace uses (inotify instances, keys, …) also against the user who made
+    it: made by root, all containers would share one quota.
+    """
+    if not plan.flags & p.CLONE_NEWUSER:
+        yield
+        return
+    owner = _host_root(launch.spec["linux"]["uidMappings"])
+    with acting_as(owner, None, saved=True):
+        # Files are opened as root still: the child joins its cgroup before it has ids of its own.
+        p.set_fsuid(0)
+        yield
+
+
+def _clone_within(
+    flags: int,
+    namespaces: dict[int, int],
+    run_child: Callable[[], NoReturn],
+    cgroup_fd: int | None,
+    *,
+    sibling: bool,
+) -> tuple[int, int, tuple[int, ...]]:
+    """Clone from inside another container's user namespace: (pid, pidfd, what is left to reap).
+
+    What is made there belongs to that namespace, but who has entered it cannot come back: so a process goes
+    in between, and ends when it has cloned. Nobody in there may look into it.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        between, between_fd = p.clone3(sibling=sibling)
+        if between == 0:
+            try:
+                ours.close()
+                p.set_dumpable(dumpable=False)
+                if p.CLONE_NEWPID in namespaces:
+                    p.setns(namespaces[p.CLONE_NEWPID], p.CLONE_NEWPID)
+                p.setns(namespaces[p.CLONE_NEWUSER], p.CLONE_NEWUSER)
+                pid, pidfd = p.clone3(flags, cgroup_fd=cgroup_fd, sibling=True)
+                if pid == 0:
+                    theirs.close()
+                    run_child()
+                channel.send(theirs, {"pid": pid}, (pidfd,))
+            except OSError as error:
+                channel.send(theirs, {"errno": error.errno})
+            finally:
+                os._exit(0)
+        theirs.close()
+        try:
+            message = channel.receive(ours)
+            _await_death(between_fd)
+        finally:
+            os.close(between_fd)
+    document, fds = message if message is not None else ({"errno": errno.ESRCH}, [])
+    if not fds:
+        raise OSError(document["errno"], os.strerror(document["errno"]))
+    return document["pid"], fds[0], (between,) if sibling else ()
 
 
 def _see_through(
@@ -122,7 +209,8 @@ def _see_through(
     stdio: Sequence[int],
     pid: int,
     pidfd: int,
-    on_clone: Callable[[int], None],
+    on_clone: Callable[[int, tuple[int, ...]], None],
+    between: tuple[int, ...],
     ready: Ready,
 ) -> Started:
     """Hand the child what it needs and wait until its program runs."""
@@ -132,7 +220,7 @@ def _see_through(
             try:
                 mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
                 _hand_over(ours, launch, plan, stdio, pid, ready)
-                on_clone(pid)
+                on_clone(pid, between)
             except OSError:
                 _last_words(ours)
                 raise
@@ -147,6 +235,8 @@ def _see_through(
         for fd in (pidfd, console, mounts):
             if fd >= 0:
                 os.close(fd)
+        if isinstance(error, IdmapError):
+            raise CannotIdmap(str(error), (pid, *between)) from error
         if isinstance(error, OSError):
             what = error.filename or "set up the container"
             raise LaunchError(f"{what}: {error.strerror}", _SETUP_FAILED) from error
@@ -173,6 +263,10 @@ def _last_words(ours: socket.socket) -> None:
 def _put_down(pidfd: int) -> None:
     """Kill a child or sibling and wait until it is dead; a sibling is reaped by its parent."""
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    _await_death(pidfd)
+
+
+def _await_death(pidfd: int) -> None:
     dead = select.poll()
     dead.register(pidfd, select.POLLIN)
     dead.poll()
@@ -184,12 +278,12 @@ def _hand_over(
     ours: socket.socket, launch: Launch, plan: Plan, stdio: Sequence[int], pid: int, ready: Ready
 ) -> None:
     """In the order in which the child waits for it: its ids, its mounts, its network."""
-    ids = _write_id_maps(launch, plan, stdio, pid)
+    ids = _id_map(launch, plan, stdio, pid)
     fds: list[int] = []
     # A broken pipe means that the child failed: what it said is still to be received.
     try:
         with suppress(BrokenPipeError):
-            if ids is not None:
+            if plan.flags & p.CLONE_NEWUSER:
                 channel.send(ours, "mapped")
             for host_mount in plan.host_mounts:
                 made = None if ids else next((fd for mount, fd in ready if mount == host_mount), None)
@@ -205,22 +299,35 @@ def _hand_over(
             os.close(ids.userns_fd)
 
 
-def _write_id_maps(launch: Launch, plan: Plan, stdio: Sequence[int], pid: int) -> IdMap | None:
-    if not plan.flags & p.CLONE_NEWUSER:
-        return None
+def _id_map(launch: Launch, plan: Plan, stdio: Sequence[int], pid: int) -> IdMap | None:
+    """The ids of the child's user namespace, which are given to it first if it is new."""
     linux = launch.spec["linux"]
-    uids, gids = linux["uidMappings"], linux["gidMappings"]
-    for name, mappings in (("uid_map", uids), ("gid_map", gids)):
-        lines = "".join(f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in mappings)
-        with open(f"/proc/{pid}/{name}", "w") as file:
-            file.write(lines)
-    root_uid, root_gid = _host_root(uids), _host_root(gids)
+    if plan.flags & p.CLONE_NEWUSER:
+        uids, gids = linux["uidMappings"], linux["gidMappings"]
+        for name, mappings in (("uid_map", uids), ("gid_map", gids)):
+            lines = "".join(f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in mappings)
+            with open(f"/proc/{pid}/{name}", "w") as file:
+                file.write(lines)
+        root_uid, root_gid = _host_root(uids), _host_root(gids)
+    elif any(flag == p.CLONE_NEWUSER for _, flag in plan.joins):
+        root_uid, root_gid = (_root_in(f"/proc/{pid}/{name}") for name in ("uid_map", "gid_map"))
+    else:
+        return None
     for fd in stdio:
         # So that the container may open /dev/stdout again by name.
         if not os.isatty(fd) and os.fstat(fd).st_uid == 0 and not _is_device(fd):
             os.fchown(fd, root_uid, root_gid)
     userns_fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     return IdMap(userns_fd=userns_fd, root_uid=root_uid, root_gid=root_gid)
+
+
+def _root_in(path: str) -> int:
+    with open(path) as file:
+        for line in file:
+            inside, outside, _ = map(int, line.split())
+            if inside == 0:
+                return outside
+    raise LaunchError("the id map has no root", _SETUP_FAILED)
 
 
 def _host_root(mappings: list[IdMapping]) -> int:
@@ -269,7 +376,10 @@ class _Child:
         raise AssertionError("unreachable")
 
     def _set_up(self) -> None:
-        for flag in (p.CLONE_NEWUSER, p.CLONE_NEWNET, p.CLONE_NEWIPC, p.CLONE_NEWUTS, p.CLONE_NEWCGROUP):
+        # What others are in must not look into us, who hold more than they may have.
+        if self.namespaces:
+            p.set_dumpable(dumpable=False)
+        for flag in (p.CLONE_NEWNET, p.CLONE_NEWIPC, p.CLONE_NEWUTS, p.CLONE_NEWCGROUP):
             if flag in self.namespaces:
                 p.setns(self.namespaces[flag], flag)
         context = Context(await_parent=self._await_parent)
@@ -278,6 +388,9 @@ class _Child:
         if self.plan.flags & p.CLONE_NEWUSER:
             self._await_parent()
             become_root()
+        elif p.CLONE_NEWUSER in self.namespaces:
+            become_root()
+            p.set_dumpable(dumpable=False)  # a change of identity makes a process dumpable again
         for step in self.plan.late:
             _run(step, step.prepare, context)
         context.host_mounts = self._await_parent()

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sampan.errors import Failure
 from sampan.sandbox import channel, external, keeper_socket
 from sampan.sandbox.hostmounts import DeviceDirectory
-from sampan.sandbox.launch import REQUEST_FAILED, LaunchError, Ready, Started, start
+from sampan.sandbox.launch import REQUEST_FAILED, CannotIdmap, LaunchError, Ready, Started, start
 from sampan.sandbox.logfile import create
 from sampan.sandbox.messages import (
     PROTOCOL,
@@ -32,7 +34,7 @@ from sampan.sandbox.stdio import read_file
 from sampan.spec.runtime import default_spec
 
 if TYPE_CHECKING:
-    from sampan.sandbox.cgroups import Hierarchy
+    from sampan.sandbox.cgroups import Cgroup, Hierarchy
 
 _SETUP_FAILED = 128
 
@@ -120,22 +122,42 @@ class Launcher:
             cgroup.create(launch.spec["linux"].get("resources", {}))
         except Failure as error:
             raise LaunchError(f"{_LIMITS_FAILED}: {error}", 128) from error
+        stdio = () if keeping.terminal else self._streams(keeping)
+        reason = ""
         try:
-            started = start(
-                launch,
-                () if keeping.terminal else self._streams(keeping),
-                cgroup,
-                self._hierarchy.mounted(),
-                read_file(launch.seccomp_filter) if launch.seccomp_filter else None,
-                sibling=True,
-                on_clone=lambda pid: self._settle_in(keeping, keeper, pid),
-                ready=self._ready,
-            )
+            try:
+                started = self._start_in(cgroup, keeping, launch, stdio, keeper)
+            except CannotIdmap as error:
+                if not launch.host_ids_allowed:
+                    raise
+                reason = str(error)
+                launch = with_host_ids(launch)
+                started = self._start_in(cgroup, keeping, launch, stdio, keeper, error.corpses)
         except BaseException:
             cgroup.remove()
             keeper_socket.remove(keeping.bundle)
             raise
-        self._tell(keeping, keeper, daemon, started)
+        self._tell(keeping, keeper, daemon, started, reason)
+
+    def _start_in(
+        self,
+        cgroup: Cgroup,
+        keeping: Keeping,
+        launch: Launch,
+        stdio: Sequence[int],
+        keeper: socket.socket,
+        corpses: tuple[int, ...] = (),
+    ) -> Started:
+        return start(
+            launch,
+            stdio,
+            cgroup,
+            self._hierarchy.mounted(),
+            read_file(launch.seccomp_filter) if launch.seccomp_filter else None,
+            sibling=True,
+            on_clone=lambda pid, dead: self._settle_in(keeping, keeper, pid, (*corpses, *dead)),
+            ready=self._ready,
+        )
 
     def _start_by_runtime(self, keeping: Keeping, launch: Launch, keeper: socket.socket) -> Started:
         keeper.recv(1)  # it is the subreaper now
@@ -153,20 +175,30 @@ class Launcher:
             raise
 
     def _tell(
-        self, keeping: Keeping, keeper: socket.socket, daemon: socket.socket, started: Started
+        self,
+        keeping: Keeping,
+        keeper: socket.socket,
+        daemon: socket.socket,
+        started: Started,
+        reason: str = "",
     ) -> None:
         if keeping.terminal:
             channel.send(keeper, {}, (started.console,))
         with suppress(OSError):  # a daemon that went away finds the container by itself
-            channel.send(daemon, started_event(keeping, started), (self._control,))
+            event = started_event(keeping, started)
+            if reason:
+                event["host_ids"] = reason
+            channel.send(daemon, event, (self._control,))
         keeper.send(f"{started.at!r}".encode())
 
-    def _settle_in(self, keeping: Keeping, keeper: socket.socket, pid: int) -> None:
+    def _settle_in(
+        self, keeping: Keeping, keeper: socket.socket, pid: int, dead: tuple[int, ...] = ()
+    ) -> None:
         """What can be done while the process sets itself up."""
         keeper_socket.listen(self._listener, keeping.bundle)
         if keeping.log is not None:
             create(keeping.log)
-        keeper.send(f"{pid}".encode())
+        keeper.send(" ".join(map(str, (pid, *dead))).encode())
 
     def _streams(self, keeping: Keeping) -> tuple[int, int, int]:
         _, stdout, stderr = self._stdio
@@ -178,6 +210,16 @@ class Launcher:
 def _fail(daemon: socket.socket, message: str, code: int) -> None:
     with suppress(OSError):
         channel.send(daemon, {"event": "failed", "message": message, "code": code})
+
+
+def with_host_ids(launch: Launch) -> Launch:
+    """The launch without a user namespace."""
+    linux: Any = {
+        key: value for key, value in launch.spec["linux"].items() if key not in ("uidMappings", "gidMappings")
+    }
+    linux["namespaces"] = [found for found in linux["namespaces"] if found["type"] != "user"]
+    spec: Any = {**launch.spec, "linux": linux}
+    return replace(launch, spec=spec)
 
 
 def rehearse() -> Ready:

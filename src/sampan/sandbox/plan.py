@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 from sampan.linux import mount as m
 from sampan.linux import process as p
 from sampan.sandbox import mountopts, steps
-from sampan.sandbox.hostmounts import Bind, DeviceDirectory, HostMount, LayersView, OverlayRoot
+from sampan.sandbox.hostmounts import (
+    Bind,
+    DeviceDirectory,
+    HostMount,
+    LayersView,
+    NeighboursMount,
+    OverlayRoot,
+)
 
 if TYPE_CHECKING:
     from sampan.sandbox.messages import Launch
@@ -63,7 +70,7 @@ def compile_plan(launch: Launch, hierarchies: Hierarchies) -> Plan:
     propagation = _PROPAGATION.get(linux.get("rootfsPropagation", ""), m.MS_SLAVE)
     late: list[steps.Step] = [steps.EnterRoot(propagation=propagation)]
     for mount in spec.get("mounts", ()):
-        late.extend(_mount_steps(spec, mount, hierarchies, host_mounts))
+        late.extend(_mount_steps(launch, mount, hierarchies, host_mounts))
     if spec["process"].get("terminal"):
         late.append(steps.Console(size=launch.console_size))
     if paths := linux.get("maskedPaths"):
@@ -95,7 +102,7 @@ def _namespaces(spec: Spec) -> tuple[int, tuple[tuple[str, int], ...]]:
 
 
 def _mount_steps(
-    spec: Spec, mount: Mount, hierarchies: Hierarchies, host_mounts: list[HostMount]
+    launch: Launch, mount: Mount, hierarchies: Hierarchies, host_mounts: list[HostMount]
 ) -> list[steps.Step]:
     destination, kind = mount["destination"], mount.get("type", "")
     words = mount.get("options", [])
@@ -106,8 +113,12 @@ def _mount_steps(
     elif kind == "overlay":
         lowers = next(value for key, value in options.data if key == "lowerdir") or ""
         made_outside = LayersView(lowers=tuple(lowers.split(":")), subpath=mount.get("subpath", ""))
+    elif kind == "neighbour":
+        pid = int(mount["source"])
+        neighbour = next(found for found in launch.neighbours if found.pid == pid)
+        made_outside = NeighboursMount(neighbour=neighbour, place=destination)
     elif kind == "tmpfs" and destination == "/dev":
-        devices = spec.get("linux", {}).get("devices", ())
+        devices = launch.spec.get("linux", {}).get("devices", ())
         made_outside = DeviceDirectory(options=options, devices=tuple(devices))
     if made_outside is not None:
         host_mounts.append(made_outside)

@@ -23,9 +23,11 @@ from sampan.sandbox import accounts
 from sampan.spec.runtime import DEFAULT_PATH, capability_number
 
 if TYPE_CHECKING:
-    from sampan.spec.runtime import Process
+    from sampan.spec.runtime import Process, Rlimit
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
+_LOCKS = 10  # RLIMIT_LOCKS, which Python does not name
+_HELD_TO_BY_NAMESPACE = frozenset(("RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE", "RLIMIT_SIGPENDING"))
 VICE_VERSA = (  # what Docker adds to every "not a directory" of a start
     "Are you trying to mount a directory onto a file (or vice-versa)? "
     "Check if the specified host path exists and is the expected type"
@@ -61,7 +63,6 @@ def run(program: Program) -> None:
     account = resolve(program)
     environment = _environment(spec.get("env", []), account.home)
     _set_limits(spec)
-    _set_oom_score(spec)
     with suppress(OSError):  # a seccomp filter around the engine may forbid keyrings
         process.join_new_session_keyring()
     _enter_directory(spec.get("cwd") or "/", make=program.make_directory)
@@ -120,7 +121,7 @@ def _environment(pairs: list[str], home: str) -> dict[bytes, bytes]:
 
 def _set_limits(spec: Process) -> None:
     for limit in spec.get("rlimits", ()):
-        kind = getattr(resource, limit["type"])
+        kind = _kind(limit)
         wanted = (_limit(limit["soft"]), _limit(limit["hard"]))
         try:
             resource.setrlimit(kind, wanted)
@@ -131,6 +132,11 @@ def _set_limits(spec: Process) -> None:
             soft = hard if _above(wanted[0], hard) else wanted[0]
             with suppress(ValueError, OSError):
                 resource.setrlimit(kind, (soft, hard))
+
+
+def _kind(limit: Rlimit) -> int:
+    name = limit["type"]
+    return _LOCKS if name == "RLIMIT_LOCKS" else int(getattr(resource, name))
 
 
 def _limit(value: int) -> int:
@@ -144,11 +150,25 @@ def _above(value: int, ceiling: int) -> bool:
     return value == resource.RLIM_INFINITY or value > ceiling
 
 
-def _set_oom_score(spec: Process) -> None:
+def bequeath(spec: Process) -> None:
+    """Give the caller what a child of it is to have and could not take in a user namespace of its own.
+
+    That is the OOM score and each hard limit that is above the caller's; and of the limits that the kernel
+    also holds a user namespace to, as its maker had them, the soft ones.
+    """
     if (score := spec.get("oomScoreAdj")) is not None:
         # Lowering it needs CAP_SYS_RESOURCE; a container must not fail to start for its lack.
         with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
             file.write(str(score))
+    for limit in spec.get("rlimits", ()):
+        kind = _kind(limit)
+        soft, hard = resource.getrlimit(kind)
+        if limit["type"] in _HELD_TO_BY_NAMESPACE:
+            soft = _limit(limit["soft"])
+        if _above(_limit(limit["hard"]), hard):
+            hard = _limit(limit["hard"])
+        with suppress(ValueError, OSError):
+            resource.setrlimit(kind, (soft, hard))
 
 
 def _enter_directory(path: str, *, make: bool) -> None:

@@ -25,6 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sampan.linux import mount as m
+from sampan.linux import process as p
 from sampan.sandbox import interfaces
 from sampan.sandbox.messages import Endpoint
 from sampan.sandbox.mountopts import Options
@@ -72,8 +73,7 @@ class Hostname(Step):
         if self.name:
             socket.sethostname(self.name)
         if self.domain:
-            with open("/proc/sys/kernel/domainname", "w") as file:
-                file.write(self.domain)
+            p.set_domain_name(self.domain)
 
     def describe(self) -> str:
         return f"set hostname {self.name}"

@@ -37,6 +37,8 @@ _TABLE: tuple[tuple[str, str], ...] = (
     (r'("?IPPrefixLen"?: ?)[1-9]\d*', r"\1LENGTH"),
     (r"docker-import-\w+", "docker-import"),
     (r"[^\"\s]*/netns/", "NETNS/"),
+    # The kernel shows the owner of a tmpfs unless it is root, as it is not in a user namespace.
+    (r",uid=\d{8,},gid=\d{8,}(?= 0 0)", ""),
     # What the host has.
     (r"0\.01 to \d+\.00, as there are only \d+ CPUs", "0.01 to N, as there are only N CPUs"),
     (r"available: [\d,-]+", "available: LIST"),

@@ -56,7 +56,7 @@ async def test_a_plain_container(world: World) -> None:
     assert spec["process"]["env"] == ["PATH=/bin", f"HOSTNAME={container_id[:12]}"]
     assert spec["process"]["cwd"] == "/"
     assert spec["hostname"] == container_id[:12]
-    assert kinds(spec) == {"mount", "network", "uts", "pid", "ipc", "cgroup"}
+    assert kinds(spec) == {"mount", "network", "uts", "pid", "ipc", "cgroup", "user"}
     assert spec["process"]["capabilities"]["bounding"] == list(DEFAULT_CAPABILITIES)
     assert spec["linux"]["cgroupsPath"] == f"/sampan/{container_id}"
     assert mount_at(spec, "/etc/hosts")["source"].endswith(f"{container_id}/hosts")

@@ -200,8 +200,8 @@ SCENES = (
                 out="overlay2 json-file cgroupfs sampan true inactive\n",
             ),
             "docker info -f '{{.SecurityOptions}} {{.Plugins.Volume}} {{.Plugins.Network}} {{.IndexServerAddress}}'": Differs(
-                reason="28's name of the profile; cgroup namespaces; the network drivers that are offered",
-                out="[name=seccomp,profile=builtin name=cgroupns] [local] [bridge host null] https://index.docker.io/v1/\n",
+                reason="28's name of the profile; user namespaces; the network drivers that are offered",
+                out="[name=seccomp,profile=builtin name=userns name=cgroupns] [local] [bridge host null] https://index.docker.io/v1/\n",
             ),
         },
     ),
