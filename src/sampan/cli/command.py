@@ -30,10 +30,21 @@ class Command:
     ``usage``: the line after the words. ``aliases``: every spelling, as help lists them.
     ``least`` and ``most``: how many positional arguments (``most`` None: any number).
     ``interspersed``: flags may follow the first positional argument; False where the rest of the line
-    belongs to the container's command.
+    belongs to the container's command. ``raw``: the action reads all that follows the words itself.
     """
 
-    __slots__ = ("action", "aliases", "flags", "interspersed", "least", "most", "summary", "usage", "words")
+    __slots__ = (
+        "action",
+        "aliases",
+        "flags",
+        "interspersed",
+        "least",
+        "most",
+        "raw",
+        "summary",
+        "usage",
+        "words",
+    )
 
     def __init__(
         self,
@@ -47,6 +58,7 @@ class Command:
         most: int | None = None,
         aliases: tuple[str, ...] = (),
         interspersed: bool = True,
+        raw: bool = False,
     ) -> None:
         self.words = words
         self.usage = usage
@@ -57,6 +69,7 @@ class Command:
         self.most = most
         self.aliases = aliases
         self.interspersed = interspersed
+        self.raw = raw
 
 
 class Options:
@@ -74,6 +87,11 @@ class Options:
     def get(self, name: str, default: Any = None) -> Any:
         """The flag's value, or ``default`` where the command has no such flag."""
         return self._values.get(name, default)
+
+    def prefer(self, name: str, value: Any) -> None:
+        """Give the flag a value that nobody typed; nothing happens for an empty one."""
+        if value:
+            self._values[name] = value
 
 
 class UsageError(Failure):

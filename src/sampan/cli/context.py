@@ -1,4 +1,8 @@
-"""What every command's action gets: the client, standard streams, and the program's own name."""
+"""What every command's action gets: the client, standard streams, the user's settings and the program's name.
+
+Which engine, first match wins: ``-H``; ``--context``; ``SAMPAN_HOST``; ``DOCKER_HOST``; ``DOCKER_CONTEXT``;
+the current context of the configuration file; our own socket, which is what the context "default" means here.
+"""
 
 from __future__ import annotations
 
@@ -7,53 +11,148 @@ import os
 from sampan.client.api import Client
 from sampan.client.connection import Address
 from sampan.errors import Failure
+from sampan.wire import document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
-    from sampan.cli.command import Command
+    from sampan.cli.command import Command, Options
 
 PROGRAM = "sampan"
 DEFAULT_HOST = "unix:///run/sampan/sampan.sock"
-VARIABLE = "SAMPAN_HOST"
+VARIABLES = ("SAMPAN_HOST", "DOCKER_HOST")
+DEFAULT_CONTEXT = "default"
 
 
-def host_of(given: list[str]) -> tuple[str, bool]:
-    """The daemon's address by ``-H``, then ``SAMPAN_HOST``, then the default; and whether it was chosen."""
-    if len(given) > 1:
-        raise Failure("Specify only one -H")
-    chosen = given[0] if given else os.environ.get(VARIABLE, "")
-    if not chosen:
-        return DEFAULT_HOST, False
-    if chosen.startswith("/"):
-        return f"unix://{chosen}", True
-    return chosen if "://" in chosen else f"tcp://{chosen}", True
+def folder() -> str:
+    """The folder of the client's files, which is Docker's."""
+    return os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")
+
+
+def read_settings() -> dict[str, Any]:
+    """The configuration file's content; empty where there is none. A file that is no JSON is warned of."""
+    path = os.path.join(folder(), "config.json")
+    try:
+        with open(path, "rb", buffering=0) as file:
+            text = file.read() or b""
+        found = document.decode(text) if text.strip() else {}
+        if not isinstance(found, dict):
+            raise ValueError("the text is not a JSON object")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+        err(f"WARNING: Error loading config file: {path}: {reason}")
+        return {}
+    return found
+
+
+class Where:
+    """The global flags and variables that say which engine is meant."""
+
+    __slots__ = ("_settings", "context", "hosts", "tls")
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.hosts: list[str] = options["host"] if options else []
+        self.context: str = options["context"] if options else ""
+        self.tls = options
+        self._settings: dict[str, Any] | None = None
+        if len(self.hosts) > 1:
+            raise Failure("Specify only one -H")
+        if self.hosts and self.context:
+            raise Failure("conflicting options: cannot specify both --host and --context")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration file's content, read once."""
+        if self._settings is None:
+            self._settings = read_settings()
+        return self._settings
+
+    @property
+    def variable(self) -> str:
+        """The variable that names a host, if one does."""
+        return next((name for name in VARIABLES if os.environ.get(name)), "")
+
+    @property
+    def name(self) -> str:
+        """The name of the chosen context."""
+        if self.context:
+            return self.context
+        if self.hosts or self.variable:
+            return DEFAULT_CONTEXT
+        return os.environ.get("DOCKER_CONTEXT") or self.settings.get("currentContext") or DEFAULT_CONTEXT
+
+    @property
+    def host(self) -> str:
+        """The host that the context "default" stands for."""
+        if self.hosts and self.hosts[0]:
+            return full(self.hosts[0])
+        variable = self.variable
+        return full(os.environ[variable]) if variable else DEFAULT_HOST
+
+    def address(self) -> Address:
+        """Where the engine listens. Raises Failure in Docker's words."""
+        name = self.name
+        if name != DEFAULT_CONTEXT:
+            from sampan.cli.contextstore import address_of
+
+            return address_of(name)
+        tls = None
+        host = self.host
+        if host.startswith("tcp:"):
+            from sampan.cli.tlsflags import material
+
+            tls = material(self.tls)
+        try:
+            return Address(host, tls=tls)
+        except Failure as error:
+            raise Failure(f"Failed to initialize: {error}") from None
+
+
+def full(host: str) -> str:
+    """``host`` with its scheme; a bare path is a Unix socket, anything else bare is TCP."""
+    if host.startswith("/"):
+        return f"unix://{host}"
+    return host if "://" in host else f"tcp://{host}"
 
 
 class Context:
     """One run of the program."""
 
-    __slots__ = ("_client", "_hosts", "command", "spelled")
+    __slots__ = ("_client", "command", "spelled", "where")
 
-    def __init__(self, hosts: list[str], command: Command, spelled: str) -> None:
-        self._hosts = hosts
+    def __init__(self, where: Where, command: Command, spelled: str) -> None:
+        self.where = where
         self._client: Client | None = None
         self.command = command
         self.spelled = spelled  # the command's words as the user typed them
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The user's configuration file."""
+        return self.where.settings
+
+    @property
     def client(self) -> Client:
-        """The client of the chosen daemon; a default daemon that is absent is started."""
+        """The client of the chosen engine. Our own socket's engine is started if nobody listens there."""
         if self._client is None:
-            text, chosen = host_of(self._hosts)
-            self._client = Client(Address(text), absent=None if chosen else _start)
+            address = self.where.address()
+            self._client = Client(address, absent=_start if address.text == DEFAULT_HOST else None)
+            headers = self.settings.get("HttpHeaders")
+            if headers:
+                self._client.headers = {
+                    name: value for name, value in headers.items() if name.lower() != "user-agent"
+                }
         return self._client
 
     def another(self) -> Client:
         """A second client of the same daemon and version, for what goes on beside a stream."""
         client = Client(self.client.address)
         client.version = self.client.version
+        client.headers = self.client.headers
         return client
 
 

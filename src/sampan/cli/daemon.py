@@ -14,5 +14,5 @@ def _daemon(_context: Context, _options: Options, arguments: list[str]) -> int:
 
 
 COMMANDS: tuple[Command, ...] = (
-    Command("daemon", "[OPTIONS]", "Run the engine", _daemon, interspersed=False),
+    Command("daemon", "[OPTIONS]", "Run the engine", _daemon, interspersed=False, raw=True),
 )

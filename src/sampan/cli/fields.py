@@ -54,3 +54,14 @@ def pairs(text: str) -> list[tuple[str, str, str]]:
         key, sign, value = field.partition("=")
         found.append((key.lower(), value if sign else "\0", field))
     return found
+
+
+def assignments(text: str) -> list[tuple[str, str]]:
+    """Fields ``key=value`` with keys as written; a text with one "=" is one pair whatever else is in it."""
+    found = []
+    for field in [text] if text.count("=") == 1 else split(text):
+        key, sign, value = field.partition("=")
+        if not sign:
+            raise ValueError(f"{field} must be formatted as key=value")
+        found.append((key, value))
+    return found

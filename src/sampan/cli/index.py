@@ -1,7 +1,7 @@
 """Where each command lives: spelled words to the module that defines it. Importing it imports no command.
 
-``GROUPS`` are the management commands, ``UNOFFERED`` what Docker has and this engine does not (yet): each is
-answered in one line.
+``GROUPS`` are the management commands, ``INSTEAD`` what to use in place of a command of Docker's that there
+is not, by its first word. A word in neither may be a plugin of Docker's client (``plugins.py``).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _CONTAINER = {
     "remove": "containers",
     "run": "run",
     "start": "start",
+    "stats": "stats",
     "stop": "containers",
     "top": "containers",
     "unpause": "containers",
@@ -33,6 +34,7 @@ _CONTAINER = {
 
 _TOP = {
     **{name: module for name, module in _CONTAINER.items() if name not in ("ls", "list", "prune", "remove")},
+    "build": "build",
     "daemon": "daemon",
     "events": "events",
     "history": "images",
@@ -40,14 +42,47 @@ _TOP = {
     "import": "transfer",
     "info": "info",
     "load": "transfer",
+    "login": "login",
+    "logout": "login",
     "pull": "pull",
+    "push": "push",
     "rmi": "images",
     "save": "transfer",
+    "search": "search",
     "tag": "images",
     "version": "version",
+    "__complete": "completion",
+    "__completeNoDesc": "completion",
+}
+
+_BUILDER = {"build": "build", "prune": "build"}
+
+_CHECKPOINT = {
+    "create": "checkpoints",
+    "list": "checkpoints",
+    "ls": "checkpoints",
+    "remove": "checkpoints",
+    "rm": "checkpoints",
+}
+
+_COMPLETION = {"bash": "completionscripts", "fish": "completionscripts", "zsh": "completionscripts"}
+
+_CONTEXT = {
+    "create": "contexts",
+    "export": "contexts",
+    "import": "contexts",
+    "inspect": "contexts",
+    "list": "contexts",
+    "ls": "contexts",
+    "remove": "contexts",
+    "rm": "contexts",
+    "show": "contexts",
+    "update": "contexts",
+    "use": "contexts",
 }
 
 _IMAGE = {
+    "build": "build",
     "history": "images",
     "import": "transfer",
     "inspect": "inspect",
@@ -56,10 +91,19 @@ _IMAGE = {
     "ls": "images",
     "prune": "prune",
     "pull": "pull",
+    "push": "push",
     "remove": "images",
     "rm": "images",
     "save": "transfer",
     "tag": "images",
+}
+
+_MANIFEST = {
+    "annotate": "manifests",
+    "create": "manifests",
+    "inspect": "manifests",
+    "push": "manifests",
+    "rm": "manifests",
 }
 
 _NETWORK = {
@@ -74,7 +118,14 @@ _NETWORK = {
     "rm": "networks",
 }
 
-_SYSTEM = {"df": "diskusage", "events": "events", "info": "info", "prune": "prune"}
+_SYSTEM = {
+    "df": "diskusage",
+    "dial-stdio": "dialstdio",
+    "events": "events",
+    "info": "info",
+    "prune": "prune",
+    "service": "service",
+}
 
 _VOLUME = {
     "create": "volumes",
@@ -84,19 +135,30 @@ _VOLUME = {
     "prune": "prune",
     "remove": "volumes",
     "rm": "volumes",
+    "update": "volumes",
 }
 
 GROUPS = {
+    "builder": _BUILDER,
+    "checkpoint": _CHECKPOINT,
+    "completion": _COMPLETION,
     "container": _CONTAINER,
+    "context": _CONTEXT,
     "image": _IMAGE,
+    "manifest": _MANIFEST,
     "network": _NETWORK,
     "system": _SYSTEM,
     "volume": _VOLUME,
 }
 
 GROUP_SUMMARIES = {
+    "builder": "Manage builds",
+    "checkpoint": "Manage checkpoints",
+    "completion": "Print a script that makes a shell complete commands, flags and names",
     "container": "Manage containers",
+    "context": "Manage contexts",
     "image": "Manage images",
+    "manifest": "Manage image manifests and manifest lists",
     "network": "Manage networks",
     "system": "Manage Sampan",
     "volume": "Manage volumes",
@@ -117,46 +179,32 @@ COMMON = (
     "info",
 )
 
+_SWARM = "Swarm mode is not offered; run several containers as one with Compose ({program} compose)"
+
+INSTEAD = {
+    "buildx": "Docker's buildx plugin is not installed; {program} build needs none",
+    "compose": "Docker's Compose plugin is not installed; docker-compose works as well, with DOCKER_HOST set",
+    "config": _SWARM,
+    "node": _SWARM,
+    "plugin": "managed plugins are not offered; volume drivers are found in /run/docker/plugins",
+    "secret": _SWARM,
+    "service": _SWARM,
+    "stack": _SWARM,
+    "swarm": _SWARM,
+    "trust": "Docker Content Trust is not offered; sign and verify images with cosign or notation",
+}
+
 UNOFFERED = {
-    "": [
-        "build",
-        "builder",
-        "buildx",
-        "checkpoint",
-        "commit",
-        "compose",
-        "config",
-        "context",
-        "cp",
-        "diff",
-        "export",
-        "login",
-        "logout",
-        "manifest",
-        "node",
-        "plugin",
-        "push",
-        "search",
-        "secret",
-        "service",
-        "stack",
-        "stats",
-        "swarm",
-        "trust",
-        "update",
-    ],
-    "container": ["commit", "cp", "diff", "export", "stats", "update"],
-    "image": ["build", "push"],
-    "volume": ["update"],
-    "system": ["dial-stdio"],
+    "": ["commit", "cp", "diff", "export", "update"],
+    "container": ["commit", "cp", "diff", "export", "update"],
 }
 
 
 def module_of(words: list[str]) -> str | None:
-    """The module of the command that ``words`` (one or two) spell, or None."""
+    """The module of the command that ``words`` spell, or None."""
     if len(words) == 1:
         return _TOP.get(words[0])
-    return GROUPS.get(words[0], {}).get(words[1])
+    return GROUPS.get(words[0], {}).get(words[1]) if len(words) == 2 else None
 
 
 def top() -> dict[str, str]:

@@ -60,17 +60,18 @@ def _inspect(context: Context, options: Options, arguments: list[str]) -> int:
     if kind and kind not in _TYPES:
         known = ", ".join(f'"{name}"' for name in sorted((*_TYPES, *_FOREIGN)))
         raise Exit(1, f'unknown type: "{kind}": must be one of {known}')
-    return _show(context.client, options, arguments, _TYPES[kind] if kind else _any)
+    return show(context.client, options, arguments, _TYPES[kind] if kind else _any)
 
 
 def _group(kind: str) -> Any:
     def act(context: Context, options: Options, arguments: list[str]) -> int:
-        return _show(context.client, options, arguments, _TYPES[kind])
+        return show(context.client, options, arguments, _TYPES[kind])
 
     return act
 
 
-def _show(client: Client, options: Options, names: list[str], fetch: Fetch) -> int:
+def show(client: Any, options: Options, names: list[str], fetch: Callable[[Any, str, bool], bytes]) -> int:
+    """Print what ``fetch(client, name, size)`` finds for each name, as the flags say; returns the exit code."""
     template = options["format"]
     printer = _Documents() if template in ("", "json") else _Templated(template)
     printer.indented = template == ""

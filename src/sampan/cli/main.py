@@ -6,8 +6,8 @@ import os
 import sys
 
 from sampan.cli.command import Command, Exit, UsageError
-from sampan.cli.context import PROGRAM, Context, err, out
-from sampan.cli.index import GROUPS, UNOFFERED, module_of
+from sampan.cli.context import PROGRAM, Context, Where, err, out
+from sampan.cli.index import GROUPS, module_of
 from sampan.cli.parse import FlagError, HelpRequested, parse
 from sampan.errors import Failure
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 GLOBAL_FLAGS: tuple[Flag, ...] = (
     ("", "config", "string", "Folder of client configuration files"),
-    ("c", "context", "string", "Context that names the daemon to connect to"),
+    ("c", "context", "string", "Context that names the daemon to connect to (before the variables)"),
     ("D", "debug", "bool", "Enable debug mode"),
     ("H", "host", "list", "Daemon socket to connect to"),
     ("l", "log-level", "string", 'Logging level ("debug", "info", "warn", "error", "fatal")', "info"),
@@ -30,6 +30,7 @@ GLOBAL_FLAGS: tuple[Flag, ...] = (
 )
 
 FLAG_ERROR = 125  # Docker's exit code for a flag that a command does not take
+LEVELS = ("panic", "fatal", "error", "warn", "warning", "info", "debug", "trace")
 
 
 def load(module: str, spelled: str) -> Command:
@@ -73,26 +74,25 @@ def run_and_exit(argv: list[str]) -> None:
 
 
 def _main(argv: list[str]) -> int:
-    hosts: list[str] = []
-    words = argv
+    where, words = None, argv
     if argv[:1] and argv[0][:1] == "-":
         options, words = _globals(argv)
-        if options["version"]:
+        if options["log-level"].lower() not in LEVELS:
+            raise Failure(f"Unable to parse logging level: {options['log-level']}")
+        if options["config"]:
+            os.environ["DOCKER_CONFIG"] = options["config"]  # for whatever this process starts, too
+        if options["version"] and not words:
             from sampan import __version__
 
             out(f"Sampan version {__version__}")
             return 0
-        hosts = options["host"]
-        if options["tls"] or options["tlsverify"]:
-            raise Failure("TLS connections are not offered yet")
-        if options["context"] not in ("", "default"):
-            raise Failure(f"Failed to initialize: context {options['context']} is not offered yet; use -H")
+        where = Where(options)
     if not words:
         from sampan.cli.usage import program_help
 
         out(program_help(GLOBAL_FLAGS))
         return 0
-    return _dispatch(hosts, words)
+    return _dispatch(where or Where(), words)
 
 
 def _globals(argv: list[str]) -> tuple[Options, list[str]]:
@@ -110,13 +110,16 @@ def _globals(argv: list[str]) -> tuple[Options, list[str]]:
         raise UsageError(str(error), hint=hint, code=FLAG_ERROR) from None
 
 
-def _dispatch(hosts: list[str], words: list[str]) -> int:
+def _dispatch(where: Where, words: list[str]) -> int:
     name, rest = words[0], words[1:]
     if name == "help":
-        return _help(rest)
+        from sampan.cli.usage import help_topic
+
+        out(help_topic(rest))
+        return 0
     if name not in GROUPS:
         spelled, path = name, [name]
-    elif not rest or rest[0] == "--help":
+    elif not rest or rest[0] in ("--help", "help"):
         from sampan.cli.usage import group_help
 
         out(group_help(name))
@@ -126,12 +129,13 @@ def _dispatch(hosts: list[str], words: list[str]) -> int:
         rest = rest[1:]
     module = module_of(path)
     if module is None:
-        _unknown(path)
-        return 1
+        from sampan.cli.elsewhere import answer
+
+        return answer(where, path, rest)
     command = load(module, spelled)
-    if name == "daemon":  # its flags are the engine's own
-        return command.action(Context(hosts, command, spelled), parse((), [])[0], rest)
-    return _act(Context(hosts, command, spelled), rest)
+    if command.raw:  # the rest of the line is not ours to read
+        return command.action(Context(where, command, spelled), parse((), [])[0], rest)
+    return _act(Context(where, command, spelled), rest)
 
 
 def _act(context: Context, words: list[str]) -> int:
@@ -154,41 +158,8 @@ def _act(context: Context, words: list[str]) -> int:
         from sampan.cli.usage import argument_error
 
         raise UsageError(argument_error(command, spelled))
+    if context.settings or "DOCKER_DEFAULT_PLATFORM" in os.environ:
+        from sampan.cli.preferences import apply
+
+        apply(command, options, context.settings)
     return command.action(context, options, arguments)
-
-
-def _unknown(path: list[str]) -> None:
-    group = path[0] if len(path) > 1 else ""
-    spelled = " ".join(path)
-    if group and path[1][:1] == "-":
-        letter = path[1][1:2]
-        what = (
-            f"unknown flag: {path[1]}"
-            if letter == "-"
-            else f"unknown shorthand flag: '{letter}' in {path[1]}"
-        )
-        hint = f"Usage:  {PROGRAM} {group}\n\nRun '{PROGRAM} {group} --help' for more information"
-        raise UsageError(what, hint=hint, code=FLAG_ERROR)
-    if path[-1] in UNOFFERED.get(group, ()):
-        raise UsageError(f"{PROGRAM}: '{PROGRAM} {spelled}' is not offered yet")
-    usage = f"Usage:  {PROGRAM} {group}\n\n" if group else ""
-    where = f"{PROGRAM} {group}" if group else PROGRAM
-    hint = f"{usage}Run '{where} --help' for more information"
-    raise UsageError(f"{PROGRAM}: unknown command: {PROGRAM} {spelled}", hint=hint)
-
-
-def _help(words: list[str]) -> int:
-    from sampan.cli.usage import group_help, help_of, program_help
-
-    if not words:
-        out(program_help(GLOBAL_FLAGS))
-        return 0
-    if words[0] in GROUPS and len(words) == 1:
-        out(group_help(words[0]))
-        return 0
-    path = words[:2] if words[0] in GROUPS else words[:1]
-    module = module_of(path)
-    if module is None:
-        raise UsageError(f"unknown help topic: {' '.join(path)}")
-    out(help_of(load(module, " ".join(path)), " ".join(path)))
-    return 0

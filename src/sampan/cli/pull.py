@@ -11,11 +11,22 @@ from sampan.client.api import json_stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from sampan.client.api import Client
 
 
-def pull(client: Client, image: str, *, platform: str, quiet: bool, fd: int, all_tags: bool = False) -> None:
-    """Pull ``image``; progress goes to ``fd``. Raises Failure."""
+def pull(
+    client: Client,
+    image: str,
+    *,
+    platform: str,
+    quiet: bool,
+    fd: int,
+    all_tags: bool = False,
+    settings: dict[str, Any] | None = None,
+) -> None:
+    """Pull ``image`` with the credentials in ``settings``; progress goes to ``fd``. Raises Failure."""
     name, tag, digest = split(image)
     query = {"fromImage": name}
     if digest:
@@ -25,7 +36,12 @@ def pull(client: Client, image: str, *, platform: str, quiet: bool, fd: int, all
     if platform:
         query["platform"] = normal_platform(platform)
     client.agree()
-    answer = client.open("POST", "/images/create", query)
+    headers = None
+    if settings:
+        from sampan.cli.credentials import header
+
+        headers = header(settings, image)
+    answer = client.open("POST", "/images/create", query, headers=headers)
     progress = Progress(fd, quiet=quiet)
     for message in json_stream(answer):
         progress.show(message)
@@ -51,6 +67,7 @@ def _pull(context: Context, options: Options, arguments: list[str]) -> int:
         quiet=options["quiet"],
         fd=1,
         all_tags=options["all-tags"],
+        settings=context.settings,
     )
     shown = name if not _short(name) else f"docker.io/{name if '/' in name else 'library/' + name}"
     out(f"{shown}@{digest}" if digest else f"{shown}:{tag}" if tag else shown)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
+from sampan.cli.command import UsageError
 from sampan.cli.context import PROGRAM
-from sampan.cli.index import COMMON, GROUP_SUMMARIES, GROUPS, top
+from sampan.cli.index import COMMON, GROUP_SUMMARIES, GROUPS, module_of, top
 from sampan.cli.values import KINDS
 
 TYPE_CHECKING = False
@@ -140,13 +141,51 @@ def program_help(flags: tuple[Flag, ...]) -> str:
     common = {name: commands[name] for name in COMMON if name in commands}
     rest = {name: text for name, text in commands.items() if name not in common and name != "daemon"}
     own = {"daemon": commands["daemon"]}
-    return (
-        f"Usage:  {PROGRAM} [OPTIONS] COMMAND\n\nContainers on one machine, in one Python package\n\n"
-        f"Common Commands:\n{_rows(common)}\n\nManagement Commands:\n{_rows(GROUP_SUMMARIES)}\n\n"
-        f"Commands:\n{_rows(rest)}\n\nEngine:\n{_rows(own)}\n\n"
-        f"Global Options:\n{flag_lines(flags, width() - 1)}\n\n"
-        f"Run '{PROGRAM} COMMAND --help' for more information on a command."
-    )
+    groups = {**GROUP_SUMMARIES, **_plugins()}
+    parts = [
+        f"Usage:  {PROGRAM} [OPTIONS] COMMAND",
+        "Containers on one machine, in one Python package",
+        f"Common Commands:\n{_rows(common)}",
+        f"Management Commands:\n{_rows(dict(sorted(groups.items())))}",
+        f"Commands:\n{_rows(rest)}",
+        f"Engine:\n{_rows(own)}",
+        f"Global Options:\n{flag_lines(_placed(flags), width() - 1)}",
+        f"Run '{PROGRAM} COMMAND --help' for more information on a command.",
+    ]
+    if os.environ.get("DOCKER_HIDE_LEGACY_COMMANDS"):
+        parts = [part for part in parts if not part.startswith("Commands:")]
+    return "\n\n".join(parts)
+
+
+def _plugins() -> dict[str, str]:
+    from sampan.cli.context import read_settings
+    from sampan.cli.plugins import listed
+
+    return {f"{name}*": text for name, text in listed(read_settings())}
+
+
+def _placed(flags: tuple[Flag, ...]) -> tuple[Flag, ...]:
+    """Global flags with the defaults that depend on the user's folder."""
+    from sampan.cli.context import folder
+
+    place = folder()
+    files = {"config": place, "tlscacert": f"{place}/ca.pem", "tlscert": f"{place}/cert.pem"}
+    files["tlskey"] = f"{place}/key.pem"
+    return tuple((*flag[:4], files[flag[1]]) if flag[1] in files else flag for flag in flags)
+
+
+def help_topic(words: list[str]) -> str:
+    """What ``sampan help WORDS`` prints. Raises UsageError for words that are no command."""
+    from sampan.cli.main import GLOBAL_FLAGS, load
+
+    if not words:
+        return program_help(GLOBAL_FLAGS)
+    if words[0] in GROUPS and len(words) == 1:
+        return group_help(words[0])
+    module = module_of(words)
+    if module is None:
+        raise UsageError(f"unknown help topic: {' '.join(words)}")
+    return help_of(load(module, " ".join(words)), " ".join(words))
 
 
 def _summaries(index: dict[str, str], *, prefix: str) -> dict[str, str]:
@@ -154,6 +193,8 @@ def _summaries(index: dict[str, str], *, prefix: str) -> dict[str, str]:
 
     found: dict[str, str] = {}
     for name in sorted(index):
+        if name.startswith("__"):
+            continue  # for programs, not for people
         command = load(index[name], prefix + name)
         canonical = [alias for alias in command.aliases if prefix and alias.startswith(prefix)]
         if canonical and canonical[0] != prefix + name:

@@ -1,4 +1,4 @@
-"""``volume`` create, ls, rm."""
+"""``volume`` create, ls, rm, update."""
 
 from __future__ import annotations
 
@@ -79,12 +79,29 @@ def _ls(context: Context, options: Options, _arguments: list[str]) -> int:
     return 0
 
 
+_CLUSTER = (
+    ("", "availability", "string", 'Availability of a cluster volume ("active", "pause", "drain")', "active"),
+    ("", "group", "string", "Group of a cluster volume"),
+    ("", "limit-bytes", "bytes", "Least size of a cluster volume, in bytes", "0"),
+    ("", "required-bytes", "bytes", "Greatest size of a cluster volume, in bytes", "0"),
+    ("", "scope", "string", 'Access scope of a cluster volume ("single", "multi")', "single"),
+    ("", "secret", "map", "Secrets of a cluster volume", "map[]"),
+    ("", "sharing", "string", 'Sharing of a cluster volume ("none", "readonly", "onewriter", "all")', "none"),
+    ("", "topology-preferred", "list", "A topology that a cluster volume had better be in"),
+    ("", "topology-required", "list", "A topology that a cluster volume must be accessible from"),
+    ("", "type", "string", 'Access type of a cluster volume ("mount", "block")', "block"),
+)
+"""Flags of Swarm's cluster volumes."""
+
+
 def _create(context: Context, options: Options, arguments: list[str]) -> int:
     name = options["name"]
     if arguments:
         if "name" in options.given:
             raise Failure("conflicting options: either specify --name or provide positional arg, not both")
         name = arguments[0]
+    if any(flag[1] in options.given for flag in _CLUSTER):
+        raise Failure("cluster volumes are not offered: they need Swarm mode")
     from sampan.cli.labels import labels
 
     body = {
@@ -104,6 +121,11 @@ def _rm(context: Context, options: Options, arguments: list[str]) -> int:
         context.client.raw("DELETE", f"/volumes/{segment(name)}", query)
 
     return each(arguments, remove)
+
+
+def _update(context: Context, _options: Options, arguments: list[str]) -> int:
+    context.client.call("GET", f"/volumes/{segment(arguments[0])}")
+    raise Failure("Can only update cluster volumes")
 
 
 COMMANDS: tuple[Command, ...] = (
@@ -130,7 +152,8 @@ COMMANDS: tuple[Command, ...] = (
             ("d", "driver", "string", "Driver of the volume", "local"),
             ("", "label", "label", "Set a label"),
             ("", "name", "string", ""),
-            ("o", "opt", "map", "Set an option of the driver"),
+            ("o", "opt", "map", "Set an option of the driver", "map[]"),
+            *_CLUSTER,
         ),
         most=1,
     ),
@@ -142,5 +165,14 @@ COMMANDS: tuple[Command, ...] = (
         flags=(("f", "force", "bool", "Succeed if a volume does not exist"),),
         least=1,
         aliases=("volume rm", "volume remove"),
+    ),
+    Command(
+        "volume update",
+        "[OPTIONS] [VOLUME]",
+        "Update a volume (cluster volumes only)",
+        _update,
+        flags=_CLUSTER[:1],
+        least=1,
+        most=1,
     ),
 )

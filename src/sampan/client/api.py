@@ -45,17 +45,25 @@ class Client:
     """A daemon at ``address``. Keeps one idle connection; not for use by two threads.
 
     ``absent`` is called when nobody listens at the address; if it returns True the connection is tried again
-    (this is how a daemon is started on demand).
+    (this is how a daemon is started on demand). ``patience``: whole seconds that a read waits for the daemon,
+    0 for any time.
     """
 
-    __slots__ = ("_absent", "_agreed", "_idle", "address", "headers", "meanwhile", "version")
+    __slots__ = ("_absent", "_agreed", "_idle", "_patience", "address", "headers", "meanwhile", "version")
 
-    def __init__(self, address: Address, *, absent: Callable[[Unreachable], bool] | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        absent: Callable[[Unreachable], bool] | None = None,
+        patience: int = 0,
+    ) -> None:
         self.address = address
         self.version = NEWEST
         self.headers: dict[str, str] = {}
         self._agreed = False
         self._absent = absent
+        self._patience = patience
         self._idle: Connection | None = None
         self.meanwhile: Callable[[], object] | None = None  # done once, while an answer is awaited
 
@@ -110,7 +118,7 @@ class Client:
         head = request(
             method,
             target(self._versioned(path), query),
-            {"Content-Type": kind},
+            {**self.headers, "Content-Type": kind},
             body=None,
             host=self.address.http_host,
         )
@@ -126,6 +134,10 @@ class Client:
         answer = self._checked(self._ask("POST", path, query, body, _UPGRADE))
         fd, early = answer.hijacked()
         return fd, early, answer.headers.get("content-type", "")
+
+    def dial(self) -> int:
+        """A connection to the daemon as it is: its descriptor, owned by the caller."""
+        return self._connection().sock.detach()
 
     def release(self, answer: Answer) -> None:
         """Give back the connection of an answer that was read to its end."""
@@ -168,7 +180,10 @@ class Client:
         if idle is not None:
             return idle
         try:
-            return connect(self.address)
+            connection = connect(self.address)
+            if self._patience:
+                connection.give_up_after(self._patience)
+            return connection
         except Unreachable as error:
             if error.absent and self._absent is not None and self._absent(error):
                 return connect(self.address)

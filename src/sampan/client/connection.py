@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sampan.client.tls import Material
+
 PIECE = 65536
 
 
@@ -28,23 +30,33 @@ class Unreachable(Failure):
 
 
 class Address:
-    """Where a daemon listens: ``unix://PATH`` or ``tcp://HOST[:PORT]``."""
+    """Where a daemon listens: ``unix://PATH``, ``tcp://HOST[:PORT]`` or ``ssh://[USER@]HOST[:PORT][/PATH]``.
 
-    __slots__ = ("host", "path", "port", "text")
+    ``tls``: what to speak TLS with on a tcp address (None: plain).
+    """
 
-    def __init__(self, text: str) -> None:
-        scheme, _, rest = text.partition("://")
+    __slots__ = ("host", "path", "port", "ssh", "text", "tls")
+
+    def __init__(self, text: str, *, tls: Material | None = None) -> None:
+        scheme, sign, rest = text.partition("://")
         self.text = text
         self.host = self.path = ""
         self.port = 0
+        self.ssh = scheme == "ssh" and bool(sign)
+        self.tls = tls
         if scheme == "unix" and rest:
             self.path = rest
         elif scheme in ("tcp", "http"):
-            host, _, port = rest.rstrip("/").rpartition(":") if ":" in rest else (rest, "", "2375")
+            rest = rest.rstrip("/")
+            host, _, port = rest.rpartition(":") if ":" in rest else (rest, "", "2376" if tls else "2375")
             if not port.isdigit():
                 raise Failure(f"unable to parse docker host `{text}`")
             self.host = host.strip("[]") or "127.0.0.1"
             self.port = int(port)
+        elif self.ssh:
+            from sampan.client.ssh import check
+
+            check(text)
         else:
             raise Failure(f"unable to parse docker host `{text}`")
 
@@ -55,6 +67,10 @@ class Address:
 
 
 def _open(address: Address) -> _socket.socket:
+    if address.ssh:
+        from sampan.client.ssh import dial
+
+        return dial(address.text)
     if address.path:
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         where: object = address.path
@@ -67,6 +83,10 @@ def _open(address: Address) -> _socket.socket:
     except OSError:
         sock.close()
         raise
+    if address.tls is not None:
+        from sampan.client.tls import secured
+
+        return secured(sock, address.host, address.tls)
     return sock
 
 
@@ -105,6 +125,12 @@ class Connection:
         except (BrokenPipeError, ConnectionResetError):
             if self.reused:
                 raise
+
+    def give_up_after(self, seconds: int) -> None:
+        """Let a read of a silent peer fail after that time."""
+        from struct import pack
+
+        self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, pack("ll", seconds, 0))
 
     def receive(self) -> bytes:
         """Some bytes, or none when the peer closed."""

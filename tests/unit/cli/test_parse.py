@@ -134,7 +134,18 @@ def test_run_takes_all_that_create_takes() -> None:
     ("words", "code", "message"),
     [
         ("foo", 1, "sampan: unknown command: sampan foo\n\nRun 'sampan --help' for more information\n"),
-        ("build", 1, "sampan: 'sampan build' is not offered yet\n"),
+        (
+            "swarm init",
+            1,
+            "sampan swarm: Swarm mode is not offered; run several containers as one with Compose "
+            "(sampan compose)\n",
+        ),
+        (
+            "build .",
+            1,
+            "sampan build: this engine does not build images yet; build elsewhere and bring the image in "
+            "by load or import\n",
+        ),
         (
             "container foo",
             1,

@@ -1,0 +1,87 @@
+"""``push``: ask the daemon to upload an image and show how its layers go."""
+
+from __future__ import annotations
+
+from sampan.cli.command import Command, Options
+from sampan.cli.context import Context, out
+from sampan.cli.references import check, split
+from sampan.client.api import json_stream, segment
+from sampan.errors import Failure
+
+
+def familiar(name: str) -> str:
+    """A repository's name as people write it: without Docker Hub's own."""
+    for domain in ("docker.io/", "index.docker.io/"):
+        if name.startswith(domain):
+            name = name.removeprefix(domain)
+            return name.removeprefix("library/")
+    return name.removeprefix("library/") if name.count("/") == 1 else name
+
+
+def _push(context: Context, options: Options, arguments: list[str]) -> int:
+    from sampan.cli.credentials import header
+    from sampan.cli.progress import Progress
+
+    image = arguments[0]
+    check(image)
+    name, tag, digest = split(image)
+    if options["all-tags"]:
+        if tag or digest:
+            raise Failure("tag can't be used with --all-tags/-a")
+    elif digest:
+        raise Failure("cannot push a digest reference")
+    elif not tag:
+        tag = "latest"
+        if not options["quiet"]:
+            out("Using default tag: latest")
+    query = {"tag": tag} if tag else {}
+    if options["platform"]:
+        query["platform"] = _platform(options["platform"])
+    client = context.client
+    client.agree()
+    path = f"/images/{segment(familiar(name))}/push"
+    answer = client.open("POST", path, query, headers=header(context.settings, image))
+    progress = Progress(1, quiet=options["quiet"])
+    for message in json_stream(answer):
+        progress.show(message)
+    client.release(answer)
+    if options["quiet"]:
+        out(_whole(name) + (f":{tag}" if tag else ""))
+    return 0
+
+
+def _whole(name: str) -> str:
+    from sampan.cli.credentials import HUB, server_of
+
+    if server_of(name) != HUB:
+        return name
+    short = familiar(name)
+    return f"docker.io/{short if '/' in short else 'library/' + short}"
+
+
+def _platform(text: str) -> str:
+    """The platform as the API takes it. Raises Failure in Docker's words."""
+    from sampan.cli.references import platform
+    from sampan.wire import document
+
+    parts = platform(text).split("/")
+    return document.encode(dict(zip(("os", "architecture", "variant"), parts, strict=False)))
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "push",
+        "[OPTIONS] NAME[:TAG]",
+        "Upload an image to a registry",
+        _push,
+        flags=(
+            ("a", "all-tags", "bool", "Upload every tag of the repository"),
+            ("", "disable-content-trust", "bool", "Skip signing of the image", "true"),
+            ("", "platform", "string", "Upload only this platform of the image (os[/arch[/variant]])"),
+            ("q", "quiet", "bool", "Print only what was pushed"),
+        ),
+        least=1,
+        most=1,
+        aliases=("image push", "push"),
+    ),
+)

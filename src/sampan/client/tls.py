@@ -1,0 +1,95 @@
+"""A daemon behind TLS, seen by the rest of the client as a plain stream socket.
+
+A thread moves bytes between the TLS connection and one end of a socket pair, whose other end the client
+holds: so a hijacked stream can be handed around as a descriptor, half-closed and polled as any other.
+"""
+
+from __future__ import annotations
+
+import _socket
+import _thread
+import select
+import socket
+import ssl
+
+from sampan.errors import Failure
+
+PIECE = 65536
+
+
+class Material:
+    """What to prove and whom to trust. Paths, "" for none; ``verify``: the peer must be who it says it is."""
+
+    __slots__ = ("authority", "certificate", "key", "verify")
+
+    def __init__(self, *, authority: str, certificate: str, key: str, verify: bool) -> None:
+        self.authority = authority
+        self.certificate = certificate
+        self.key = key
+        self.verify = verify
+
+
+def _rules(material: Material) -> ssl.SSLContext:
+    rules = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if not material.verify:
+        rules.check_hostname = False
+        rules.verify_mode = ssl.CERT_NONE
+    elif material.authority:
+        rules.load_verify_locations(material.authority)
+    else:
+        rules.load_default_certs()
+    if material.certificate:
+        rules.load_cert_chain(material.certificate, material.key or None)
+    return rules
+
+
+def secured(sock: _socket.socket, host: str, material: Material) -> _socket.socket:
+    """The client's end of a TLS connection over ``sock``, which it takes over. Raises Failure."""
+    plain = socket.socket(fileno=sock.detach())
+    try:
+        peer = _rules(material).wrap_socket(plain, server_hostname=host)
+    except (OSError, ValueError) as error:
+        plain.close()
+        reason = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error)
+        raise Failure(f"error during connect: tls: {reason}") from error
+    ours, theirs = socket.socketpair()
+    _thread.start_new_thread(_carry, (peer, theirs))
+    return ours
+
+
+def _carry(peer: ssl.SSLSocket, client: socket.socket) -> None:
+    """Move bytes both ways until the peer ends. The client's end of input is passed on as TLS's."""
+    sending = True
+    try:
+        while True:
+            ready: list[socket.socket] = [peer] if peer.pending() else []
+            if not ready:
+                ready = select.select([peer, client] if sending else [peer], [], [])[0]
+            if peer in ready:
+                data = peer.recv(PIECE)
+                if not data:
+                    break
+                client.sendall(data)
+            if client in ready:
+                data = client.recv(PIECE)
+                if data:
+                    peer.sendall(data)
+                else:
+                    sending = False
+                    _end_of_input(peer)
+    except OSError:
+        pass  # either side is gone, which the close below tells the client
+    finally:
+        client.close()
+        peer.close()
+
+
+def _end_of_input(peer: ssl.SSLSocket) -> None:
+    """Half-close: TLS says so by an alert, which Python sends only together with waiting for the answer."""
+    peer.setblocking(False)
+    try:
+        peer.unwrap()
+    except (ssl.SSLWantReadError, ssl.SSLError, OSError):
+        pass
+    finally:
+        peer.setblocking(True)
