@@ -261,27 +261,13 @@ async def test_a_refused_request_changes_nothing(world: World, host: dict[str, A
 
 
 NOT_OFFERED: list[tuple[dict[str, Any], str]] = [
-    ({"restart_policy": RestartPolicy(name="always")}, "--restart"),
     ({"links": ("db",)}, "--link"),
     ({"port_bindings": {"80/tcp": (PortBinding(host_port="80"),)}}, "--publish"),
-    ({"volumes_from": ("db",)}, "--volumes-from"),
-    ({"volume_driver": "nfs"}, "--volume-driver"),
     ({"log_config": LogConfig(type="syslog")}, "--log-driver"),
     ({"network_mode": "container:db"}, "--network container:"),
     ({"ipc_mode": "container:db"}, "--ipc container:"),
     ({"pid_mode": "container:db"}, "--pid container:"),
-    ({"device_requests": (DeviceRequest(count=-1),)}, "--gpus"),
-    ({"storage_opt": {"size": "1G"}}, "--storage-opt"),
     ({"runtime": "runc"}, "--runtime"),
-    ({"mounts": (Mount(type="image", source="base", target="/b"),)}, "--mount type=image"),
-    (
-        {
-            "mounts": (
-                Mount(type="volume", source="v", target="/b", volume_options=VolumeOptions(subpath="a")),
-            )
-        },
-        "--mount volume-subpath",
-    ),
 ]
 
 
@@ -290,12 +276,6 @@ async def test_what_is_not_offered_names_its_flag(world: World, host: dict[str, 
     with pytest.raises(errors.NotImplemented) as refused:
         await create(world, **host)
     assert str(refused.value).startswith(flag)
-
-
-async def test_a_health_check_of_the_users_own_is_not_offered_but_none_is_fine(world: World) -> None:
-    with pytest.raises(errors.NotImplemented, match="--health-cmd"):
-        await create(world, replace(PLAIN, healthcheck=HealthConfig(test=("CMD", "true"))))
-    await create(world, replace(PLAIN, healthcheck=HealthConfig(test=("NONE",))))
 
 
 HARMLESS: list[dict[str, Any]] = [
