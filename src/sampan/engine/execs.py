@@ -78,11 +78,11 @@ class Execs:
 
     async def run(
         self, instance: Instance, config: ExecConfig, stream: ClientStream, *, limit: float
-    ) -> ExecTask:
+    ) -> asyncio.Future[int]:
         """Run a command of the engine's own for at most ``limit`` seconds, joined to ``stream``.
 
-        It is told as any other and is forgotten at its end. The exit code is -1 when it took too long.
-        Raises Failure when it cannot be run.
+        It is told as any other and is forgotten at its end, which is told before the future has its exit
+        code: -1 when it took too long. Raises Failure when it cannot be run.
         """
         held = self._admit(instance, config)
         try:
@@ -99,14 +99,25 @@ class Execs:
             raise
         held.task = started
         held.value = replace(held.value, running=True, started=True, pid=started.pid)
-        started.exited.add_done_callback(lambda exited: self._ran(instance, held, exited))
-        return started
+        ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        started.exited.add_done_callback(lambda exited: self._ran(instance, held, exited, ended))
+        return ended
 
-    def _ran(self, instance: Instance, held: RunningExec, exited: asyncio.Future[int]) -> None:
+    def _ran(
+        self,
+        instance: Instance,
+        held: RunningExec,
+        exited: asyncio.Future[int],
+        ended: asyncio.Future[int],
+    ) -> None:
         instance.execs.pop(held.value.id, None)
-        if not exited.cancelled():
-            code = exited.result() if exited.result() >= 0 else _KILLED
-            self._tell(instance.container, "exec_die", held.value, exitCode=str(code))
+        if exited.cancelled():
+            ended.cancel()
+            return
+        code = exited.result()
+        self._tell(instance.container, "exec_die", held.value, exitCode=str(code if code >= 0 else _KILLED))
+        if not ended.done():  # nobody waits for a check of what has been paused
+            ended.set_result(code)
 
     def inspect(self, exec_id: str) -> Exec:
         return self._find(exec_id)[1].value

@@ -173,9 +173,9 @@ class HealthChecks:
         config = ExecConfig(attach_stdout=True, attach_stderr=True, cmd=check.command)
         output = Output()
         try:
-            task = await self._execs.run(instance, config, output, limit=check.timeout / 1e9)
+            ended = await self._execs.run(instance, config, output, limit=check.timeout / 1e9)
             await output.read()
-            code = await asyncio.shield(task.exited)
+            code = await ended
         finally:
             output.close()
         text = output_text(output.data)
