@@ -71,7 +71,7 @@ def _group(kind: str) -> Any:
 
 
 def show(client: Any, options: Options, names: list[str], fetch: Callable[[Any, str, bool], bytes]) -> int:
-    """Print what ``fetch(client, name, size)`` finds for each name, as the flags say; returns the exit code."""
+    """Print what ``fetch(client, name, size)`` finds for each name, as the flags say. The exit code."""
     template = options["format"]
     printer = _Documents() if template in ("", "json") else _Templated(template)
     printer.indented = template == ""
