@@ -71,8 +71,7 @@ class _Directory:
     """What a directory will be given at the end."""
 
     mode: int
-    uid: int
-    gid: int
+    owner: tuple[int, int] | None
     mtime: int
     xattrs: Mapping[str, bytes] | None
 
@@ -96,7 +95,7 @@ def unpack(source: Source, root: int, limits: Limits | None = None) -> Unpacked:
 
     Raises InvalidArgument that names the bad member, or Internal where the host fails.
     """
-    extractor = _Extractor(source, root, limits or Limits())
+    extractor = Extractor(source, root, limits or Limits())
     try:
         extractor.run()
     finally:
@@ -104,7 +103,9 @@ def unpack(source: Source, root: int, limits: Limits | None = None) -> Unpacked:
     return extractor.result
 
 
-class _Extractor:
+class Extractor:
+    """One archive on its way onto ``root``; ``extract.Onto`` does it onto a tree that is there already."""
+
     def __init__(self, source: Source, root: int, limits: Limits) -> None:
         self.source = source
         self.root = root
@@ -144,10 +145,8 @@ class _Extractor:
             self.finish()
         except Refused:
             raise
-        except Failure as error:
-            raise type(error)(f"archive member {quoted(name)}: {error}" if name else str(error)) from error
-        except OSError as error:
-            raise _translated(error, name) from error
+        except (Failure, OSError) as error:
+            raise self.failed(error, name) from error
 
     def close(self) -> None:
         """Close the cached descriptors."""
@@ -181,7 +180,7 @@ class _Extractor:
         if not base:
             raise Refused(member.name, "is not a directory, and names the root of the layer")
         parent, path = self.cache.get(head) or self.parent(head, member.name)
-        if base.startswith(WHITEOUT):
+        if self.is_mark(base):
             self.whiteout(parent, path, base, member)
             self.source.skip(size + tar.padding(size))
             return
@@ -191,8 +190,7 @@ class _Extractor:
         try:
             create(parent, base, member)
         except FileExistsError:
-            self.replace(parent, path, base)
-            create(parent, base, member)
+            self.supersede(parent, path, base, member)
         if size:
             # A sparse member's map was part of its data; blocks are counted over all of it.
             self.source.skip(tar.padding(size))
@@ -213,22 +211,26 @@ class _Extractor:
         mode = member.mode
         fd = os.open(base, _CREATE, mode & _PERMISSIONS, dir_fd=parent)
         try:
-            if member.sparse is not None:
-                self.write_sparse(fd, member)
-            elif member.size:
-                for piece in self.source.pieces(member.size):
-                    written = os.write(fd, piece)
-                    while written < len(piece):
-                        written += os.write(fd, memoryview(piece)[written:])
-            if member.uid or member.gid:
-                os.fchown(fd, member.uid, member.gid)
+            self.fill(fd, member)
+            if (owner := self.own(member)) is not None:
+                os.fchown(fd, *owner)
             if mode > _PERMISSIONS:
                 os.fchmod(fd, mode)
             if member.xattrs:
-                _set_xattrs(fd, member.xattrs)
+                self.set_xattrs(fd, member.xattrs)
             os.utime(fd, ns=_times(member))
         finally:
             os.close(fd)
+
+    def fill(self, fd: int, member: tar.Member) -> None:
+        """Write a member's data."""
+        if member.sparse is not None:
+            self.write_sparse(fd, member)
+        elif member.size:
+            for piece in self.source.pieces(member.size):
+                written = os.write(fd, piece)
+                while written < len(piece):
+                    written += os.write(fd, memoryview(piece)[written:])
 
     def write_sparse(self, fd: int, member: tar.Member) -> None:
         """The segments in their places; what lies between stays a hole."""
@@ -249,7 +251,7 @@ class _Extractor:
         if not target:
             raise Refused(member.name, "is a link to the root of the layer")
         try:
-            holder = openat2(self.root, os.fsdecode(head or b"."), _PARENT, resolve=_RESOLVE)
+            holder = self.open_at(head, _PARENT)
             try:
                 os.link(target, base, src_dir_fd=holder, dst_dir_fd=parent, follow_symlinks=False)
             finally:
@@ -277,38 +279,40 @@ class _Extractor:
 
     def dress(self, parent: int, base: bytes, member: tar.Member) -> None:
         """Owner, mode, attributes and times of what cannot be opened."""
-        if member.uid or member.gid:
-            os.chown(base, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
+        if (owner := self.own(member)) is not None:
+            os.chown(base, *owner, dir_fd=parent, follow_symlinks=False)
         if member.kind != tar.SYMLINK and member.mode > _PERMISSIONS:
             os.chmod(base, member.mode, dir_fd=parent)
         if member.xattrs:
             os.fchdir(parent)  # there is no lsetxattrat before Linux 6.13
-            _set_xattrs(base, member.xattrs)
+            self.set_xattrs(base, member.xattrs)
         os.utime(base, ns=_times(member), dir_fd=parent, follow_symlinks=False)
 
     def directory(self, member: tar.Member, head: bytes, base: bytes) -> None:
         """A directory, for now without its looks. Over a whiteout it becomes opaque, to hide as much."""
         self.source.skip(member.size + tar.padding(member.size))
-        looks = _Directory(
-            mode=member.mode, uid=member.uid, gid=member.gid, mtime=member.mtime, xattrs=member.xattrs
-        )
+        looks = _Directory(mode=member.mode, owner=self.own(member), mtime=member.mtime, xattrs=member.xattrs)
         if not base:
             self.directories[b""] = looks
             return
         parent, path = self.cache.get(head) or self.parent(head, member.name)
-        if base.startswith(WHITEOUT):
+        if self.is_mark(base):
             raise Refused(member.name, "is a whiteout, and a directory")
         full = path + b"/" + base if path else base
         try:
             os.mkdir(base, 0o700, dir_fd=parent)
         except FileExistsError:
-            there = os.stat(base, dir_fd=parent, follow_symlinks=False)
-            if not stat.S_ISDIR(there.st_mode):
-                self.replace(parent, path, base)
-                os.mkdir(base, 0o700, dir_fd=parent)
-                if _is_whiteout(there):
-                    _make_opaque(parent, base)
+            self.merge(parent, path, base)
         self.directories[full] = looks
+
+    def merge(self, parent: int, path: bytes, base: bytes) -> None:
+        """Keep the directory that is there already, or make one in the place of what is there."""
+        there = os.stat(base, dir_fd=parent, follow_symlinks=False)
+        if not stat.S_ISDIR(there.st_mode):
+            self.replace(parent, path, base)
+            os.mkdir(base, 0o700, dir_fd=parent)
+            if _is_whiteout(there):
+                _make_opaque(parent, base)
 
     def whiteout(self, parent: int, path: bytes, base: bytes, member: tar.Member) -> None:
         """A mark that hides something of the layers below. AUFS's own files hide nothing and are dropped."""
@@ -327,6 +331,35 @@ class _Extractor:
             if stat.S_ISDIR(there.st_mode):
                 _make_opaque(parent, hidden)
 
+    def supersede(self, parent: int, path: bytes, base: bytes, member: tar.Member) -> None:
+        """Bring a member into being, that is no directory, in the place of what has its name."""
+        self.replace(parent, path, base)
+        self.kinds[member.kind](parent, base, member)
+
+    # ------------------------------------------------------------------ what a heir may see otherwise
+
+    def failed(self, error: Failure | OSError, name: bytes) -> Failure:
+        """What to raise of a failure at the member ``name``, which is empty at the archive's end."""
+        if isinstance(error, OSError):
+            return _translated(error, name)
+        return type(error)(f"archive member {quoted(name)}: {error}") if name else error
+
+    def is_mark(self, base: bytes) -> bool:
+        """Whether a member of this name says something of the layers below."""
+        return base.startswith(WHITEOUT)
+
+    def open_at(self, path: bytes, flags: int) -> int:
+        """Open what lies at a clean path below the root, wherever links lead, still inside."""
+        return openat2(self.root, os.fsdecode(path or b"."), flags, resolve=_RESOLVE)
+
+    def own(self, member: tar.Member) -> tuple[int, int] | None:
+        """Whom the member's file is to belong to; None leaves it to root, who makes it."""
+        return (member.uid, member.gid) if member.uid or member.gid else None
+
+    def set_xattrs(self, where: int | bytes, xattrs: Mapping[str, bytes]) -> None:
+        """Set the attributes that this file system can hold on this kind of file."""
+        _set_xattrs(where, xattrs)
+
     # ------------------------------------------------------------------ places
 
     def parent(self, head: bytes, name: bytes) -> tuple[int, bytes]:
@@ -336,7 +369,7 @@ class _Extractor:
         fd = self.root
         if path:
             try:
-                fd = openat2(self.root, os.fsdecode(path), _PARENT, resolve=_RESOLVE)
+                fd = self.open_at(path, _PARENT)
             except (FileNotFoundError, NotADirectoryError):
                 fd = self.make_parents(path, name)
             except OSError as error:
@@ -353,7 +386,7 @@ class _Extractor:
         for part in path.split(b"/"):
             walked = walked + b"/" + part if walked else part
             try:
-                deeper = openat2(self.root, os.fsdecode(walked), _PARENT, resolve=_RESOLVE)
+                deeper = self.open_at(walked, _PARENT)
             except (FileNotFoundError, NotADirectoryError):
                 try:
                     deeper = self.make_parent(fd, part)
@@ -405,15 +438,15 @@ class _Extractor:
             self.result.implied.append(".")
         for path, looks in self.directories.items():
             try:
-                fd = openat2(self.root, os.fsdecode(path or b"."), _OPEN_DIRECTORY, resolve=_RESOLVE)
+                fd = self.open_at(path, _OPEN_DIRECTORY)
             except (FileNotFoundError, NotADirectoryError):
                 continue  # replaced through another name of its parent
             try:
-                if looks.uid or looks.gid:
-                    os.fchown(fd, looks.uid, looks.gid)
+                if looks.owner is not None:
+                    os.fchown(fd, *looks.owner)
                 os.fchmod(fd, looks.mode)
                 if looks.xattrs:
-                    _set_xattrs(fd, looks.xattrs)
+                    self.set_xattrs(fd, looks.xattrs)
                 os.utime(fd, ns=(looks.mtime, looks.mtime))
             finally:
                 os.close(fd)

@@ -229,7 +229,10 @@ END = bytes(2 * BLOCK)
 
 
 def header(member: Member) -> bytes:
-    """The header blocks of a member: ustar, preceded by pax records for what ustar cannot say."""
+    """The header blocks of a member: ustar, preceded by pax records for what ustar cannot say.
+
+    A ``sparse`` member's data begins with ``sparse_plan``, and its ``size`` counts that (pax 1.0).
+    """
     records = _needed_records(member)
     prelude = b""
     if records:
@@ -237,6 +240,13 @@ def header(member: Member) -> bytes:
         name = b"PaxHeaders/" + member.name.rstrip(b"/").rpartition(b"/")[2][:80]
         prelude = _ustar(Member(name=name, kind=b"x", size=len(body))) + body + bytes(padding(len(body)))
     return prelude + _ustar(member)
+
+
+def sparse_plan(sparse: Sparse) -> bytes:
+    """The map of a sparse file as it heads the data: decimal lines, filled up to a block."""
+    numbers = [number for segment in sparse.segments for number in segment]
+    lines = b"".join(b"%d\n" % number for number in (len(sparse.segments), *numbers))
+    return lines + bytes(padding(len(lines)))
 
 
 def _needed_records(member: Member) -> list[tuple[bytes, bytes]]:
@@ -256,6 +266,13 @@ def _needed_records(member: Member) -> list[tuple[bytes, bytes]]:
         records.append((b"mtime", _decimal_time(member.mtime)))
     for name, value in sorted((member.xattrs or {}).items()):
         records.append((XATTR + name.encode(), value))
+    if member.sparse is not None:
+        records += [
+            (b"GNU.sparse.major", b"1"),
+            (b"GNU.sparse.minor", b"0"),
+            (b"GNU.sparse.name", member.name),
+            (b"GNU.sparse.realsize", b"%d" % member.sparse.size),
+        ]
     return records
 
 
