@@ -14,6 +14,8 @@ from sampan.cli.context import Context, err, out
 from sampan.errors import Failure
 
 UNITS = "/etc/systemd/system"
+PID_FILE = "/run/sampan/sampan.pid"
+PATIENCE = 30.0  # seconds for the engine to end
 SOCKET = "sampan.socket"
 SERVICE = "sampan.service"
 _MARK = "# Installed by `sampan system service install`; `sampan system service uninstall` removes it.\n"
@@ -47,7 +49,7 @@ Requires={socket}
 Type=notify
 NotifyAccess=main
 ExecStart={command}
-ExecReload=/bin/kill -s HUP $MAINPID
+ExecReload=/bin/sh -c "kill -s HUP $$MAINPID"
 Restart=always
 RestartSec=2
 TimeoutStartSec=0
@@ -119,7 +121,32 @@ def _install(root: str, group: str, daemon_options: list[str]) -> int:
     if not _runs():
         err("systemd does not run here: the engine starts with the next boot")
         return 0
-    return _systemctl("daemon-reload") or _systemctl("restart", SOCKET) or _systemctl("restart", SERVICE)
+    _systemctl("stop", SERVICE, SOCKET)
+    _end_on_demand()
+    return _systemctl("daemon-reload") or _systemctl("start", SOCKET) or _systemctl("start", SERVICE)
+
+
+def _end_on_demand() -> None:
+    """End the engine that a client started: the service takes its place, and its containers over."""
+    try:
+        with open(PID_FILE) as file:
+            pid = int(file.read())
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            if b"sampan.daemon" not in file.read():
+                return
+        pidfd = os.pidfd_open(pid)
+    except (OSError, ValueError):
+        return
+    try:
+        import select
+        import signal
+
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        select.select([pidfd], [], [], PATIENCE)
+    except OSError as error:
+        raise Failure(f"the engine with pid {pid} cannot be ended: {error.strerror}") from None
+    finally:
+        os.close(pidfd)
 
 
 def _uninstall(root: str) -> int:
@@ -132,12 +159,12 @@ def _uninstall(root: str) -> int:
     live = not root and _runs()
     if live:
         _systemctl("stop", *present)
+        _systemctl("reset-failed", *present)
     _systemctl(*(("--root", root) if root else ()), "disable", *present)
     for name in present:
         os.unlink(f"{directory}/{name}")
     if live:
         _systemctl("daemon-reload")
-        _systemctl("reset-failed", *present)
     return 0
 
 
