@@ -359,6 +359,17 @@ def _kernel_memory(_options: Options, body: Document) -> None:
     body["HostConfig"].pop("KernelMemory", None)  # API 1.42 and later have no such field
 
 
+def _timeout(options: Options, body: Document) -> None:
+    from sampan.wire.durations import shown
+
+    limit = options["timeout"]
+    if limit < 0:
+        raise ValueError("--timeout cannot be negative")
+    if limit:
+        annotations = body["HostConfig"].setdefault("Annotations", {})
+        annotations["io.sampan.timeout"] = shown(limit)
+
+
 _HEALTH = (
     ("health-interval", "Interval"),
     ("health-timeout", "Timeout"),
@@ -423,6 +434,7 @@ _CHANGES = (
     *((flag, _health) for flag, _ in _HEALTH),
     ("ulimit", _ulimits),
     ("annotation", _mapping("annotation", "Annotations")),
+    ("timeout", _timeout),
     ("sysctl", _mapping("sysctl", "Sysctls")),
     ("stop-signal", _stop),
     ("stop-timeout", _stop),
