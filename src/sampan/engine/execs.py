@@ -248,7 +248,7 @@ class Execs:
 
 def filtered(container: Container) -> bool:
     """Whether the container runs under a seccomp filter."""
-    options = security.parse(container.host.security_opt or (), apparmor_enabled=True)
+    options = security.parse(container.host.security_opt or ())
     return not container.host.privileged and options.seccomp != security.UNCONFINED
 
 

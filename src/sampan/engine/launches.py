@@ -162,7 +162,7 @@ class Launches:
         """The text of the seccomp profile, None for the default one; ``unconfined``."""
         if host.privileged:
             return security.UNCONFINED
-        options = security.parse(host.security_opt or (), apparmor_enabled=True)
+        options = security.parse(host.security_opt or ())
         return self._settings.options.seccomp_profile if options.seccomp is None else options.seccomp
 
     async def _by_runtime(self, launch: Launch, host: HostConfig) -> Launch:

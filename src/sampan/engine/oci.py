@@ -94,7 +94,7 @@ def _edit(spec: Spec, edits: Edits) -> None:
 
 def _process(process: Process, container: Container, given: Circumstances) -> Process:
     config, host = container.config, container.host
-    options = security.parse(host.security_opt or (), apparmor_enabled=True)
+    options = security.parse(host.security_opt or ())
     process["terminal"] = config.tty
     process["args"] = [*defaults.command(config)]
     process["env"] = environment(container)
@@ -102,6 +102,8 @@ def _process(process: Process, container: Container, given: Circumstances) -> Pr
     process["capabilities"] = capability_sets(container, given.available)
     process["noNewPrivileges"] = options.no_new_privileges or given.no_new_privileges
     process["oomScoreAdj"] = host.oom_score_adj
+    if options.apparmor not in ("", security.UNCONFINED):
+        process["apparmorProfile"] = options.apparmor
     if limits := resources.rlimits(host, dict(given.ulimits)):
         process["rlimits"] = limits
     return process
@@ -219,7 +221,9 @@ def _system_mount(mount: Mount, host: HostConfig) -> Mount | None:
             return _host_bind(destination)
         size = f"size={host.shm_size}"
         mount["options"] = [size if word.startswith("size=") else word for word in options]
-    elif host.privileged and destination in ("/sys", "/sys/fs/cgroup"):
+    elif (host.privileged and destination in ("/sys", "/sys/fs/cgroup")) or (
+        destination == "/sys/fs/cgroup" and security.parse(host.security_opt or ()).writable_cgroups
+    ):
         mount["options"] = ["rw" if word == "ro" else word for word in options]
     return mount
 
@@ -268,8 +272,8 @@ def exec_process(container: Container, config: ExecConfig, available: frozenset[
     if config.privileged and not host.privileged:
         everything = [name for name in ALL_CAPABILITIES if name in available]
         sets = {**sets, "bounding": everything, "effective": everything, "permitted": everything}
-    options = security.parse(host.security_opt or (), apparmor_enabled=True)
-    return {
+    options = security.parse(host.security_opt or ())
+    process: Process = {
         "terminal": config.tty,
         "args": list(config.cmd or ()),
         "env": environment(container, config.env or (), terminal=config.tty),
@@ -278,3 +282,6 @@ def exec_process(container: Container, config: ExecConfig, available: frozenset[
         "noNewPrivileges": options.no_new_privileges,
         "oomScoreAdj": host.oom_score_adj,
     }
+    if options.apparmor not in ("", security.UNCONFINED):
+        process["apparmorProfile"] = options.apparmor
+    return process

@@ -1,38 +1,51 @@
-"""``--security-opt``, read in Docker's grammar: key=value, or the older key:value."""
+"""``--security-opt``, read in Docker's grammar: key=value, or the older key:value.
+
+``parse`` reads; ``check`` refuses what this host lacks, and says what that is. "Do without" (unconfined,
+disable) is fine everywhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from sampan import errors
 from sampan.errors import InvalidArgument
 
+if TYPE_CHECKING:
+    from sampan.engine.host import HostFacts
+
 _TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
 _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
 
 UNCONFINED = "unconfined"
+_BARE = frozenset(("no-new-privileges", "writable-cgroups"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityOptions:
-    """``seccomp`` is None (the default profile), "unconfined", or a profile as a JSON document."""
+    """``seccomp`` is None (the default profile), "unconfined", or a profile as a JSON document; ``apparmor``
+    a profile's name, "unconfined" or empty; ``labels`` are SELinux's, without "disable"."""
 
     seccomp: str | None = None
     no_new_privileges: bool = False
+    writable_cgroups: bool = False
     apparmor: str = ""
+    labels: tuple[str, ...] = ()
 
 
-def parse(options: Iterable[str], *, apparmor_enabled: bool = False) -> SecurityOptions:
-    """InvalidArgument in Docker's words; labels are accepted and, without SELinux, mean nothing."""
+def parse(options: Iterable[str]) -> SecurityOptions:
+    """InvalidArgument in Docker's words."""
     seccomp: str | None = None
-    no_new_privileges = False
+    switches = dict.fromkeys(_BARE, False)
     apparmor = ""
+    labels: list[str] = []
     for option in options:
         if option == "no-new-privileges":
-            no_new_privileges = True
+            switches[option] = True
             continue
         if option == "disable":
             continue
@@ -42,19 +55,36 @@ def parse(options: Iterable[str], *, apparmor_enabled: bool = False) -> Security
             raise InvalidArgument(f'invalid --security-opt 1: "{option}"')
         if key == "seccomp":
             seccomp = _profile(value)
-        elif key == "no-new-privileges":
+        elif key in _BARE:
             if value not in _TRUE | _FALSE:
                 raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
-            no_new_privileges = value in _TRUE
+            switches[key] = value in _TRUE
         elif key == "apparmor":
             apparmor = value
-        elif key != "label":
+        elif key == "label":
+            labels += [value] if value != "disable" else []
+        else:
             raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
-    if apparmor not in ("", UNCONFINED):
-        if not apparmor_enabled:
-            raise InvalidArgument("--security-opt apparmor: AppArmor is not enabled on this host")
-        raise errors.NotImplemented("--security-opt apparmor=PROFILE is not offered by this engine yet")
-    return SecurityOptions(seccomp=seccomp, no_new_privileges=no_new_privileges, apparmor=apparmor)
+    return SecurityOptions(
+        seccomp=seccomp,
+        no_new_privileges=switches["no-new-privileges"],
+        writable_cgroups=switches["writable-cgroups"],
+        apparmor=apparmor,
+        labels=tuple(labels),
+    )
+
+
+def check(options: Iterable[str], facts: HostFacts) -> None:
+    """Raise for options that make no sense, and for those that this host has nothing to serve with."""
+    found = parse(options)
+    if found.apparmor not in ("", UNCONFINED) and not facts.apparmor:
+        raise InvalidArgument("--security-opt apparmor: AppArmor is not enabled on this host")
+    if found.labels and not facts.selinux:
+        raise InvalidArgument("--security-opt label: SELinux is not enabled on this host")
+    if found.labels:
+        raise errors.NotImplemented(
+            "--security-opt label is not offered by this engine; use --security-opt label=disable"
+        )
 
 
 def _profile(value: str) -> str | None:

@@ -24,7 +24,6 @@ _TABLE: tuple[tuple[str, Asked], ...] = (
     ("--network container:", lambda _, host: host.network_mode.startswith("container:")),
     ("--ipc container:", lambda _, host: host.ipc_mode.startswith("container:")),
     ("--pid container:", lambda _, host: host.pid_mode.startswith("container:")),
-    ("--storage-opt", lambda _, host: bool(host.storage_opt)),
     ("--log-opt compress", lambda _, host: (host.log_config.config or {}).get("compress") == "true"),
     ("--log-opt mode", lambda _, host: (host.log_config.config or {}).get("mode") == "non-blocking"),
 )
@@ -41,6 +40,19 @@ def refuse(config: ContainerConfig, host: HostConfig) -> None:
     for flag, asked in _TABLE:
         if asked(config, host):
             raise errors.NotImplemented(f"{flag} is not offered by this engine yet")
+    _refuse_storage(host)
+
+
+def _refuse_storage(host: HostConfig) -> None:
+    """Raise for ``--storage-opt``: its size needs project quotas, and Docker says so in words that clients
+    look for before they try without."""
+    for name in host.storage_opt or {}:
+        if name.lower() != "size":
+            raise errors.InvalidArgument(f"Unknown option {name}")
+    if host.storage_opt:
+        raise errors.InvalidArgument(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
+        )
 
 
 def _publishes(host: HostConfig) -> bool:

@@ -47,7 +47,7 @@ def check(
     _check_networks(config, host, networking)
     _check_paths(config, host)
     sysctls.check(host)
-    security.parse(host.security_opt or (), apparmor_enabled=facts.apparmor)
+    security.check(host.security_opt or (), facts)
     log_file_limits(host.log_config, {})
     for rule in host.device_cgroup_rules or ():
         devices.parse_device_rule(rule)

@@ -146,6 +146,19 @@ def write(path: str, value: str) -> bool:
     return True
 
 
+# What moves processes and makes groups inside; never what limits the group itself.
+_DELEGATED = ("", "/cgroup.procs", "/cgroup.threads", "/cgroup.subtree_control", "/tasks")
+
+
+def give(directory: str, uid: int, gid: int) -> None:
+    """Let the user make groups inside a group and move its processes among them (cgroups(7), delegation)."""
+    for name in _DELEGATED:
+        try:
+            os.chown(directory + name, uid, gid)
+        except FileNotFoundError:
+            continue
+
+
 def refusal(path: str, value: str, error: OSError) -> Failure:
     """The failure that tells what could not be written where."""
     message = f'failed to write "{value}": write {path}: {(error.strerror or str(error)).lower()}'

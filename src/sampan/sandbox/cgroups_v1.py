@@ -250,6 +250,7 @@ class Group:
             for mount, tree in zip(self._hierarchy._trees(), self._trees, strict=True):
                 self._make(mount, tree)
             self._inherit_cpuset(self.path)
+            self._allot_realtime(resources)
             self._apply(limits(resources))
         except BaseException:
             self._remove(patience=0)
@@ -274,7 +275,12 @@ class Group:
         if quota is not None:
             # A new period may not make the old quota too large a share; lifting the quota first avoids it.
             self._set(Write(controller="cpu", file="cpu.cfs_quota_us", value="-1"))
+        self._allot_realtime(resources)
         self._apply(writes)
+
+    def delegate(self, uid: int, gid: int) -> None:
+        for tree in self._trees:
+            files.give(tree, uid, gid)
 
     def join(self, *, cloned: bool = False) -> None:
         for tree in self._joined:
@@ -403,9 +409,35 @@ class Group:
                 self._inherit_cpuset(parent)
                 files.write(file, files.read(f"{mount}{parent}/cpuset.{name}").strip())
 
+    def _allot_realtime(self, resources: LinuxResources) -> None:
+        """Let the groups around this one have what it is to get: real-time is shared out from the root down,
+        and a new group has none to give."""
+        wanted = resources.get("cpu", {}).get("realtimeRuntime", 0)
+        mount = self._hierarchy.mounts.get("cpu")
+        if not wanted or mount is None:
+            return
+        name = "cpu.rt_runtime_us"
+        parents = self.path.strip("/").split("/")[:-1]
+        above = files.read_or(f"{mount}/{name}", "0").strip()
+        for depth in range(1, len(parents) + 1):
+            path = f"{mount}/{'/'.join(parents[:depth])}/{name}"
+            if files.integer(files.read_or(path, "0")) < wanted:
+                files.write(path, above)
+            above = files.read_or(path, "0").strip()
+
     def _apply(self, writes: list[Write]) -> None:
         for write in writes:
-            self._set(write)
+            try:
+                self._set(write)
+            except Conflict as error:
+                if write.file == "memory.limit_in_bytes":
+                    raise self._memory_in_use(write.value) from error
+                raise
+
+    def _memory_in_use(self, limit: str) -> Conflict:
+        usage = files.integer(self._text("memory", "memory.usage_in_bytes"))
+        peak = files.integer(self._text("memory", "memory.max_usage_in_bytes"))
+        return Conflict(f"unable to set memory limit to {limit} (current usage: {usage}, peak usage: {peak})")
 
     def _set(self, write: Write) -> None:
         path = self._file(write.controller, write.file)

@@ -252,6 +252,9 @@ class Group:
         if "devices" in resources:
             self._rule_devices(resources["devices"])
 
+    def delegate(self, uid: int, gid: int) -> None:
+        files.give(self._directory, uid, gid)
+
     def join(self, *, cloned: bool = False) -> None:
         if not cloned:
             files.poke(self._directory + "/cgroup.procs", "0")

@@ -108,7 +108,10 @@ def start(
     program = Program(
         process=launch.spec["process"], user=launch.user, group_add=launch.group_add, filter=seccomp
     )
-    bequeath(launch.spec["process"])
+    try:
+        bequeath(launch.spec["process"])
+    except ProgramError as error:
+        raise LaunchError(str(error), error.code) from error
     cgroup_fd = cgroup.clone_fd()
     namespaces = neighbours.open_namespaces(launch.neighbours, plan.joins)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

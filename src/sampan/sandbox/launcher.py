@@ -35,6 +35,7 @@ from sampan.spec.runtime import default_spec
 
 if TYPE_CHECKING:
     from sampan.sandbox.cgroups import Cgroup, Hierarchy
+    from sampan.spec.runtime import Spec
 
 _SETUP_FAILED = 128
 
@@ -122,6 +123,7 @@ class Launcher:
             cgroup.create(launch.spec["linux"].get("resources", {}))
         except Failure as error:
             raise LaunchError(f"{_LIMITS_FAILED}: {error}", 128) from error
+        _delegate(cgroup, launch.spec)
         stdio = () if keeping.terminal else self._streams(keeping)
         reason = ""
         try:
@@ -205,6 +207,16 @@ class Launcher:
         if keeping.open_stdin:
             return self._stdio
         return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), stdout, stderr
+
+
+def _delegate(cgroup: Cgroup, spec: Spec) -> None:
+    """Give the container's root the group, if it may write to it and is not the host's root."""
+    linux = spec["linux"]
+    if not linux.get("uidMappings"):
+        return
+    for mount in spec["mounts"]:
+        if mount.get("type") == "cgroup" and "ro" not in mount.get("options", ()):
+            cgroup.delegate(linux["uidMappings"][0]["hostID"], linux["gidMappings"][0]["hostID"])
 
 
 def _fail(daemon: socket.socket, message: str, code: int) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sampan.spec.runtime import Process, Rlimit
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
+_NOT_SPARED = 128
 _LOCKS = 10  # RLIMIT_LOCKS, which Python does not name
 _HELD_TO_BY_NAMESPACE = frozenset(("RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE", "RLIMIT_SIGPENDING"))
 VICE_VERSA = (  # what Docker adds to every "not a directory" of a start
@@ -68,6 +69,8 @@ def run(program: Program) -> None:
     _enter_directory(spec.get("cwd") or "/", make=program.make_directory)
     path = find_program(spec["args"], environment)
     _own_standard_streams(account)
+    if profile := spec.get("apparmorProfile"):
+        confine(profile)
     _become(program, account)
     _default_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -75,6 +78,19 @@ def run(program: Program) -> None:
         os.execve(path, spec["args"], environment)
     except OSError as error:
         raise _exec_error(spec["args"][0], error) from error
+
+
+def confine(profile: str, attributes: str = "/proc/self/attr") -> None:
+    """Have the next program run under an AppArmor profile, which the host has loaded."""
+    path = f"{attributes}/apparmor/exec"
+    if not os.path.exists(path):
+        path = f"{attributes}/exec"  # before Linux 5.8
+    try:
+        with open(path, "w") as file:
+            file.write(f"exec {profile}")
+    except OSError as error:
+        what = f"apply apparmor profile: apparmor failed to apply profile: write {path}: {_reason(error)}"
+        raise ProgramError(f"error during container init: unable to {what}", _NOT_SPARED) from error
 
 
 def _default_signals() -> None:
@@ -157,9 +173,14 @@ def bequeath(spec: Process) -> None:
     also holds a user namespace to, as its maker had them, the soft ones.
     """
     if (score := spec.get("oomScoreAdj")) is not None:
-        # Lowering it needs CAP_SYS_RESOURCE; a container must not fail to start for its lack.
-        with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-            file.write(str(score))
+        try:
+            with open("/proc/self/oom_score_adj", "w") as file:
+                file.write(str(score))
+        except OSError as error:
+            # Lowering it needs CAP_SYS_RESOURCE; only who asks to be spared is told of its lack.
+            if score < 0:
+                what = f"write /proc/self/oom_score_adj: {_reason(error)}"
+                raise ProgramError(f"error during container init: {what}", _NOT_SPARED) from error
     for limit in spec.get("rlimits", ()):
         kind = _kind(limit)
         soft, hard = resource.getrlimit(kind)

@@ -14,7 +14,6 @@ from sampan.engine import validation
 from sampan.engine.host import HostFacts
 from sampan.engine.model import (
     ContainerConfig,
-    DeviceRequest,
     EndpointIPAMConfig,
     EndpointSettings,
     HealthConfig,
@@ -26,7 +25,6 @@ from sampan.engine.model import (
     PortBinding,
     RestartPolicy,
     Ulimit,
-    VolumeOptions,
 )
 from sampan.errors import Conflict, Failure, InvalidArgument, NotFound
 from sampan.spec.image import RunConfig
