@@ -1,4 +1,4 @@
-"""The zygote: one small process without threads, from which every keeper is forked.
+"""The zygote: one small process without threads, from which every keeper and every visitor is forked.
 
 It is started before anything heavy is loaded and has imported everything that a keeper will need. It looks
 at no request itself: the forked keeper does, so that a bad one ends one keeper and nothing else, and because
@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from sampan import __version__
 from sampan.linux import process as p
-from sampan.sandbox import cgroups, channel
+from sampan.sandbox import cgroups, channel, visit
 from sampan.sandbox.loop import READ, Loop
 from sampan.sandbox.messages import PROTOCOL, decode_keeping
 from sampan.sandbox.standby import stand_by
+from sampan.sandbox.visit import VISIT
 
 if TYPE_CHECKING:
     from sampan.sandbox.cgroups import Hierarchy
@@ -95,9 +96,13 @@ class Zygote:
             return
         keeping, fds = message
         try:
-            self._give(keeping, fds)
+            if keeping[0] & VISIT:
+                self._send_visitor(keeping[1:], fds)
+            else:
+                self._give(keeping, fds)
         except OSError as error:
-            _refuse(fds[1], f"{error.filename or 'fork'}: {error.strerror}")
+            if not keeping[0] & VISIT:  # whoever waits for a visitor sees its socket end
+                _refuse(fds[1], f"{error.filename or 'fork'}: {error.strerror}")
         finally:
             for fd in fds:
                 os.close(fd)
@@ -115,6 +120,11 @@ class Zygote:
         self._keepers[pid] = keeping
         # The socket ends with the launcher: then the container runs, and there is time to fork the next one.
         self._loop.watch(job.fileno(), 0, lambda _events: self._done(job))
+
+    def _send_visitor(self, request: bytes, fds: list[int]) -> None:
+        """Fork a process that looks at a container's files; nobody waits for it here."""
+        if os.fork() == 0:
+            _become_visitor(request, fds)
 
     def _done(self, job: socket.socket) -> None:
         self._loop.forget(job.fileno())
@@ -170,6 +180,18 @@ class Zygote:
 def _refuse(control: int, message: str) -> None:
     with suppress(OSError), socket.socket(fileno=os.dup(control)) as sock:
         channel.send(sock, {"event": "failed", "message": message, "code": 128})
+
+
+def _become_visitor(request: bytes, fds: list[int]) -> NoReturn:
+    try:
+        start = 3
+        for fd in (*sorted(fds), 1 << 20):
+            os.closerange(start, fd)
+            start = fd + 1
+        visit.main(request, fds)
+    finally:
+        os._exit(1)
+    raise AssertionError("unreachable")
 
 
 def _become_keeper(job: int, hierarchy: Hierarchy, inherited: Iterable[int]) -> NoReturn:

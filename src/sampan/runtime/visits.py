@@ -1,0 +1,196 @@
+"""Visitors seen from the daemon: sent to a container's files by the zygote, heard, and ended.
+
+Laws:
+- A visit is closed by whoever opened it; closing ends the visitor, wherever it hangs.
+- Only the process that a container's pid was given to is entered: a pid that another process has by now is
+  told by its cgroup, which bears the container's id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from sampan.errors import Failure, Internal, InvalidArgument, NotFound
+from sampan.sandbox import channel
+from sampan.sandbox.messages import encode
+from sampan.sandbox.visit import VISIT
+
+if TYPE_CHECKING:
+    from sampan.runtime.zygote import Zygote
+    from sampan.sandbox.messages import RootFilesystem
+
+_PIECE = 1 << 18
+_F_SETPIPE_SZ = 1031
+_PIPE = 1 << 20  # bytes
+
+
+class Gone(Exception):
+    """The container ended before its files could be visited as a running one's."""
+
+
+class Visits:
+    """Sends visitors."""
+
+    def __init__(self, zygote: Zygote) -> None:
+        self._zygote = zygote
+
+    async def begin(
+        self,
+        container_id: str,
+        op: str,
+        *,
+        pid: int = 0,
+        root: RootFilesystem | None = None,
+        flow: str = "",
+        **arguments: Any,
+    ) -> Visit:
+        """Begin ``op`` (see ``sandbox.visit``) in the running container whose first process is ``pid``, or in
+        ``root``, which the caller knows not to be mounted.
+
+        ``flow`` is the direction of data: ``in``, ``out`` or nothing. Raises Gone.
+        """
+        request = {"op": op, "root": None if root is None else asdict(root), **arguments}
+        given: list[int] = []
+        data = -1
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            fds = [theirs.fileno()]
+            if root is None:
+                given.append(_first_process(container_id, pid))
+                fds.append(given[-1])
+            if flow:
+                read, write = os.pipe2(os.O_CLOEXEC)
+                data, far = (write, read) if flow == "in" else (read, write)
+                given.append(far)
+                fds.append(far)
+                os.set_blocking(data, False)
+                _widen(data)
+            await self._zygote.request(bytes((VISIT,)) + encode(request), fds)
+        except BaseException:
+            ours.close()
+            if data >= 0:
+                os.close(data)
+            raise
+        finally:
+            theirs.close()
+            for fd in given:
+                os.close(fd)
+        return Visit(ours, data)
+
+
+class Visit:
+    """One visitor at work."""
+
+    def __init__(self, control: socket.socket, data: int) -> None:
+        self._control = control
+        self._data = data
+        self._loop = asyncio.get_running_loop()
+        control.setblocking(False)
+
+    async def answer(self) -> dict[str, Any]:
+        """What the visitor says next. Raises what it failed with: Gone, NotFound, InvalidArgument, Internal."""
+        message = None
+        while message is None:
+            await self._ready(self._control.fileno())
+            try:
+                message = channel.receive(self._control)
+            except BlockingIOError:
+                continue
+            except OSError:
+                break
+            if message is None:
+                break
+        if message is None:
+            raise Internal("the visitor of a container's files ended without a word")
+        answer: dict[str, Any] = message[0]
+        if "failed" in answer:
+            raise _failure(answer["failed"], answer["message"])
+        return answer
+
+    async def read(self) -> bytes:
+        """The next of the data that flows out; empty at its end."""
+        while True:
+            try:
+                return os.read(self._data, _PIECE)
+            except BlockingIOError:
+                await self._ready(self._data)
+
+    async def write(self, data: bytes) -> bool:
+        """Let data flow in, at the visitor's pace; False when it takes no more."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._data, view) :]
+            except BlockingIOError:
+                await self._ready(self._data, writing=True)
+            except BrokenPipeError:
+                return False
+        return True
+
+    def end_of_data(self) -> None:
+        """No more data flows in. Idempotent."""
+        if self._data >= 0:
+            os.close(self._data)
+            self._data = -1
+
+    def close(self) -> None:
+        """End the visitor, if it has not ended. Idempotent."""
+        self.end_of_data()
+        self._control.close()
+
+    async def _ready(self, fd: int, *, writing: bool = False) -> None:
+        ready: asyncio.Future[None] = self._loop.create_future()
+        add, remove = (
+            (self._loop.add_writer, self._loop.remove_writer)
+            if writing
+            else (self._loop.add_reader, self._loop.remove_reader)
+        )
+        add(fd, _settle, ready)
+        try:
+            await ready
+        finally:
+            remove(fd)
+
+
+def _settle(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def _widen(pipe: int) -> None:
+    try:
+        fcntl.fcntl(pipe, _F_SETPIPE_SZ, _PIPE)
+    except OSError:
+        return  # a smaller pipe is only slower
+
+
+def _first_process(container_id: str, pid: int) -> int:
+    """A descriptor of the container's first process. Raises Gone."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError as error:
+        raise Gone from error
+    try:
+        with open(f"/proc/{pid}/cgroup") as file:
+            known = container_id in file.read()
+        signal.pidfd_send_signal(pidfd, 0)  # what was read was read of this very process
+    except OSError as error:
+        os.close(pidfd)
+        raise Gone from error
+    if not known:
+        os.close(pidfd)
+        raise Gone
+    return pidfd
+
+
+def _failure(kind: str, message: str) -> Failure | Gone:
+    if kind == "gone":
+        return Gone(message)
+    kinds: dict[str, type[Failure]] = {"missing": NotFound, "invalid": InvalidArgument}
+    return kinds.get(kind, Internal)(message)

@@ -1,0 +1,149 @@
+"""What a container has changed: its upper directory against the layers below, by Docker's rules.
+
+Theory: the upper directory holds what was touched, so nothing else is looked at. An entry that the layers
+lack was added; a whiteout says that one was deleted; anything else was modified if its looks differ from the
+one below: kind, mode, owner, device number, capability, and for all but directories size and time. A
+directory in which something changed counts as modified itself.
+
+Order: parents before what is in them, siblings by name, a directory's deletions last.
+
+Source: moby, pkg/archive/changes.go, for what counts as different.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+
+from sampan.errors import InvalidArgument
+from sampan.sandbox.pack import OPAQUE_XATTR
+
+MODIFIED, ADDED, DELETED = 0, 1, 2
+"""Docker's numbers for kinds of changes."""
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CAPABILITY = "security.capability"
+_NONE = -1
+_LONGEST = 4096  # bytes of a path; what lies deeper has no name that a system call takes
+
+Change = tuple[int, bytes]
+"""A kind and an absolute path."""
+
+
+def differences(upper: int, lower: int) -> Iterator[Change]:
+    """The changes of the upper directory over the merged tree ``lower``; both stay the caller's."""
+    unsaid: list[bytes] = []
+    for change in _below(os.dup(upper), os.dup(lower), b"", unsaid):
+        # A directory is mentioned once something in it is.
+        for path in unsaid:
+            yield MODIFIED, path
+        unsaid.clear()
+        yield change
+
+
+def _below(upper: int, lower: int, path: bytes, unsaid: list[bytes]) -> Iterator[Change]:
+    """The changes in one directory, whose descriptors are owned. ``unsaid`` are parents nobody mentioned."""
+    try:
+        deleted: list[bytes] = []
+        names = sorted(os.fsencode(name) for name in os.listdir(upper))
+        for name in names:
+            with suppress(FileNotFoundError, NotADirectoryError):  # the container goes on meanwhile
+                there = os.stat(name, dir_fd=upper, follow_symlinks=False)
+                before = _lower(lower, name)
+                if stat.S_ISCHR(there.st_mode) and there.st_rdev == 0:
+                    if before is not None:
+                        deleted.append(name)
+                    continue
+                yield from _entry(upper, lower, path + b"/" + name, there, before, unsaid)
+        if lower != _NONE and _is_opaque(upper):
+            present = set(names)
+            below = (os.fsencode(name) for name in os.listdir(lower))
+            deleted += [name for name in below if name not in present]
+        for name in sorted(deleted):
+            yield DELETED, path + b"/" + name
+    finally:
+        for fd in (upper, lower):
+            if fd != _NONE:
+                os.close(fd)
+
+
+def _entry(
+    upper: int,
+    lower: int,
+    path: bytes,
+    there: os.stat_result,
+    before: os.stat_result | None,
+    unsaid: list[bytes],
+) -> Iterator[Change]:
+    name = path.rpartition(b"/")[2]
+    directory = stat.S_ISDIR(there.st_mode)
+    said = True
+    if before is None:
+        yield ADDED, path
+    elif _differ(there, before) or _capability(upper, name, there) != _capability(lower, name, before):
+        yield MODIFIED, path
+    else:
+        said = False
+    if not directory:
+        return
+    if len(path) >= _LONGEST:
+        raise InvalidArgument("file name too long: the tree is too deep")
+    covered = before is not None and stat.S_ISDIR(before.st_mode)
+    inside = os.open(name, _DIRECTORY, dir_fd=upper)
+    outside = os.open(name, _DIRECTORY, dir_fd=lower) if covered else _NONE
+    if not said:
+        unsaid.append(path)
+    yield from _below(inside, outside, path, unsaid)
+    if unsaid and unsaid[-1] == path:
+        unsaid.pop()
+
+
+def _lower(lower: int, name: bytes) -> os.stat_result | None:
+    if lower == _NONE:
+        return None
+    try:
+        return os.stat(name, dir_fd=lower, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _differ(there: os.stat_result, before: os.stat_result) -> bool:
+    if (there.st_mode, there.st_uid, there.st_gid, there.st_rdev) != (
+        before.st_mode,
+        before.st_uid,
+        before.st_gid,
+        before.st_rdev,
+    ):
+        return True
+    if stat.S_ISDIR(there.st_mode):
+        return False
+    return there.st_size != before.st_size or not _same_time(there.st_mtime_ns, before.st_mtime_ns)
+
+
+def _same_time(one: int, other: int) -> bool:
+    """Whole seconds may stand for a time whose rest was not kept."""
+    second = 1_000_000_000
+    return one == other or (one // second == other // second and (one % second == 0 or other % second == 0))
+
+
+def _capability(directory: int, name: bytes, there: os.stat_result) -> bytes:
+    """A file's capability, empty without one."""
+    if not stat.S_ISREG(there.st_mode):
+        return b""
+    fd = os.open(name, _FILE, dir_fd=directory)
+    try:
+        return os.getxattr(fd, _CAPABILITY)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+
+
+def _is_opaque(directory: int) -> bool:
+    try:
+        return os.getxattr(directory, OPAQUE_XATTR) == b"y"
+    except OSError:
+        return False

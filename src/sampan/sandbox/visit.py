@@ -1,0 +1,290 @@
+"""A visitor: a process forked for one look at, or one change of, a container's files.
+
+It gets a request (a JSON object), a control socket and, where data flows, one end of a pipe. It goes to the
+container's files (``places``), does one thing, tells about it on the control socket, and ends:
+
+    {"op": "stat", …}      {"stat": {…}}
+    {"op": "pack", …}      {"stat": {…}}, then the archive over the pipe, then {"done": true}
+    {"op": "extract", …}   {"done": true} once the archive from the pipe is in place
+    {"op": "export", …}    {"stat": {}}, then the archive of the whole root over the pipe, then {"done": true}
+    {"op": "changes", …}   {"stat": {}}, then ``KIND path NUL`` for each change, then {"done": true}
+
+or ``{"failed": kind, "message": text}``, kind being one of ``missing``, ``gone``, ``invalid``, ``internal``.
+
+Law: it ends when the other end of the control socket is closed, wherever it hangs by then: in a file system
+that a container serves, or in a pipe that nobody reads.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import posixpath
+import resource
+import select
+import signal
+import socket
+import stat
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sampan.errors import Failure, Internal, InvalidArgument
+from sampan.linux import process as p
+from sampan.sandbox import accounts, channel, places
+from sampan.sandbox.differences import differences
+from sampan.sandbox.extract import Rules, Target, extract
+from sampan.sandbox.messages import RootFilesystem
+from sampan.sandbox.pack import Packer, write_all
+from sampan.sandbox.source import Source
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+VISIT = 0x80
+"""The first byte of a request to the zygote that asks for a visitor, and not for a keeper."""
+
+_RESOLVE = p.RESOLVE_IN_ROOT | p.RESOLVE_NO_MAGICLINKS
+_LOOK = os.O_PATH | os.O_NOFOLLOW
+_LINKS_FOLLOWED = 255
+_DEEP = 20_000  # Python frames; a path has at most 2,048 components
+_BATCH = 1 << 16
+# Go's fs.FileMode, as the header of a stat carries it.
+_GO_KINDS = {
+    stat.S_IFDIR: 1 << 31,
+    stat.S_IFLNK: 1 << 27,
+    stat.S_IFBLK: 1 << 26,
+    stat.S_IFIFO: 1 << 25,
+    stat.S_IFSOCK: 1 << 24,
+    stat.S_IFCHR: 1 << 26 | 1 << 21,
+}
+_GO_BITS = {stat.S_ISUID: 1 << 23, stat.S_ISGID: 1 << 22, stat.S_ISVTX: 1 << 20}
+
+
+def main(document: bytes, fds: Sequence[int]) -> NoReturn:
+    """Serve one request in a process of its own, which ends here."""
+    code = 1
+    try:
+        request = json.loads(document)
+        control = socket.socket(fileno=fds[0])
+        _end_with(control)
+        channel.send(control, _answer(request, control, fds[1:]))
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)
+    raise AssertionError("unreachable")
+
+
+def _end_with(control: socket.socket) -> None:
+    """Have the kernel end this process when the other side goes: by SIGIO, whose default that is."""
+    for number in (signal.SIGIO, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    fcntl.fcntl(control, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(control, fcntl.F_SETFL, fcntl.fcntl(control, fcntl.F_GETFL) | os.O_ASYNC)
+    left = select.poll()
+    left.register(control, select.POLLHUP)
+    if left.poll(0):  # before it could be noticed
+        os._exit(1)
+
+
+def _answer(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
+    os.umask(0)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    sys.setrecursionlimit(_DEEP)
+    try:
+        return _OPERATIONS[request["op"]](request, control, fds)
+    except Failure as error:
+        kind = "internal" if isinstance(error, Internal) else "invalid"
+        return {"failed": kind, "message": str(error)}
+    except ProcessLookupError as error:
+        return {"failed": "gone", "message": str(error)}
+    except BrokenPipeError:
+        return {"failed": "internal", "message": "the archive's reader went away"}
+    except OSError as error:
+        return _failed(error, request.get("path", ""))
+
+
+def _failed(error: OSError, path: str) -> dict[str, Any]:
+    if error.errno == errno.ENOENT:
+        return {"failed": "missing", "message": path}
+    why = os.strerror(error.errno or 0).lower()
+    wrong = (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EACCES, errno.EXDEV)
+    kind = "invalid" if error.errno in wrong else "internal"
+    return {"failed": kind, "message": f"lstat {path}: {why}" if path else f"{error.filename}: {why}"}
+
+
+# ------------------------------------------------------------------ operations
+
+
+def _stat(request: dict[str, Any], _control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
+    root = _enter(request, fds)
+    return {"stat": look(root, request["path"])}
+
+
+def _pack(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
+    root, path = _enter(request, fds), request["path"]
+    found = look(root, path)
+    channel.send(control, {"stat": found})
+    packer = Packer(fds[-1])
+    pack_at(packer, root, path)
+    packer.finish()
+    return {"done": True}
+
+
+def _extract(request: dict[str, Any], _control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
+    root, path = _enter(request, fds), request["path"]
+    try:
+        fd = p.openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, resolve=_RESOLVE)
+    except NotADirectoryError:
+        raise InvalidArgument("extraction point is not a directory") from None
+    resolved = follow(root, path)
+    _check_writable(fd, resolved, request["volumes"])
+    owner = None
+    if request["owner"]:
+        account = accounts.resolve(request["owner"])
+        owner = (account.uid, account.gid)
+    target = Target(fd=fd, anchor=root, path=os.fsencode(resolved))
+    extract(Source(fds[-1]), target, Rules(keep_kinds=request["keep_kinds"], owner=owner, nodes=False))
+    return {"done": True}
+
+
+def _export(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
+    if request["root"] is None:
+        root = places.enter_running(fds[0], alone=True)
+    else:
+        root = places.enter_reading(_root(request))
+    channel.send(control, {"stat": {}})
+    packer = Packer(fds[-1])
+    packer.tree(root, None, b"")
+    packer.finish()
+    return {"done": True}
+
+
+def _changes(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
+    upper, lower = places.open_both(_root(request))
+    channel.send(control, {"stat": {}})
+    batch = bytearray()
+    for kind, path in differences(upper, lower):
+        batch += b"%d%b\0" % (kind, path)
+        if len(batch) >= _BATCH:
+            write_all(fds[-1], bytes(batch))
+            batch.clear()
+    write_all(fds[-1], bytes(batch))
+    return {"done": True}
+
+
+_OPERATIONS: dict[str, Callable[[dict[str, Any], socket.socket, Sequence[int]], dict[str, Any]]] = {
+    "stat": _stat,
+    "pack": _pack,
+    "extract": _extract,
+    "export": _export,
+    "changes": _changes,
+}
+
+
+def _enter(request: dict[str, Any], fds: Sequence[int]) -> int:
+    if request["root"] is None:
+        return places.enter_running(fds[0])
+    binds = [places.Bind(**bind) for bind in request["binds"]]
+    return places.enter_stopped(_root(request), binds, writable=request["writable"])
+
+
+def _root(request: dict[str, Any]) -> RootFilesystem:
+    root = request["root"]
+    return RootFilesystem(**{**root, "lowers": tuple(root["lowers"])})
+
+
+def _check_writable(fd: int, resolved: str, volumes: Sequence[str]) -> None:
+    """Refuse in Docker's words, before anything of the archive is looked at."""
+    if not os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+        return
+    if any(resolved == volume or resolved.startswith(volume.rstrip("/") + "/") for volume in volumes):
+        raise InvalidArgument("mounted volume is marked read-only")
+    raise InvalidArgument("container rootfs is marked read-only")
+
+
+# ------------------------------------------------------------------ paths, by Docker's rules
+
+
+def look(root: int, path: str) -> dict[str, Any]:
+    """What lies at ``path``, as Docker's stat header tells it; ``mtime`` in nanoseconds."""
+    fd = p.openat2(root, path, _LOOK, resolve=_RESOLVE)
+    try:
+        there = os.fstat(fd)
+    finally:
+        os.close(fd)
+    mode = there.st_mode
+    return {
+        "name": posixpath.basename(path.rstrip("/")) or "/",
+        "size": there.st_size,
+        "mode": mode & 0o777
+        | _GO_KINDS.get(stat.S_IFMT(mode), 0)
+        | sum(bit for own, bit in _GO_BITS.items() if mode & own),
+        "mtime": there.st_mtime_ns,
+        "target": follow(root, path) if stat.S_ISLNK(mode) else "",
+    }
+
+
+def follow(root: int, path: str) -> str:
+    """``path`` with every link on its way followed, as far as it exists; clean and absolute."""
+    left = [part for part in path.split("/") if part][::-1]
+    done: list[str] = []
+    links = 0
+    while left:
+        part = left.pop()
+        if part == "..":
+            del done[-1:]
+            continue
+        if part in ("", "."):
+            continue
+        target = _link(root, "/".join((*done, part)))
+        if target is None:
+            done.append(part)
+            continue
+        links += 1
+        if links > _LINKS_FOLLOWED:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if target.startswith("/"):
+            done.clear()
+        left += [piece for piece in target.split("/") if piece][::-1]
+    return "/" + "/".join(done)
+
+
+def _link(root: int, path: str) -> str | None:
+    """Where a symbolic link leads; None for everything else, also for nothing."""
+    try:
+        fd = p.openat2(root, path, _LOOK, resolve=_RESOLVE)
+    except OSError:
+        return None
+    try:
+        return os.readlink("", dir_fd=fd) if stat.S_ISLNK(os.fstat(fd).st_mode) else None
+    finally:
+        os.close(fd)
+
+
+def pack_at(packer: Packer, root: int, path: str) -> None:
+    """Add what lies at ``path`` under its own last name; a directory asked for by ``/.`` is called ``.``."""
+    fd = p.openat2(root, path, _LOOK, resolve=_RESOLVE)
+    try:
+        directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+    finally:
+        os.close(fd)
+    base = os.fsencode(posixpath.basename(path.rstrip("/")))
+    if directory:
+        fd = p.openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, resolve=_RESOLVE)
+        try:
+            packer.tree(fd, base + b"/", base + b"/")
+        finally:
+            os.close(fd)
+        return
+    fd = p.openat2(root, posixpath.dirname(path), os.O_PATH | os.O_DIRECTORY, resolve=_RESOLVE)
+    try:
+        packer.file(fd, base, base)
+    finally:
+        os.close(fd)
