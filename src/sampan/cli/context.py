@@ -109,7 +109,10 @@ class Where:
         try:
             return Address(host, tls=tls)
         except Failure as error:
-            raise Failure(f"Failed to initialize: {error}") from None
+            reason = str(error)
+            if host.partition("://")[0] not in ("fd", "http", "npipe", "ssh", "tcp", "unix"):
+                reason = f"unable to resolve docker endpoint: invalid bind address format: {host}"
+            raise Failure(f"Failed to initialize: {reason}") from None
 
 
 def full(host: str) -> str:

@@ -35,7 +35,7 @@ class Row(Fields):
 
     kind = "*formatter.clientContextContext"
     columns: ClassVar[dict[str, str]] = {
-        "Current": "CURRENT",
+        "Current": "",  # no heading is marked as the current context
         "Description": "DESCRIPTION",
         "DockerEndpoint": "DOCKER ENDPOINT",
         "Error": "ERROR",
@@ -91,16 +91,10 @@ def _ls(context: Context, options: Options, _arguments: list[str]) -> int:
             out(row.Name())
     else:
         shown = "{{.Name}}{{if .Current}} *{{end}}\t{{.Description}}\t{{.DockerEndpoint}}\t{{.Error}}"
-        render(rows, _Headed, f"table {shown}" if template in ("", "table") else template)
+        render(rows, Row, f"table {shown}" if template in ("", "table") else template)
     if context.where.variable and not context.where.context:
         err(_overridden(context, "use a context"))
     return 0
-
-
-class _Headed(Row):
-    """Headings: no heading is current."""
-
-    columns: ClassVar[dict[str, Any]] = {**Row.columns, "Current": False}
 
 
 def _overridden(context: Context, what: str) -> str:
@@ -196,7 +190,7 @@ def _create(context: Context, options: Options, arguments: list[str]) -> int:
         raise Failure("cannot use --docker flag when --from is set")
     metadata: dict[str, Any] = {}
     if given:
-        reach, tls = _endpoint(context, given, "create")
+        reach, tls = _endpoint(context, given)
         endpoints = {"docker": reach}
     else:
         source = options["from"] or context.where.name
@@ -238,7 +232,7 @@ def _update(context: Context, options: Options, arguments: list[str]) -> int:
     endpoints = dict(found.get("Endpoints") or {})
     tls = None
     if options["docker"]:
-        endpoints["docker"], tls = _endpoint(context, _given(options), "update")
+        endpoints["docker"], tls = _endpoint(context, _given(options))
     store.save({**found, "Metadata": metadata, "Endpoints": endpoints}, tls)
     out(name)
     err(f'Successfully updated context "{name}"')
@@ -254,14 +248,12 @@ def _tls(name: str) -> dict[str, dict[str, bytes]]:
     return found
 
 
-def _endpoint(
-    context: Context, given: dict[str, str], verb: str
-) -> tuple[dict[str, Any], dict[str, dict[str, bytes]]]:
+def _endpoint(context: Context, given: dict[str, str]) -> tuple[dict[str, Any], dict[str, dict[str, bytes]]]:
     """The endpoint that ``--docker`` describes, and its TLS files. Raises Failure."""
     try:
         return _described(context, given)
     except Failure as error:
-        raise Failure(f"unable to {verb} docker endpoint config: {error}") from error
+        raise Failure(f"unable to create docker endpoint config: {error}") from error
 
 
 def _described(context: Context, given: dict[str, str]) -> tuple[dict[str, Any], dict[str, dict[str, bytes]]]:

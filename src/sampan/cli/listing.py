@@ -85,12 +85,16 @@ def natural(text: str) -> list[tuple[int, str]]:
     """A key that sorts runs of digits by their number."""
     parts: list[tuple[int, str]] = []
     run = ""
-    for character in text + "\0":
+    for character in text:
         if run and character.isdigit() != run[-1].isdigit():
-            parts.append((int(run), "") if run[0].isdigit() else (-1, run))
+            parts.append(_part(run))
             run = ""
         run += character
-    return parts
+    return [*parts, _part(run)]
+
+
+def _part(run: str) -> tuple[int, str]:
+    return (int(run), "") if run.isdecimal() else (-1, run)
 
 
 def ellipsis(text: str, length: int) -> str:
@@ -142,7 +146,7 @@ def rendered(rows: Sequence[Any], row_type: Any, template: str, *, header: bool 
 
 
 def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else str(value)
+    return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _table(cells: list[list[str]]) -> str:

@@ -42,6 +42,12 @@ def _is_domain(text: str) -> bool:
     return "." in text or ":" in text or text == "localhost" or text.lower() != text
 
 
+def _is_digest(text: str) -> bool:
+    """``algorithm:hex``, of the length that is right for the algorithms in use."""
+    algorithm, _, value = text.partition(":")
+    return algorithm[:1].isalpha() and len(value) >= 32 and _HEX.issuperset(value.lower())
+
+
 def check(image: str) -> None:
     """Raise Failure, in Docker's words, if ``image`` can be no reference."""
     name, tag, digest = split(image)
@@ -57,7 +63,7 @@ def check(image: str) -> None:
         raise Failure("invalid reference format")
     if tag and (tag[0] not in _TAG_FIRST or not _TAG.issuperset(tag) or len(tag) > 128):
         raise Failure("invalid reference format")
-    if ("@" in image and not digest) or (name + ":" == image):
+    if ("@" in image and not _is_digest(digest)) or (name + ":" == image):
         raise Failure("invalid reference format")
 
 

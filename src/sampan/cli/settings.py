@@ -38,7 +38,11 @@ def write(path: str, data: bytes, before: os.stat_result | None = None, *, mode:
     """Put ``data`` in the file ``path`` at once, with the mode of ``before`` or ``mode``. Raises Failure."""
     unfinished = f"{path}.{os.getpid()}"
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700 if mode == 0o600 else 0o755, exist_ok=True)
+        mask = os.umask(0o077 if mode == 0o600 else 0o022)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        finally:
+            os.umask(mask)
         fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with open(fd, "wb") as file:

@@ -19,6 +19,7 @@ MAPS = frozenset(
         "Containers",
         "Data",
         "DriverOpts",
+        "Endpoints",
         "ExposedPorts",
         "Labels",
         "Networks",
@@ -30,6 +31,7 @@ MAPS = frozenset(
         "Status",
         "StorageOpt",
         "Sysctls",
+        "TLSMaterial",
         "Tmpfs",
         "Volumes",
     ]
@@ -98,12 +100,59 @@ ALIASES = {
 """Go's names of fields where the JSON key differs."""
 
 
+_NOTHING: dict[str, Any] = {}
+
+_ABSENT: dict[str, dict[str, Any]] = {
+    "": {"SizeRw": None, "SizeRootFs": None, "ImageManifestDescriptor": None},
+    "State": {"Health": None},
+    "Config": {
+        "ArgsEscaped": False,
+        "ExposedPorts": NoMap(),
+        "Healthcheck": None,
+        "MacAddress": "",
+        "NetworkDisabled": False,
+        "Shell": NoList(),
+        "StopSignal": "",
+        "StopTimeout": None,
+    },
+    "HostConfig": {
+        "Annotations": NoMap(),
+        "Capabilities": NoList(),
+        "DeviceRequests": NoList(),
+        "Devices": NoList(),
+        "Init": None,
+        "IpcMode": "",
+        "Isolation": "",
+        "MemorySwappiness": None,
+        "Mounts": NoList(),
+        "OomKillDisable": None,
+        "PidsLimit": None,
+        "Runtime": "",
+        "StorageOpt": NoMap(),
+        "Sysctls": NoMap(),
+        "Tmpfs": NoMap(),
+        "Ulimits": NoList(),
+    },
+    "NetworkSettings": {"IPAddress": "", "Gateway": "", "MacAddress": ""},
+    "Healthcheck": {
+        "Test": NoList(),
+        "Interval": 0,
+        "Timeout": 0,
+        "StartPeriod": 0,
+        "StartInterval": 0,
+        "Retries": 0,
+    },
+}
+"""By a struct's key, the fields that a document leaves out when they have no value."""
+
+
 def shaped(value: Any, name: str = "") -> Any:
     """``value`` with structs marked and absent maps and lists made empty. ``name``: its key."""
     if isinstance(value, dict):
         if name in MAPS or (name == "Config" and all(isinstance(one, str) for one in value.values())):
             return {key: shaped(item, "") for key, item in value.items()}
-        return Struct((key, shaped(item, key)) for key, item in value.items())
+        fields = ((key, shaped(item, key)) for key, item in value.items())
+        return Struct(fields, _ABSENT.get(name, _NOTHING))
     if isinstance(value, list):
         return [shaped(item, "") for item in value]
     if value is None:

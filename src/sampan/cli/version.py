@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
 
-def _client(version: str) -> dict[str, Any]:
+def _client(version: str, context: str) -> dict[str, Any]:
     machine = os.uname().machine
     return {
         "Version": __version__,
@@ -30,7 +30,7 @@ def _client(version: str) -> dict[str, Any]:
         "Os": "linux",
         "Arch": _MACHINES.get(machine, machine),
         "BuildTime": "",
-        "Context": "default",
+        "Context": context,
     }
 
 
@@ -43,7 +43,7 @@ def _version(context: Context, options: Options, _arguments: list[str]) -> int:
         server = client.call("GET", "/version")
     except Failure as error:
         failure = error
-    found = {"Client": _client(client.version), "Server": server}
+    found = {"Client": _client(client.version, context.where.name), "Server": server}
     template = options["format"]
     if template == "json":
         out(document.encode(found))
