@@ -94,7 +94,7 @@ class Visit:
         control.setblocking(False)
 
     async def answer(self) -> dict[str, Any]:
-        """What the visitor says next. Raises what it failed with: Gone, NotFound, InvalidArgument, Internal."""
+        """What the visitor says next. Raises what it failed with: Gone, or a Failure."""
         message = None
         while message is None:
             await self._ready(self._control.fileno())
