@@ -27,6 +27,7 @@ from sampan.engine.paths import Paths
 from sampan.engine.ports import ClientStream, Runtime, Snapshots
 from sampan.engine.settings import Settings
 from sampan.engine.store import ContainerStore
+from sampan.engine.timers import on_loop
 from sampan.engine.watching import Watching
 from sampan.engine.wiring import ContainerUseCases, Foundations, wire
 from sampan.errors import Conflict, NotFound, StartFailed, Unavailable
@@ -34,6 +35,7 @@ from sampan.images.model import Image
 from sampan.sandbox.messages import AttachOptions, Endpoint, Exit, Launch, RootFilesystem, encode
 from sampan.spec.image import RunConfig, parse_image
 from sampan.state import Database
+from sampan.wire import stdcopy
 
 if TYPE_CHECKING:
     from sampan.spec.runtime import LinuxResources, Process
@@ -221,6 +223,46 @@ class FakeStream:
         return data
 
 
+class FakeTimers:
+    """Timers that fire when the test lets time pass, in seconds; ``settle`` runs after each."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.pending: list[FakeTimer] = []
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> FakeTimer:
+        timer = FakeTimer(self, self.time + seconds, callback)
+        self.pending.append(timer)
+        return timer
+
+    @property
+    def waits(self) -> list[float]:
+        """The seconds until each timer that is pending."""
+        return sorted(round(timer.at - self.time, 6) for timer in self.pending)
+
+    async def elapse(self, seconds: float) -> None:
+        end = self.time + seconds
+        await settle()
+        while due := [timer for timer in self.pending if timer.at <= end + 1e-9]:
+            first = min(due, key=lambda timer: timer.at)
+            self.time = max(self.time, first.at)
+            self.pending.remove(first)
+            first.callback()
+            await settle()
+        self.time = end
+
+
+class FakeTimer:
+    def __init__(self, timers: FakeTimers, at: float, callback: Callable[[], None]) -> None:
+        self._timers = timers
+        self.at = at
+        self.callback = callback
+
+    def cancel(self) -> None:
+        if self in self._timers.pending:
+            self._timers.pending.remove(self)
+
+
 class FakeExecTask:
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -249,12 +291,28 @@ class FakeTask:
         self.attached: list[tuple[ClientStream, AttachOptions]] = []
         self.execs: list[tuple[str, Process, dict[str, Any]]] = []
         self.exec_tasks: list[FakeExecTask] = []
+        self.said = b""  # what every exec writes to its client
+        self.limits: list[float | None] = []
 
-    def end(self, code: int = 0, *, oom_killed: bool = False, error: str = "") -> None:
+    def end(
+        self,
+        code: int = 0,
+        *,
+        oom_killed: bool = False,
+        error: str = "",
+        ran: float = 3,
+        timed_out: bool = False,
+    ) -> None:
         """The program ends; the record is written first, as a keeper does."""
         if self.exited.done():
             return
-        ended = Exit(code=code, oom_killed=oom_killed, error=error, finished_at=self.started_at + 3)
+        ended = Exit(
+            code=code,
+            oom_killed=oom_killed,
+            error=error,
+            finished_at=self.started_at + ran,
+            timed_out=timed_out,
+        )
         with open(f"{self.launch.state}/exit.json", "wb") as file:
             file.write(encode(ended))
         self.exited.set_result(ended)
@@ -311,7 +369,10 @@ class FakeTask:
     ) -> FakeExecTask:
         if stream is not None:
             sock, _ = stream.detach()
+            if self.said:
+                sock.sendall(stdcopy.frame(stdcopy.STDOUT, self.said))
             sock.close()
+        self.limits.append(limit)
         if self.dying is not None:
             asyncio.get_running_loop().call_soon(self.end, self.dying)
             raise StartFailed("cannot join the container: No such process", exit_code=126)
@@ -341,6 +402,7 @@ class FakeRuntime:
         self.living: dict[str, FakeTask] = {}
         self.launches: list[Launch] = []
         self.gate: asyncio.Event | None = None  # closed: launches wait
+        self.refuse = ""  # why nothing can be launched
         self._pids = itertools.count(1000, 100)
 
     async def launch(
@@ -350,6 +412,8 @@ class FakeRuntime:
         if self.gate is not None:
             await self.gate.wait()
         program = launch.spec["process"]["args"][0]
+        if self.refuse:
+            raise StartFailed(self.refuse, exit_code=128)
         if program in (NOT_FOUND, DENIED):
             for stream, _ in attachments:
                 stream.detach()[0].close()
@@ -387,6 +451,7 @@ class World:
         options: EngineOptions | None = None,
         facts: HostFacts = FACTS,
         runtime: Runtime | None = None,
+        timers: FakeTimers | None = None,
         snapshots: Snapshots | None = None,
     ) -> None:
         self.paths = Paths(data=f"{root}/data", run=f"{root}/run")
@@ -405,6 +470,7 @@ class World:
             options=options or EngineOptions(),
             facts=facts,
             now=self._tick,
+            later=timers.later if timers else on_loop,
             chance=random.Random(7),
         )
         self.open()
