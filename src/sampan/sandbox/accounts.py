@@ -71,6 +71,11 @@ def resolve(
     return find_account(user, group_add, passwd=_read(passwd_path), group=_read(group_path))
 
 
+def home_of(uid: int, *, passwd_path: str = "/etc/passwd") -> str:
+    """The home directory of a number in the current root; "/" for one without an entry."""
+    return next((line.home for line in parse_passwd(_read(passwd_path)) if line.uid == uid), "") or "/"
+
+
 def find_account(user: str, group_add: Sequence[str], *, passwd: bytes, group: bytes) -> Account:
     """As ``resolve``, with the contents of the two files."""
     user_part, _, rest = user.partition(":")

@@ -2,8 +2,8 @@
 
 The launcher makes what our own launch makes (the root, the network, places that need care) in a mount
 namespace of its own, writes the same specification into a bundle and has the runtime create and start the
-container. The keeper is then the parent of the container's first process, as it is with our own, because it is the
-subreaper of what the runtime leaves behind. Laws:
+container. The keeper is then the parent of the container's first process, as it is with our own, because it is
+the subreaper of what the runtime leaves behind. Laws:
 
 - Everything a runtime keeps is below ``oci`` in the container's bundle, its own state included. What is
   mounted there is seen by nobody outside: it ends with the launcher and the container.
@@ -36,7 +36,14 @@ from sampan.linux import process as p
 from sampan.sandbox import accounts, cgroups_files, cgroups_v1, interfaces, keeper_socket, mountopts
 from sampan.sandbox.hostmounts import Bind, LayersView, OverlayRoot
 from sampan.sandbox.launch import LaunchError, Started, failure_of
-from sampan.sandbox.messages import Endpoint, ExternalRuntime, Launch, decode_runtime, encode
+from sampan.sandbox.messages import (
+    Endpoint,
+    ExternalRuntime,
+    Launch,
+    RootFilesystem,
+    decode_runtime,
+    encode,
+)
 
 if TYPE_CHECKING:
     from sampan.sandbox.cgroups import Cgroup, Hierarchy
@@ -200,6 +207,7 @@ def _start(launch: Launch, stdio: Sequence[int], cgroup: Cgroup, on_create: Call
         cgroup.create({})  # the limits are the runtime's to set
     caller = Caller(launch.runtime, place, group_fd(cgroup))
     _see_alone(spec, launch.bundle)
+    assert isinstance(launch.root, RootFilesystem)
     root = OverlayRoot(root=launch.root).open(None)
     m.move_mount(root, place.root)
     os.close(root)

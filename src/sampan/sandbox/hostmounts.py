@@ -46,7 +46,7 @@ _DEVICE_LINKS = (
     ("core", "/proc/kcore"),
     ("ptmx", "pts/ptmx"),
 )
-_DEVICE_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+DEVICE_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +146,18 @@ def acting_as(uid: int, gid: int | None, *, saved: bool = False) -> Iterator[Non
         capabilities.set_securebits(bits)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryRoot:
+    """The container's root as it lies in a directory, with what is mounted there; its ids are the maker's."""
+
+    path: str
+
+    def open(self, ids: IdMap | None) -> int:
+        fd = m.open_tree(self.path, recursive=True)
+        m.mount_setattr(fd, propagation=m.MS_SLAVE, recursive=True)
+        return fd
+
+
 @contextmanager
 def _acting_as_root_of(ids: IdMap | None) -> Iterator[None]:
     """Create an overlay with its mounter's ids inside the map.
@@ -207,7 +219,7 @@ class DeviceDirectory:
         for parent in _parents(name):
             with suppress(FileExistsError):
                 os.mkdir(parent, 0o755, dir_fd=fd)
-        kind = _DEVICE_KINDS[device["type"]]
+        kind = DEVICE_KINDS[device["type"]]
         number = os.makedev(device.get("major", 0), device.get("minor", 0))
         with suppress(FileExistsError):
             os.mknod(name, kind, number, dir_fd=fd)
@@ -224,16 +236,20 @@ def _parents(name: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bind:
-    """A copy of the mount at ``source``, a file or directory of the host, or at ``subpath`` below it."""
+    """A copy of the mount at ``source``, a file or directory of the host, or at ``subpath`` below it.
+
+    ``mapped``: seen through the container's id map, if it has one.
+    """
 
     source: str
     options: Options
     subpath: str = ""
+    mapped: bool = True
 
     def open(self, ids: IdMap | None) -> int:
         fd = self._open()
         try:
-            if ids is not None:
+            if ids is not None and self.mapped:
                 _idmap(fd, ids, self.source, recursive=self.options.recursive)
             if self.options.attr_set or self.options.attr_clr:
                 m.mount_setattr(
@@ -366,4 +382,4 @@ def beneath(place: int, shown: str, subpath: str) -> int:
     raise AssertionError("unreachable")
 
 
-HostMount = OverlayRoot | DeviceDirectory | Bind | LayersView | NeighboursMount
+HostMount = OverlayRoot | DirectoryRoot | DeviceDirectory | Bind | LayersView | NeighboursMount

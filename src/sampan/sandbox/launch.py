@@ -84,6 +84,21 @@ class Started:
     at: float
 
 
+class Stages:
+    """What a start waits for on the way, as the OCI lifecycle has it.
+
+    ``gate``: a descriptor from which the child reads a byte before it becomes the program, when all else is
+    done; -1: it does not wait. ``preserve``: how many descriptors after standard error the program gets.
+    """
+
+    def __init__(self, *, gate: int = -1, preserve: int = 0) -> None:
+        self.gate = gate
+        self.preserve = preserve
+
+    def placed(self, pid: int) -> None:
+        """The namespaces of ``pid`` exist, its root is not entered yet; of a root with hooks."""
+
+
 def start(
     launch: Launch,
     stdio: Sequence[int],
@@ -94,13 +109,14 @@ def start(
     sibling: bool = False,
     on_clone: Callable[[int, tuple[int, ...]], None] = lambda _pid, _between: None,
     ready: Ready = (),
+    stages: Stages | None = None,
 ) -> Started:
     """Start ``launch`` in ``cgroup``, with descriptors for standard input, output and error.
 
     ``stdio`` is empty when the specification asks for a terminal. The process becomes the caller's child, or
     its ``sibling``. ``on_clone`` is told its pid while it sets itself up, and the pids of siblings that stood
     between and are dead, for the parent to reap. ``ready`` are host mounts that were made ahead of need.
-    Raises LaunchError.
+    Raises LaunchError. With a gate in ``stages`` it returns when the child waits there.
 
     The caller takes the container's OOM score and limits for itself, and should be short-lived.
     """
@@ -119,7 +135,7 @@ def start(
 
     def run_child() -> NoReturn:
         ours.close()
-        child = _Child(theirs, plan, program, stdio, namespaces)
+        child = _Child(theirs, plan, program, stdio, namespaces, stages or Stages())
         child.run(cgroup, cloned=cgroup_fd is not None, init=launch.init)
 
     try:
@@ -141,7 +157,7 @@ def start(
         theirs.close()
         for fd in (*namespaces.values(), *(() if cgroup_fd is None else (cgroup_fd,))):
             os.close(fd)
-    return _see_through(ours, launch, plan, stdio, pid, pidfd, on_clone, between, ready)
+    return _see_through(ours, launch, plan, stdio, pid, pidfd, on_clone, between, ready, stages or Stages())
 
 
 @contextmanager
@@ -215,6 +231,7 @@ def _see_through(
     on_clone: Callable[[int, tuple[int, ...]], None],
     between: tuple[int, ...],
     ready: Ready,
+    stages: Stages,
 ) -> Started:
     """Hand the child what it needs and wait until its program runs."""
     console = mounts = -1
@@ -231,7 +248,13 @@ def _see_through(
                 document, fds = message
                 if "failed" in document:
                     raise LaunchError(document["failed"], document["code"])
-                (console,) = fds
+                if "placed" in document:
+                    stages.placed(pid)
+                    channel.send(ours, "go")
+                elif "ready" in document:
+                    break
+                else:
+                    (console,) = fds
         return Started(pid=pid, pidfd=pidfd, console=console, mounts=mounts, at=time.time())
     except BaseException as error:
         _put_down(pidfd)
@@ -354,12 +377,14 @@ class _Child:
         program: Program,
         stdio: Sequence[int],
         namespaces: dict[int, int],
+        stages: Stages,
     ) -> None:
         self.parent = parent
         self.plan = plan
         self.program = program
         self.stdio = stdio
         self.namespaces = namespaces
+        self.stages = stages
 
     def run(self, cgroup: Cgroup, *, cloned: bool, init: bool) -> NoReturn:
         """Set up and become the program; report what fails and exit."""
@@ -370,13 +395,24 @@ class _Child:
             self._set_up()
             if init:
                 pid1.run_as_init(self.program, self.parent)
-            run(self.program)
+            run(self.program, None if self.stages.gate < 0 else self._wait_at_gate)
         except BaseException as error:  # the child must never return into the parent's code
             failure = failure_of(error, setup_failed=_SETUP_FAILED, what="set up the container")
-            channel.send(self.parent, failure)
+            self._report(failure)
         finally:
             os._exit(_SETUP_FAILED)
         raise AssertionError("unreachable")
+
+    def _report(self, failure: dict[str, object]) -> None:
+        try:
+            channel.send(self.parent, failure)
+        except OSError:  # nobody listens any more after the gate
+            os.write(2, f"{failure['failed']}\n".encode())
+
+    def _wait_at_gate(self) -> None:
+        channel.send(self.parent, {"ready": True})
+        if not os.read(self.stages.gate, 1):
+            os._exit(_SETUP_FAILED)
 
     def _set_up(self) -> None:
         # What others are in must not look into us, who hold more than they may have.
@@ -385,7 +421,10 @@ class _Child:
         for flag in (p.CLONE_NEWNET, p.CLONE_NEWIPC, p.CLONE_NEWUTS, p.CLONE_NEWCGROUP):
             if flag in self.namespaces:
                 p.setns(self.namespaces[flag], flag)
-        context = Context(await_parent=self._await_parent)
+        context = Context(
+            await_parent=self._await_parent,
+            tell_parent=lambda what: channel.send(self.parent, {what: True}),
+        )
         for step in self.plan.early:
             _execute(step, context)
         if self.plan.flags & p.CLONE_NEWUSER:
@@ -416,7 +455,16 @@ class _Child:
             make_controlling_terminal(context.console_slave)
         else:
             stdio = self.stdio
-        self.parent = keep_only(stdio, self.parent)
+        if self.stages.gate < 0 and not self.stages.preserve:
+            self.parent = keep_only(stdio, self.parent)
+            return
+        for target, fd in enumerate(stdio):
+            os.dup2(fd, target)
+        place = 3 + self.stages.preserve
+        for kept in sorted(fd for fd in (self.parent.fileno(), self.stages.gate) if fd >= place):
+            os.closerange(place, kept)
+            place = kept + 1
+        os.closerange(place, 1 << 20)
 
 
 def become_root() -> None:

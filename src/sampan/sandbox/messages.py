@@ -31,6 +31,17 @@ class RootFilesystem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RootDirectory:
+    """A root that somebody else has put together at ``path``, with owners as the container is to see them.
+
+    ``hooks``: the start waits for hooks before it is entered.
+    """
+
+    path: str
+    hooks: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """One interface of a container: a veth pair whose host end is a port of ``bridge``.
 
@@ -132,7 +143,7 @@ class Launch:
     bundle: str
     state: str
     spec: Spec
-    root: RootFilesystem
+    root: RootFilesystem | RootDirectory
     user: str | None = None
     group_add: tuple[str, ...] = ()
     seccomp_filter: str | None = None

@@ -14,11 +14,13 @@ from sampan.sandbox import mountopts, steps
 from sampan.sandbox.hostmounts import (
     Bind,
     DeviceDirectory,
+    DirectoryRoot,
     HostMount,
     LayersView,
     NeighboursMount,
     OverlayRoot,
 )
+from sampan.sandbox.messages import RootDirectory, RootFilesystem
 
 if TYPE_CHECKING:
     from sampan.sandbox.messages import Launch
@@ -66,9 +68,16 @@ def compile_plan(launch: Launch, hierarchies: Hierarchies) -> Plan:
     spec = launch.spec
     linux = spec.get("linux", {})
     flags, joins = _namespaces(spec)
-    host_mounts: list[HostMount] = [OverlayRoot(root=launch.root)]
+    root = launch.root
+    host_mounts: list[HostMount] = [
+        OverlayRoot(root=root) if isinstance(root, RootFilesystem) else DirectoryRoot(path=root.path)
+    ]
     propagation = _PROPAGATION.get(linux.get("rootfsPropagation", ""), m.MS_SLAVE)
-    late: list[steps.Step] = [steps.EnterRoot(propagation=propagation)]
+    late: list[steps.Step] = (
+        [steps.EnterRoot(propagation=propagation)]
+        if isinstance(root, RootFilesystem)
+        else _enter_directory(root, propagation, flags)
+    )
     for mount in spec.get("mounts", ()):
         late.extend(_mount_steps(launch, mount, hierarchies, host_mounts))
     if spec["process"].get("terminal"):
@@ -84,10 +93,19 @@ def compile_plan(launch: Launch, hierarchies: Hierarchies) -> Plan:
         late.append(steps.ReadonlyPaths(paths=tuple(paths)))
     if spec.get("root", {}).get("readonly"):
         late.append(steps.ReadonlyRoot())
+    if not isinstance(root, RootFilesystem) and propagation in (m.MS_SHARED, m.MS_UNBINDABLE):
+        late.append(steps.RootPropagation(propagation=propagation))
     early: tuple[steps.Step, ...] = ()
     if flags & p.CLONE_NEWUTS:
         early = (steps.Hostname(name=spec.get("hostname", ""), domain=spec.get("domainname", "")),)
     return Plan(flags=flags, joins=joins, host_mounts=tuple(host_mounts), early=early, late=tuple(late))
+
+
+def _enter_directory(root: RootDirectory, propagation: int, flags: int) -> list[steps.Step]:
+    """Root in a new user namespace may not be let through to where the directory lies: hooks do without."""
+    place = "" if flags & p.CLONE_NEWUSER or not root.hooks else root.path
+    entering = steps.EnterRoot(propagation=propagation, place=place)
+    return [steps.AwaitHooks(place=place), entering] if root.hooks else [entering]
 
 
 def _namespaces(spec: Spec) -> tuple[int, tuple[tuple[str, int], ...]]:
@@ -109,8 +127,14 @@ def _mount_steps(
     options = mountopts.parse(words)
     made_outside: HostMount | None = None
     if kind == "bind" or "bind" in words or "rbind" in words:
-        made_outside = Bind(source=mount["source"], options=options, subpath=mount.get("subpath", ""))
-    elif kind == "overlay":
+        made_outside = Bind(
+            source=mount["source"],
+            options=options,
+            subpath=mount.get("subpath", ""),
+            # Who gives a directory as the root has settled whose the files are, there and in what is bound.
+            mapped=isinstance(launch.root, RootFilesystem) or "uidMappings" in mount,
+        )
+    elif kind == "overlay" and all(key != "upperdir" for key, _ in options.data):
         lowers = next(value for key, value in options.data if key == "lowerdir") or ""
         made_outside = LayersView(lowers=tuple(lowers.split(":")), subpath=mount.get("subpath", ""))
     elif kind == "neighbour":

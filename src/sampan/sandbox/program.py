@@ -23,6 +23,8 @@ from sampan.sandbox import accounts
 from sampan.spec.runtime import DEFAULT_PATH, capability_number
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.spec.runtime import Process, Rlimit
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
@@ -58,8 +60,11 @@ class Program:
     make_directory: bool = True
 
 
-def run(program: Program) -> None:
-    """Become the program. Does not return; raises ProgramError, or OSError with the step as file name."""
+def run(program: Program, wait: Callable[[], None] | None = None) -> None:
+    """Become the program. Does not return; raises ProgramError, or OSError with the step as file name.
+
+    ``wait`` is called when nothing is left to do but to become it.
+    """
     spec = program.process
     account = resolve(program)
     environment = _environment(spec.get("env", []), account.home)
@@ -74,6 +79,9 @@ def run(program: Program) -> None:
     _become(program, account)
     _default_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if wait is not None:
+        wait()
+    _filter_last(program)
     try:
         os.execve(path, spec["args"], environment)
     except OSError as error:
@@ -103,6 +111,7 @@ def _default_signals() -> None:
 def drop_privileges(program: Program) -> None:
     """Take the program's identity without running it."""
     _become(program, resolve(program))
+    _filter_last(program)
 
 
 def _own_standard_streams(account: accounts.Account) -> None:
@@ -122,7 +131,8 @@ def resolve(program: Program) -> accounts.Account:
         return accounts.resolve(program.user, group_add=program.group_add)
     user = program.process.get("user", {})
     groups = tuple(user.get("additionalGids", ()))
-    return accounts.Account(uid=user.get("uid", 0), gid=user.get("gid", 0), groups=groups)
+    uid = user.get("uid", 0)
+    return accounts.Account(uid=uid, gid=user.get("gid", 0), groups=groups, home=accounts.home_of(uid))
 
 
 def _environment(pairs: list[str], home: str) -> dict[bytes, bytes]:
@@ -283,5 +293,9 @@ def _become(program: Program, account: accounts.Account) -> None:
     )
     if ambient := wanted.get("ambient"):
         capabilities.set_ambient(ambient)
-    if no_new_privileges and program.filter is not None:
+
+
+def _filter_last(program: Program) -> None:
+    """The filter of a process that may install it without privileges."""
+    if program.process.get("noNewPrivileges", False) and program.filter is not None:
         filters.install(program.filter)

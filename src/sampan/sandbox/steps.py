@@ -23,13 +23,18 @@ import termios
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sampan.linux import mount as m
 from sampan.linux import process as p
 from sampan.sandbox import interfaces
+from sampan.sandbox.hostmounts import DEVICE_KINDS
 from sampan.sandbox.messages import Endpoint
 from sampan.sandbox.mountopts import Options
 from sampan.sandbox.program import NOT_FOUND, VICE_VERSA, ProgramError
+
+if TYPE_CHECKING:
+    from sampan.spec.runtime import Device
 
 _TIOCGPTPEER = 0x5441
 _TIOCSPTLCK = 0x40045431
@@ -39,10 +44,11 @@ _TIOCSPTLCK = 0x40045431
 class Context:
     """What steps share while they run: descriptors handed in, made on the way and to be handed out.
 
-    ``await_parent`` waits for the next thing that is done outside.
+    ``await_parent`` waits for the next thing that is done outside, ``tell_parent`` says what is done here.
     """
 
     await_parent: Callable[[], object]
+    tell_parent: Callable[[str], None] = lambda _what: None
     host_mounts: list[int] = field(default_factory=list)
     prepared: dict[int, list[int]] = field(default_factory=dict)
     console_master: int = -1
@@ -83,18 +89,21 @@ class Hostname(Step):
 class EnterRoot(Step):
     """Make the first host mount the root and let go of the host's tree.
 
-    ``propagation`` (MS_*) is what the container's tree receives from the host's.
+    ``propagation`` (MS_*) is what the container's tree receives from the host's. ``place`` is where the
+    mount has been attached, if it has been; see ``AwaitHooks``.
     """
 
     propagation: int = m.MS_SLAVE
+    place: str = ""
 
     def prepare(self, context: Context) -> None:
         m.mount("", "/", "", m.MS_REC | self.propagation)
 
     def execute(self, context: Context) -> None:
-        # Any directory serves, it is about to vanish with the host's tree; this one every user may enter.
-        m.move_mount(context.host_mounts[0], "/proc")
-        os.chdir("/proc")
+        if not self.place:
+            # Any directory serves, it is about to vanish with the host's tree; every user may enter this one.
+            m.move_mount(context.host_mounts[0], "/proc")
+        os.chdir(self.place or "/proc")
         m.pivot_root(".", ".")
         # The old root is now stacked on the new one, and the working directory is in it.
         m.unmount(".", m.MNT_DETACH)
@@ -102,6 +111,25 @@ class EnterRoot(Step):
 
     def describe(self) -> str:
         return "enter root"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitHooks(Step):
+    """Let hooks of the OCI specification do their work while the host's tree is there.
+
+    The root is attached at ``place`` for them, unless that is empty.
+    """
+
+    place: str
+
+    def execute(self, context: Context) -> None:
+        if self.place:
+            m.move_mount(context.host_mounts[0], self.place)
+        context.tell_parent("placed")
+        context.await_parent()
+
+    def describe(self) -> str:
+        return "wait for hooks"
 
 
 def make_mount_point(path: str, *, directory: bool) -> None:
@@ -377,3 +405,36 @@ class ReadonlyRoot(Step):
 
     def describe(self) -> str:
         return "make the root read-only"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootPropagation(Step):
+    """What the finished root passes on to mounts made of it, in a container that shares its mounts."""
+
+    propagation: int
+
+    def execute(self, context: Context) -> None:
+        m.mount("", "/", "", self.propagation)
+
+    def describe(self) -> str:
+        return "set the root's propagation"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceNodes(Step):
+    """Device nodes in directories that the root has already: of a container without a /dev of its own."""
+
+    devices: Sequence[Device]
+
+    def execute(self, context: Context) -> None:
+        for device in self.devices:
+            path = device["path"]
+            os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+            with suppress(FileExistsError):
+                number = os.makedev(device.get("major", 0), device.get("minor", 0))
+                os.mknod(path, DEVICE_KINDS[device["type"]], number)
+                os.chmod(path, device.get("fileMode", 0o666) & 0o7777)
+                os.chown(path, device.get("uid", 0), device.get("gid", 0))
+
+    def describe(self) -> str:
+        return "make devices"
