@@ -15,12 +15,16 @@ GOLDEN = Path(__file__).parents[2] / "golden"
 CONTAINER = json.loads((GOLDEN / "container.json").read_text())
 RECORDED: list[dict[str, Any]] = json.loads((GOLDEN / "docker-templates.json").read_text())
 
+_WHOLE = "Docker fills in the fields that the daemon left out; we show the document that came"
+
 DIFFERENT = {
-    "{{json .}}x": "Docker fills in the fields that the daemon left out; we show the document that came",
-    "{{.State}}": "Docker prints the health that the document leaves out",
-    '{{define "x"}}y{{end}}': "one template is one text here: nothing to define",
-    '{{template "x"}}': "one template is one text here: nothing to define",
-    "{{call .Name}}": "no value of a document is a function",
+    "{{json .}}x": _WHOLE,
+    "{{ . | json }}": _WHOLE,
+    "{{.State}}": _WHOLE,
+    "{{.NetworkSettings.Networks.bridge}}": _WHOLE,
+    '{{index .NetworkSettings.Ports "80/tcp"}}': "Docker falls back to maps without types",
+    "{{join .Config.Env 1}}": "Docker falls back to lists without types, and complains of those first",
+    "{{range $k, $v := .Config.Labels}}{{$k.Nope}}{{end}}": "Docker knows that a map's key is text",
 }
 
 

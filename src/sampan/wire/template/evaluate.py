@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from sampan.wire.template.functions import FUNCTIONS
 from sampan.wire.template.lexer import TemplateError
+from sampan.wire.template.numbers import fits
 from sampan.wire.template.values import NO_VALUE, Struct, kind, shown, truth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     Node = tuple[Any, ...]
@@ -30,8 +32,8 @@ class Row:
         raise LookupError(name)
 
 
-OPTIONAL = frozenset(("Health", "SizeRootFs", "SizeRw"))
-"""Fields that a document leaves out when they have no value."""
+_DEEPEST = 150
+"""Templates that use one another: Go stops at 100000, and its message says so."""
 
 
 class _Break(Exception):
@@ -45,20 +47,26 @@ class _Continue(Exception):
 class _Run:
     """One execution: the output so far and the variables in scope."""
 
-    __slots__ = ("_aliases", "_out", "_text", "_variables")
+    __slots__ = ("_aliases", "_depth", "_name", "_out", "_source", "_templates", "_text", "_variables")
 
     def __init__(self, value: Any, text: str, aliases: dict[str, str]) -> None:
         self._out: list[str] = []
         self._variables: list[tuple[str, Any]] = [("$", value)]
         self._text = text
         self._aliases = aliases
+        self._templates: dict[str, list[Node]] = {}
+        self._name = ""
+        self._source: Node = ()  # where a piped value came from
+        self._depth = 0
 
     def fail(self, position: int, context: str, message: str) -> TemplateError:
         line = self._text.count("\n", 0, position) + 1
         column = position - (self._text.rfind("\n", 0, position) + 1)
-        return TemplateError(f'template: :{line}:{column}: executing "" at <{context}>: {message}')
+        return TemplateError(
+            f'template: :{line}:{column}: executing "{self._name}" at <{context}>: {message}'
+        )
 
-    def walk(self, nodes: list[Node], dot: Any) -> None:
+    def walk(self, nodes: Sequence[Node], dot: Any) -> None:
         for node in nodes:
             kind = node[0]
             if kind == "text":
@@ -71,6 +79,10 @@ class _Run:
                 self._range(node, dot)
             elif kind in ("if", "with"):
                 self._branch(node, dot)
+            elif kind == "define":
+                self._templates[node[1]] = node[2]
+            elif kind == "template":
+                self._template(node, dot)
             elif kind == "break":
                 raise _Break
             else:
@@ -78,6 +90,22 @@ class _Run:
 
     def result(self) -> str:
         return "".join(self._out)
+
+    def _template(self, node: Node, dot: Any) -> None:
+        """Write the template of that name for the pipeline's value, or for nothing."""
+        _, name, pipeline, position = node
+        body = self._templates.get(name)
+        if body is None or self._depth >= _DEEPEST:
+            written = f" {_pipeline(pipeline)}" if pipeline is not None else ""
+            why = "exceeded maximum template depth (100000)" if body else f'template "{name}" not defined'
+            raise self.fail(position, f'{{{{template "{name}"{written}}}}}', why)
+        value = NO_VALUE if pipeline is None else self.pipeline(pipeline, dot)
+        outer = self._variables, self._name
+        self._variables, self._name = [("$", value)], name
+        self._depth += 1
+        self.walk(body or (), value)
+        self._depth -= 1
+        self._variables, self._name = outer
 
     def _branch(self, node: Node, dot: Any) -> None:
         mark = len(self._variables)
@@ -113,11 +141,14 @@ class _Run:
             return list(enumerate(value))
         if isinstance(value, dict):
             return [(key, value[key]) for key in sorted(value)]
+        operand = node[1][2][0][0]
         if isinstance(value, int) and not isinstance(value, bool):
+            if len(node[1][0]) > 1:
+                message = f"can't use {value} to iterate over more than one variable"
+                raise self.fail(_position(operand), _context(operand), message)
             return [(number, number) for number in range(value)]
         if value is None or value is NO_VALUE:
             return []
-        operand = node[1][2][0][0]
         raise self.fail(_position(operand), _context(operand), f"range can't iterate over {shown(value)}")
 
     # -- pipelines -------------------------------------------------------------------------------------
@@ -127,30 +158,41 @@ class _Run:
         value: tuple[Any, ...] = ()
         for command in commands:
             value = (self._command(command, dot, value),)
+            self._source = command[0]
         for name in names:
             if assigned:
-                self._assign(name, value[0])
+                self._assign(name, value[0], commands[-1][0])
             else:
                 self._variables.append((name, value[0]))
         return value[0]
 
-    def _assign(self, name: str, value: Any) -> None:
+    def _assign(self, name: str, value: Any, source: Node) -> None:
         for at in range(len(self._variables) - 1, -1, -1):
             if self._variables[at][0] == name:
                 self._variables[at] = (name, value)
                 return
+        raise self.fail(_position(source), _context(source), f"undefined variable: {name}")
 
     def _command(self, command: list[Node], dot: Any, piped: tuple[Any, ...]) -> Any:
         first, arguments = command[0], command[1:]
         if first[0] == "function":
             return self._call(first, arguments, dot, piped)
-        if first == ("value", None, first[-1]):
+        given = bool(arguments or piped)
+        if first[:2] == ("value", None) and not given:
             raise self.fail(first[-1], "nil", "nil is not a command")
-        if first[0] in ("field", "variable", "chain"):
-            return self._operand(first, dot, [self._operand(one, dot) for one in arguments] + list(piped))
-        if arguments or piped:
+        if first[0] == "pipeline" and given:
+            whole = " ".join(_context(one) for one in command)
+            raise self.fail(
+                _position(first), whole, f"can't give argument to non-function {_pipeline(first[1])}"
+            )
+        method = first[0] in ("field", "chain") or (first[0] == "variable" and first[2])
+        if given and not method:
             raise self.fail(
                 _position(first), _context(first), f"can't give argument to non-function {_context(first)}"
+            )
+        if given:
+            return self._operand(
+                first, dot, [*(lambda one=one: self._operand(one, dot) for one in arguments), *piped]
             )
         return self._operand(first, dot)
 
@@ -159,6 +201,8 @@ class _Run:
         if kind == "dot":
             return dot
         if kind == "value":
+            if isinstance(node[1], int) and not fits(node[1]):
+                raise self.fail(_position(node), str(node[1]), f"{node[1]} overflows int")
             return node[1]
         if kind == "field":
             return self._fields(dot, node[1], node, arguments)
@@ -168,7 +212,7 @@ class _Run:
         if kind == "pipeline":
             return self.pipeline(node[1], dot)
         if kind == "chain":
-            return self._fields(self._operand(node[1], dot), node[2], node, arguments)
+            return self._fields(self._operand(node[1], dot), node[2], _innermost(node[1]), arguments)
         return self._call(node, [], dot, ())
 
     def _fields(self, value: Any, names: tuple[str, ...], node: Node, arguments: list[Any] | None) -> Any:
@@ -207,15 +251,16 @@ class _Run:
             return value[other]
         if not isinstance(value, Struct):
             return NO_VALUE
-        if name in OPTIONAL:
-            return None
+        if name in value.absent:
+            return value.absent[name]
         raise self.fail(_position(node), _context(node), f'map has no entry for key "{name}"')
 
     def _method(self, method: Any, name: str, node: Node, arguments: list[Any]) -> Any:
         if len(arguments) != 1:
             message = f"wrong number of args for {name}: want 1 got {len(arguments)}"
             raise self.fail(_position(node), _context(node), message)
-        return method(arguments[0])
+        argument = arguments[0]
+        return method(argument() if callable(argument) else argument)
 
     # -- functions -------------------------------------------------------------------------------------
 
@@ -224,25 +269,36 @@ class _Run:
         if name in ("and", "or"):
             return self._logic(node, arguments, dot, piped)
         function, fewest, most, types = FUNCTIONS[name]
-        values = [self._operand(argument, dot) for argument in arguments] + list(piped)
-        if len(values) < fewest or (most >= 0 and len(values) > most):
+        number = len(arguments) + len(piped)
+        if number < fewest or (most >= 0 and number > most):
             want = f"at least {fewest}" if most != fewest else str(fewest)
-            raise self.fail(node[2], name, f"wrong number of args for {name}: want {want} got {len(values)}")
+            raise self.fail(node[2], name, f"wrong number of args for {name}: want {want} got {number}")
+        values = [self._operand(argument, dot) for argument in arguments] + list(piped)
         for at, wanted in enumerate(types):
-            self._typed(values[at], wanted, arguments[at] if at < len(arguments) else node)
+            source = arguments[at] if at < len(arguments) else node
+            if values[at] is NO_VALUE and at >= len(arguments):
+                source = self._source
+            self._typed(values[at], wanted, source)
         try:
             return function(*values)
         except (ValueError, TypeError) as error:
-            context = " ".join([name, *(_context(argument) for argument in arguments)])
-            raise self.fail(node[2], context, f"error calling {name}: {error}") from None
+            written = [_context(argument) for argument in arguments]
+            what = str(error).replace("{}", written[0], 1) if name == "call" and written else str(error)
+            raise self.fail(node[2], " ".join([name, *written]), f"error calling {name}: {what}") from None
 
     def _typed(self, value: Any, wanted_type: type, source: Node) -> None:
         if isinstance(value, wanted_type) and not (wanted_type is int and isinstance(value, bool)):
             return
         wanted = {str: "string", int: "int", list: "[]string"}[wanted_type]
+        if value is NO_VALUE and source[0] == "field":
+            message = f'map has no entry for key "{source[1][-1]}"'
+            raise self.fail(_position(source), _context(source), message)
+        if source[0] == "value" and wanted_type is list:
+            message = f"can't handle {_context(source)} for arg of type []string"
+            raise self.fail(_position(source), _context(source), message)
         if source[0] == "value":
             raise self.fail(
-                source[2],
+                _position(source),
                 _context(source),
                 f"expected {'integer' if wanted_type is int else wanted}; found {_context(source)}",
             )
@@ -281,12 +337,22 @@ def _context(node: Node) -> str:
     if kind == "function":
         return str(node[1])
     if kind == "value":
-        from sampan.wire.quoting import quoted
-
-        return quoted(node[1]) if isinstance(node[1], str) else shown(node[1])
+        return str(node[2])
     if kind == "chain":
         return _context(node[1]) + "".join(f".{name}" for name in node[2])
-    return "(" + " | ".join(" ".join(_context(one) for one in command) for command in node[1][2]) + ")"
+    return f"({_pipeline(node[1])})"
+
+
+def _pipeline(pipeline: tuple[Any, ...]) -> str:
+    return " | ".join(" ".join(_context(one) for one in command) for command in pipeline[2])
+
+
+def _innermost(node: Node) -> Node:
+    """What was looked at last when an operand in parentheses had its value: Go names it in a message."""
+    while node[0] == "pipeline":
+        command = node[1][2][-1]
+        node = command[-1] if command[0][0] == "function" else command[0]
+    return node
 
 
 def execute(nodes: list[Node], value: Any, text: str = "", aliases: dict[str, str] | None = None) -> str:

@@ -5,7 +5,8 @@ Each takes values and returns one; a failure is ValueError, whose text follows `
 
 from __future__ import annotations
 
-from sampan.wire.template.values import Number, Struct, equal, kind, less, printed, printed_line, truth, verb
+from sampan.wire.template.formatting import sprintf
+from sampan.wire.template.values import Number, Struct, equal, kind, less, printed, printed_line, truth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def _title(text: str) -> str:
     out, start = [], True
     for character in text:
         out.append(character.upper() if start else character)
-        start = not (character.isalnum() or character in "_'")
+        start = not (character.isalnum() or character == "_")
     return "".join(out)
 
 
@@ -42,6 +43,8 @@ def _pad(text: str, before: int, after: int) -> str:
 
 
 def _truncate(text: str, length: int) -> str:
+    if length < 0:
+        raise ValueError(f"runtime error: slice bounds out of range [:{length}]")
     return text[:length] if len(text) > length else text
 
 
@@ -54,6 +57,8 @@ def _zero(value: dict[str, Any]) -> Any:
 def _index(value: Any, *keys: Any) -> Any:
     for key in keys:
         if isinstance(value, dict):
+            if not isinstance(key, str):
+                raise ValueError(f"value has type {kind(key)}; should be string")
             value = value[key] if key in value else _zero(value)
         elif isinstance(value, (list, str, Number)):
             value = str(value) if isinstance(value, Number) else value
@@ -71,7 +76,9 @@ def _index(value: Any, *keys: Any) -> Any:
 
 def _length(value: Any) -> int:
     if value is None:
-        raise ValueError("len of nil pointer")
+        raise ValueError("reflect: call of reflect.Value.Type on zero Value")
+    if isinstance(value, Number):
+        return len(str(value))
     if isinstance(value, str):
         return len(value.encode("utf-8", "surrogateescape"))
     if isinstance(value, (list, dict)):
@@ -80,8 +87,15 @@ def _length(value: Any) -> int:
 
 
 def _slice(value: Any, *bounds: int) -> Any:
+    if value is None:
+        raise ValueError("slice of untyped nil")
     if not isinstance(value, (str, list)):
         raise ValueError(f"can't slice item of type {kind(value)}")
+    if len(bounds) == 3 and isinstance(value, str):
+        raise ValueError("cannot 3-index slice a string")
+    for bound in bounds:
+        if not isinstance(bound, int) or isinstance(bound, bool):
+            raise ValueError(f"cannot index slice/array with type {kind(bound)}")
     low = bounds[0] if bounds else 0
     high = bounds[1] if len(bounds) > 1 else len(value)
     for bound in (low, high):
@@ -99,7 +113,7 @@ def _equals(value: Any, *others: Any) -> bool:
 
 
 def _format(template: str, *values: Any) -> str:
-    return verb(template, values)
+    return sprintf(template, values)
 
 
 def _html(*values: Any) -> str:
@@ -107,6 +121,30 @@ def _html(*values: Any) -> str:
     for character, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&#34;"), ("'", "&#39;")):
         text = text.replace(character, escaped)
     return text
+
+
+_SCRIPT = {
+    "\\": "\\\\",
+    "'": "\\'",
+    '"': '\\"',
+    **{character: f"\\u{ord(character):04X}" for character in "<>&="},
+}
+
+
+def _js(*values: Any) -> str:
+    """What JavaScript reads as the text between quotes."""
+    text = printed("", values)
+    return "".join(
+        _SCRIPT.get(character) or (character if character.isprintable() else f"\\u{ord(character):04X}")
+        for character in text
+    )
+
+
+def _call(value: Any, *_: Any) -> Any:
+    """No value of a document is a function."""
+    if value is None:
+        raise ValueError("call of nil")
+    raise ValueError(f"non-function {{}} of type {kind(value)}")
 
 
 def _urlquery(*values: Any) -> str:
@@ -138,6 +176,8 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int, tuple[type, ...]]] = {
     "gt": (lambda one, two: not (less(one, two) or equal(one, two)), 2, 2, ()),
     "ge": (lambda one, two: not less(one, two), 2, 2, ()),
     "not": (lambda value: not truth(value), 1, 1, ()),
+    "call": (_call, 1, -1, ()),
+    "js": (_js, 0, -1, ()),
     "html": (_html, 0, -1, ()),
     "urlquery": (_urlquery, 0, -1, ()),
 }

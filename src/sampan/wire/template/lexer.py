@@ -1,11 +1,13 @@
 """Template text to tokens.
 
 A token is ``(kind, text, position)``; kinds: ``text``, ``open``, ``close``, ``field`` (".Name"), ``dot``,
-``variable`` ("$x"), ``name``, ``string``, ``number``, ``bool``, ``nil``, ``pipe``, ``left``, ``right``,
-``declare`` (":="), ``assign`` ("="), ``comma``, ``space``.
+``variable`` ("$x"), ``name``, ``string``, ``number``, ``rune``, ``bool``, ``nil``, ``pipe``, ``left``,
+``right``, ``declare`` (":="), ``assign`` ("="), ``comma``, ``space``, ``character``, ``error``.
 """
 
 from __future__ import annotations
+
+from sampan.wire.template.numbers import scan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 _BLANK = " \t\r\n"
 _SINGLE = {"|": "pipe", "(": "left", ")": "right", ",": "comma", "=": "assign"}
 _WORD = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
+_CODES = {"x": (16, 2, 0), "u": (16, 4, 0), "U": (16, 8, 0)}
+"""(base, digits, 0) of what follows the letter; without one of these letters it is three octal digits."""
 _ESCAPES = {
     "n": "\n",
     "t": "\t",
@@ -52,7 +56,14 @@ class Lexer:
         return self._text.count("\n", 0, position) + 1
 
     def run(self) -> list[Token]:
-        """All tokens. Raises TemplateError."""
+        """All tokens; where the text makes no sense the last is ``error``, which is for the parser to reach."""
+        try:
+            self._run()
+        except TemplateError as error:
+            self.tokens.append(("error", str(error), self._at))
+        return self.tokens
+
+    def _run(self) -> None:
         trim = False
         while True:
             start = self._text.find("{{", self._at)
@@ -62,7 +73,7 @@ class Lexer:
             if start < 0:
                 if literal:
                     self.tokens.append(("text", literal, self._at))
-                return self.tokens
+                return
             inside = start + 2
             if self._text[inside : inside + 1] == "-" and self._text[inside + 1 : inside + 2] in tuple(
                 _BLANK
@@ -72,10 +83,12 @@ class Lexer:
             if literal:
                 self.tokens.append(("text", literal, self._at))
             self._at = inside
-            trim = self._comment(start) if self._is_comment() else self._action(start)
+            trim = self._comment(start) if self._is_comment(start) else self._action(start)
 
-    def _is_comment(self) -> bool:
-        return self._text[self._at :].lstrip(_BLANK).startswith("/*")
+    def _is_comment(self, start: int) -> bool:
+        """Right after the delimiter, or after a trim marker and its blank."""
+        skipped = 0 if self._at == start + 2 else 1
+        return self._text.startswith("/*", self._at + skipped)
 
     def _comment(self, start: int) -> bool:
         end = self._text.find("*/", self._at)
@@ -153,7 +166,7 @@ class Lexer:
         elif character == "$":
             self._at += 1
             self.tokens.append(("variable", "$" + self._word(), start))
-        elif character.isdigit() or (character in "+-" and following.isdigit()):
+        elif character.isdigit() or character in "+-":
             self._number()
         elif character.isalpha() or character == "_":
             self._name()
@@ -193,26 +206,34 @@ class Lexer:
 
     def _number(self) -> None:
         start = self._at
-        self._at += 1
-        while self._at < len(self._text) and (
-            self._is_word(self._text[self._at]) or self._text[self._at] == "."
-        ):
-            self._at += 1
+        self._at, sound = scan(self._text, start)
+        following = self._text[self._at : self._at + 1]
+        if sound and following and following in "+-":  # 1+2i
+            self._at, sound = scan(self._text, self._at)
+            sound = sound and self._text[self._at - 1] == "i"
         text = self._text[start : self._at]
-        try:
-            float(text) if "." in text or ("e" in text.lower() and "x" not in text.lower()) else int(text, 0)
-        except ValueError:
-            raise failed(self.line(start), f'bad number syntax: "{text}"') from None
+        if not sound:
+            raise failed(self.line(start), f'bad number syntax: "{text}"')
         self.tokens.append(("number", text, start))
 
     def _rune(self) -> None:
-        start = self._at
-        end = self._text.find("'", self._at + 1)
-        if end < 0:
-            raise failed(self.line(start), "unterminated character constant")
-        body = self._text[start + 1 : end]
-        self._at = end + 1
-        self.tokens.append(("number", str(ord(_unescape(body, self.line(start))[:1] or "\0")), start))
+        start = at = self._at
+        while True:
+            at += 1
+            if at >= len(self._text) or self._text[at] == "\n":
+                raise failed(self.line(start), "unterminated character constant")
+            if self._text[at] == "\\":
+                at += 1
+            elif self._text[at] == "'":
+                break
+        text = self._text[start : at + 1]
+        self._at = at + 1
+        body = _unescape(text[1:-1], self.line(start), quote="'")
+        if not body:
+            raise failed(self.line(start), "invalid syntax")
+        if len(body) > 1:
+            raise failed(self.line(start), f"malformed character constant: {text}")
+        self.tokens.append(("rune", body, start))
 
     def _string(self, quote: str) -> None:
         start = self._at
@@ -234,7 +255,7 @@ class Lexer:
         self.tokens.append(("string", body, start))
 
 
-def _unescape(text: str, line: int) -> str:
+def _unescape(text: str, line: int, quote: str = '"') -> str:
     out: list[str] = []
     at = 0
     while at < len(text):
@@ -243,16 +264,17 @@ def _unescape(text: str, line: int) -> str:
             at += 1
             continue
         code = text[at + 1 : at + 2]
-        length = {"x": 2, "u": 4, "U": 8}.get(code)
-        if code in _ESCAPES:
+        base, length, start = _CODES.get(code, (8, 3, at + 1))
+        if code in _ESCAPES and code not in "\"'".replace(quote, ""):
             out.append(_ESCAPES[code])
             at += 2
-        elif length:
-            try:
-                out.append(chr(int(text[at + 2 : at + 2 + length], 16)))
-            except ValueError:
-                raise failed(line, "invalid syntax") from None
-            at += 2 + length
-        else:
-            raise failed(line, "invalid syntax")
+            continue
+        digits = text[start if start else at + 2 :][:length]
+        try:
+            if len(digits) < length or not digits.isalnum():
+                raise ValueError
+            out.append(chr(int(digits, base)))
+        except (ValueError, OverflowError):
+            raise failed(line, "invalid syntax") from None
+        at = (start or at + 2) + length
     return "".join(out)

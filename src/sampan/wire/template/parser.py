@@ -6,20 +6,26 @@ Nodes are tuples, the first item names the kind; positions are offsets into the 
     ("action", pipeline)
     ("if" | "with" | "range", pipeline, body, otherwise)      body and otherwise are lists of nodes
     ("break",) ("continue",)
+    ("template", name, pipeline or None, pos)
+    ("define", name, body)                                    only at the beginning of the whole
 
     pipeline = (declared names, is assignment, [commands])
     command  = [operands]
     operand  = ("dot", pos) ("field", names, pos) ("variable", name, names, pos) ("function", name, pos)
-               ("chain", operand, names, pos) ("pipeline", pipeline, pos) ("value", constant, pos)
+               ("chain", operand, names, pos) ("pipeline", pipeline, pos)
+               ("value", constant, as written, pos)
 """
 
 from __future__ import annotations
 
+from sampan.wire.quoting import quoted
 from sampan.wire.template.functions import FUNCTIONS
 from sampan.wire.template.lexer import Lexer, TemplateError, failed
+from sampan.wire.template.numbers import constant
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from sampan.wire.template.lexer import Token
@@ -27,13 +33,16 @@ if TYPE_CHECKING:
     Node = tuple[Any, ...]
 
 _CONTROLS = ("if", "with", "range")
+_KEYWORDS = frozenset((*_CONTROLS, "block", "break", "continue", "define", "else", "end", "template"))
+_NESTING = 200
+"""How deep one thing may lie in another; Go has no bound, and a template is short."""
 _END: Token = ("eof", "", -1)
 
 
 class Parser:
     """Reads one template's tokens from left to right."""
 
-    __slots__ = ("_at", "_lexer", "_loops", "_tokens", "_variables")
+    __slots__ = ("_at", "_depth", "_lexer", "_loops", "_templates", "_tokens", "_variables")
 
     def __init__(self, text: str) -> None:
         self._lexer = Lexer(text)
@@ -41,9 +50,13 @@ class Parser:
         self._at = 0
         self._variables: list[str] = ["$"]
         self._loops = 0
+        self._depth = 0
+        self._templates: dict[str, list[Node]] = {}
 
     def _next(self) -> Token:
         token = self._tokens[self._at] if self._at < len(self._tokens) else _END
+        if token[0] == "error":
+            raise TemplateError(token[1])
         self._at += 1
         return token
 
@@ -63,13 +76,68 @@ class Parser:
 
     def template(self) -> list[Node]:
         """The whole template."""
-        nodes, end = self._nodes(())
+        nodes, end = self._nodes((), outermost=True)
         if end is not None:
             raise self._fail(end, f"unexpected {{{{{end[1]}}}}}")
-        return nodes
+        return [*(("define", name, body) for name, body in self._templates.items()), *nodes]
 
-    def _nodes(self, stops: tuple[str, ...]) -> tuple[list[Node], Token | None]:
+    def _apart(self, read: Callable[[], None]) -> None:
+        """Read a template of its own: it sees no variables and no loop of the one around it."""
+        outer = self._variables, self._loops
+        self._variables, self._loops = ["$"], 0
+        read()
+        self._variables, self._loops = outer
+
+    def _define(self) -> None:
+        """``{{define "name"}} … {{end}}``"""
+        name, _ = self._name("define clause")
+        token = self._solid()
+        if token[0] != "close":
+            raise self._fail(token, f"unexpected {_shown(token)} in define clause")
+        self._apart(lambda: self._body(name))
+
+    def _body(self, name: str) -> None:
+        body, stop = self._nodes(("else", "end"))
+        if stop is not None and stop[1] == "else":
+            raise self._fail(stop, "unexpected {{else}} in define clause")
+        self._close("end")
+        if name in self._templates:
+            at = self._tokens[self._at - 1]
+            raise self._fail(at, f'template: multiple definition of template "{name}"')
+        self._templates[name] = body
+
+    def _block(self) -> Node:
+        """``{{block "name" pipeline}} … {{end}}``: defined and used at once."""
+        name, place = self._name("block clause")
+        pipeline = self._pipeline("block clause", "close")
+        self._apart(lambda: self._body(name))
+        return ("template", name, pipeline, place)
+
+    def _template(self) -> Node:
+        name, place = self._name("template clause")
+        token = self._solid()
+        if token[0] == "close":
+            return ("template", name, None, place)
+        self._at -= 1
+        return ("template", name, self._pipeline("template clause", "close"), place)
+
+    def _name(self, context: str) -> tuple[str, int]:
+        token = self._solid()
+        if token[0] != "string":
+            raise self._fail(token, f"unexpected {_shown(token)} in {context}")
+        return token[1], token[2]
+
+    def _nodes(self, stops: tuple[str, ...], *, outermost: bool = False) -> tuple[list[Node], Token | None]:
         """Nodes up to one of the keywords ``stops`` (or "end"), and the keyword's token."""
+        self._depth += 1
+        if self._depth > _NESTING:
+            raise self._fail(self._peek(), "exceeded maximum template depth")
+        try:
+            return self._nodes_inside(stops, outermost=outermost)
+        finally:
+            self._depth -= 1
+
+    def _nodes_inside(self, stops: tuple[str, ...], *, outermost: bool) -> tuple[list[Node], Token | None]:
         nodes: list[Node] = []
         while True:
             token = self._next()
@@ -85,23 +153,25 @@ class Parser:
                 if not stops:
                     raise self._fail(word, f"unexpected {{{{{word[1]}}}}}")
                 return nodes, word
+            if outermost and word[:2] == ("name", "define"):
+                self._define()
+                continue
             self._at -= 1
-            node = self._action(word)
-            if node is not None:
-                nodes.append(node)
+            nodes.append(self._action(word))
 
-    def _action(self, word: Token) -> Node | None:
+    def _action(self, word: Token) -> Node:
         if word[0] == "name" and word[1] in _CONTROLS:
             self._solid()
             return self._control(word[1])
+        if word[0] == "name" and word[1] in ("template", "block"):
+            self._solid()
+            return self._template() if word[1] == "template" else self._block()
         if word[0] == "name" and word[1] in ("break", "continue"):
             self._solid()
             if not self._loops:
                 raise self._fail(word, f"{{{{{word[1]}}}}} outside {{{{range}}}}")
             self._close(word[1])
             return (word[1],)
-        if word[0] == "name" and word[1] in ("define", "template", "block"):
-            raise self._fail(word, f"{{{{{word[1]}}}}} is not offered")
         return ("action", self._pipeline("command", "close"))
 
     def _close(self, context: str) -> None:
@@ -123,7 +193,8 @@ class Parser:
                 del self._variables[outer:]
                 return (kind, pipeline, body, otherwise)
             if following[0] != "close":
-                raise self._fail(following, f"unexpected {_shown(following)} in else")
+                context = "input" if following[:2] in (("name", "if"), ("name", "with")) else "else"
+                raise self._fail(following, f"unexpected {_shown(following)} in {context}")
             otherwise, stop = self._nodes(("end",))
             if stop is not None and stop[1] == "else":
                 raise self._fail(stop, "expected end; found {{else}}")
@@ -142,7 +213,7 @@ class Parser:
                 self._check(commands, token)
                 self._variables += names if not assigned else []
                 return (names, assigned, commands)
-            if token[0] in ("bool", "name", "dot", "field", "nil", "number", "string", "variable", "left"):
+            if token[0] in _OPERANDS and token[:2] not in _KEYWORD_TOKENS:
                 self._at -= 1
                 commands.append(self._command())
             else:
@@ -208,8 +279,19 @@ class Parser:
         if operand[0] == "variable":
             return ("variable", operand[1], (*operand[2], *names), second)
         if operand[0] in ("value", "dot"):
-            raise self._fail(token, f"unexpected . after term {_shown(token)}")
+            raise self._fail(token, f"unexpected . after term {quoted(_written(token))}")
         return ("chain", operand, tuple(names), token[2])
+
+    def _constant(self, token: Token) -> Any:
+        kind, text, _ = token
+        if kind == "number":
+            try:
+                return constant(text)
+            except ValueError as error:
+                raise self._fail(token, str(error)) from None
+        if kind == "bool":
+            return text == "true"
+        return ord(text) if kind == "rune" else text if kind == "string" else None
 
     def _term(self, token: Token) -> Node:
         kind, text, position = token
@@ -221,33 +303,45 @@ class Parser:
             if text not in self._variables:
                 raise self._fail(token, f'undefined variable "{text}"')
             return ("variable", text, (), position)
-        if kind == "name":
+        if kind == "name" and text not in _KEYWORDS:
             if text not in FUNCTIONS and text not in ("and", "or"):
                 raise self._fail(token, f'function "{text}" not defined')
             return ("function", text, position)
         if kind == "left":
-            return ("pipeline", self._pipeline("parenthesized pipeline", "right"), position)
-        if kind == "number":
-            return ("value", _number(text), position)
-        if kind in ("string", "bool", "nil"):
-            value: object = text if kind == "string" else (text == "true" if kind == "bool" else None)
-            return ("value", value, position)
+            self._depth += 1
+            if self._depth > _NESTING:
+                raise self._fail(token, "max expression depth exceeded")
+            inner = self._pipeline("parenthesized pipeline", "right")
+            self._depth -= 1
+            return ("pipeline", inner, position)
+        if kind in _CONSTANTS:
+            return ("value", self._constant(token), _written(token), position)
         raise self._fail(token, f"unexpected {_shown(token)} in operand")
 
 
-def _number(text: str) -> int | float:
-    try:
-        return int(text, 0)
-    except ValueError:
-        return float(text)
+_OPERANDS = frozenset(("bool", "name", "dot", "field", "nil", "number", "rune", "string", "variable", "left"))
+_CONSTANTS = frozenset(("number", "rune", "string", "bool", "nil"))
+_KEYWORD_TOKENS = frozenset(("name", word) for word in _KEYWORDS)
+_LONGEST = 10  # characters of a token that a message shows
+
+
+def _written(token: Token) -> str:
+    """A token as it stands in the template."""
+    kind, text, _ = token
+    if kind == "string":
+        return quoted(text)
+    return f"'{text}'" if kind == "rune" else text
 
 
 def _shown(token: Token) -> str:
-    if token[0] == "eof":
+    """A token as Go's parser names it."""
+    kind, text, _ = token
+    if kind == "eof":
         return "EOF"
-    if token[0] in ("name", "field"):
-        return f"<{'.' if token[0] == 'field' else ''}{token[1]}>"
-    return f'"{token[1]}"' if token[0] not in ("string",) else f'"\\"{token[1]}\\""'
+    if kind in ("dot", "nil") or (kind == "name" and text in _KEYWORDS):
+        return f"<{text}>"
+    text = "." + text if kind == "field" else _written(token)
+    return f"{quoted(text[:_LONGEST])}..." if len(text.encode()) > _LONGEST else quoted(text)
 
 
 def parse(text: str) -> list[Node]:

@@ -20,9 +20,16 @@ NO_VALUE = Missing()
 
 
 class Struct(dict[str, "Any"]):
-    """A document that is a struct in Docker's client: its fields are fixed and it prints without names."""
+    """A document that is a struct in Docker's client: its fields are fixed and it prints without names.
 
-    __slots__ = ()
+    ``absent`` has the values of fields that a document may leave out.
+    """
+
+    __slots__ = ("absent",)
+
+    def __init__(self, fields: Any = (), absent: dict[str, Any] | None = None) -> None:
+        super().__init__(fields)
+        self.absent = absent or {}
 
 
 class Number(int):
@@ -65,7 +72,9 @@ def shown(value: Any) -> str:
     if isinstance(value, Missing):
         return "<no value>"
     if isinstance(value, float):
-        return _float(value)
+        return general(value)
+    if isinstance(value, complex):
+        return f"({general(value.real)}{value.imag:+g}i)"
     if isinstance(value, list):
         return "[" + " ".join(shown(item) for item in value) + "]"
     if isinstance(value, Struct):
@@ -75,12 +84,18 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def _float(value: float) -> str:
-    if value == int(value) and abs(value) < 1e21:
-        return str(int(value))
-    text = repr(value)
-    mantissa, mark, exponent = text.partition("e")
-    return f"{mantissa}e{exponent[0]}{exponent[1:].zfill(2)}" if mark else text
+def general(value: float) -> str:
+    """A float by %v: the shortest digits that give it back, with an exponent from 1e6 on or below 1e-4."""
+    if not value:
+        return "0"
+    digits, _, exponent = f"{abs(value):e}".partition("e")
+    if -5 < int(exponent) < 6:
+        text = repr(abs(value)).removesuffix(".0")
+    else:
+        shortest = f"{abs(value)!r}".replace(".", "").partition("e")[0].strip("0")
+        digits = shortest[0] + ("." + shortest[1:] if len(shortest) > 1 else "")
+        text = f"{digits}e{int(exponent):+03d}"
+    return "-" + text if value < 0 else text
 
 
 def printed(separator: str, values: Sequence[Any]) -> str:
@@ -102,9 +117,10 @@ def equal(one: Any, two: Any) -> bool:
     """Go's eq. Raises ValueError for values that cannot be compared."""
     if one is None or two is None:
         return one is two
-    for value in (one, two):
-        if isinstance(value, (list, dict)):
-            raise ValueError(f"non-comparable type {shown(value)}: {kind(value)}")
+    if not (_is_flat(one) and _is_flat(two)):
+        for value in (one, two):
+            if isinstance(value, (list, dict)):
+                raise ValueError(f"non-comparable type {shown(value)}: {kind(value)}")
     if isinstance(one, Number) and isinstance(two, str):
         return str(one) == two
     if _basic(one) != _basic(two):
@@ -112,16 +128,28 @@ def equal(one: Any, two: Any) -> bool:
     return bool(one == two)
 
 
+def _is_flat(value: Any) -> bool:
+    """Whether Go compares the value by its parts: a struct without lists or maps."""
+    return isinstance(value, Struct) and not any(isinstance(part, (list, dict)) for part in value.values())
+
+
 def less(one: Any, two: Any) -> bool:
     """Go's lt. Raises ValueError for values that have no order."""
+    if _basic(one) == "other" or _basic(one) == "bool" == _basic(two):
+        raise ValueError("invalid type for comparison")
     if _basic(one) != _basic(two):
         raise ValueError("incompatible types for comparison")
-    if _basic(one) not in ("number", "string"):
-        raise ValueError("invalid type for comparison")
     return bool(one < two)
 
 
-_KINDS = {bool: "bool", int: "int", float: "float64", str: "string", Number: "json.Number"}
+_KINDS = {
+    bool: "bool",
+    int: "int",
+    float: "float64",
+    complex: "complex128",
+    str: "string",
+    Number: "json.Number",
+}
 
 
 def kind(value: Any) -> str:
@@ -133,11 +161,22 @@ def kind(value: Any) -> str:
     return _KINDS.get(type(value), "map[string]interface {}")
 
 
+def go_type(value: Any) -> str:
+    """The type of a value in Docker's client, as far as the value tells."""
+    if isinstance(value, Number):
+        return "int"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return "[]string"
+    return kind(value)
+
+
 def _basic(value: Any) -> str:
     if isinstance(value, bool):
         return "bool"
-    if isinstance(value, (int, float)):
-        return "number"
+    if isinstance(value, int):
+        return "int"
+    if isinstance(value, float):
+        return "float"
     return "string" if isinstance(value, str) else "other"
 
 
@@ -156,76 +195,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return int(value) if isinstance(value, Number) else value
-
-
-_FLAGS = frozenset("+-# 0")
-
-
-def verb(template: str, values: Sequence[Any]) -> str:
-    """Go's Sprintf for the verbs that a template has a use for: v s q d x t f g e c %, with widths."""
-    out: list[str] = []
-    rest = list(values)
-    at = 0
-    while at < len(template):
-        if template[at] != "%":
-            end = template.find("%", at)
-            end = len(template) if end < 0 else end
-            out.append(template[at:end])
-            at = end
-            continue
-        at, text = _directive(template, at + 1, rest)
-        out.append(text)
-    if rest:
-        extra = ", ".join(f"{kind(value)}={shown(value)}" for value in rest)
-        out.append(f"%!(EXTRA {extra})")
-    return "".join(out)
-
-
-def _directive(template: str, at: int, rest: list[Any]) -> tuple[int, str]:
-    start = at
-    while at < len(template) and (template[at] in _FLAGS or template[at].isdigit() or template[at] == "."):
-        at += 1
-    spec = template[start:at]
-    if at >= len(template):
-        return at, "%!(NOVERB)"
-    letter = template[at]
-    if letter == "%":
-        return at + 1, "%"
-    if not rest:
-        return at + 1, f"%!{letter}(MISSING)"
-    return at + 1, _formatted(spec, letter, rest.pop(0))
-
-
-def _formatted(spec: str, letter: str, value: Any) -> str:
-    flags = spec[: len(spec) - len(spec.lstrip("+-# 0"))]
-    width, _, precision = spec[len(flags) :].partition(".")
-    text = _verb(letter, value, precision)
-    if text is None:
-        return f"%!{letter}({kind(value)}={shown(value)})"
-    if letter in ("s", "v", "q") and precision:
-        text = text[: int(precision)]
-    if "+" in flags and isinstance(value, (int, float)) and not text.startswith("-"):
-        text = "+" + text
-    if not width:
-        return text
-    if "-" in flags:
-        return text.ljust(int(width))
-    return text.zfill(int(width)) if "0" in flags and not isinstance(value, str) else text.rjust(int(width))
-
-
-def _verb(letter: str, value: Any, precision: str) -> str | None:
-    if letter in ("v", "s") and (letter == "v" or isinstance(value, (str, list, dict))):
-        return shown(value)
-    if letter == "q" and isinstance(value, str):
-        from sampan.wire.quoting import quoted
-
-        return quoted(value)
-    if letter == "t" and isinstance(value, bool):
-        return shown(value)
-    if letter in "dxXoc" and isinstance(value, int) and not isinstance(value, bool):
-        return chr(value) if letter == "c" else format(value, letter)
-    if letter in "xX" and isinstance(value, str):
-        return value.encode().hex()
-    if letter in "feg" and isinstance(value, float):
-        return format(value, f".{precision or 6}{letter}") if letter != "g" else shown(value)
-    return None
