@@ -159,7 +159,10 @@ class Creation:
             ref, mode = mounts.parse_volumes_from(text)
             if not ref:
                 raise InvalidArgument('invalid name or ID supplied: ""')
-            points = mounts.inherit(self._store.find(ref).container.mounts, mode)
+            try:
+                points = mounts.inherit(self._store.find(ref).container.mounts, mode)
+            except NotFound as error:  # not an image that is missing, which a client would pull
+                raise InvalidArgument(str(error)) from error
             found |= {point.destination: point for point in points}
         return list(found.values())
 

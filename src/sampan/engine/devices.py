@@ -1,13 +1,11 @@
 """Devices of the host for a container: by ``--device``, by ``--device-cgroup-rule``, all by ``--privileged``.
 
-A device is a node, described by value, and a rule that lets the container's group use it. Nodes below /dev
-are made in the container's own /dev; one that is to be elsewhere is a bind of the host's (``bound``).
+A device is a node, described by value, and a rule that lets the container's group use it.
 """
 
 from __future__ import annotations
 
 import os
-import posixpath
 import stat
 from typing import TYPE_CHECKING, Literal
 
@@ -16,39 +14,30 @@ from sampan.errors import InvalidArgument
 from sampan.spec.runtime import device_rule
 
 if TYPE_CHECKING:
-    from sampan.spec.runtime import Device, DeviceRule, Mount
+    from sampan.spec.runtime import Device, DeviceRule
 
 
-def device(mapping: DeviceMapping) -> list[tuple[str, Device, DeviceRule]]:
-    """A ``--device`` as the host's paths, nodes and rules; a directory gives every device below it.
+def device(mapping: DeviceMapping) -> list[tuple[Device, DeviceRule]]:
+    """A ``--device`` as nodes and rules; a directory gives every device below it.
 
     InvalidArgument in Docker's words when there is none.
     """
-    found: list[tuple[str, Device, DeviceRule]] = []
+    found: list[tuple[Device, DeviceRule]] = []
     source = mapping.path_on_host
     target = mapping.path_in_container or source
     access = mapping.cgroup_permissions or "rwm"
     try:
         if os.path.isdir(source):
             for path in device_paths(source):
-                found.append((path, *_device_node(path, target + path.removeprefix(source), access)))
+                found.append(_device_node(path, target + path.removeprefix(source), access))
         else:
-            found.append((source, *_device_node(source, target, access)))
+            found.append(_device_node(source, target, access))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise InvalidArgument(
             f'error gathering device information while adding custom device "{source}": {reason}'
         ) from error
     return found
-
-
-def below_dev(path: str) -> bool:
-    return posixpath.normpath(path).startswith("/dev/")
-
-
-def bound(source: str, target: str) -> Mount:
-    """A bind of a device node of the host at a place that is not in the container's /dev."""
-    return {"destination": target, "type": "bind", "source": source, "options": ["bind", "rprivate"]}
 
 
 def host_devices() -> list[Device]:

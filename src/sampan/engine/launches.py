@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -78,19 +79,23 @@ class Launches:
     async def _prepare(self, container: Container) -> tuple[Launch, Container]:
         sources, settings = self._sources, self._settings
         host = container.host
-        if host.network_mode not in OWN_NETWORKS:
+        joined = self._sandboxes.join(container)
+        if joined.network is None and host.network_mode not in OWN_NETWORKS:
             raise NotFound(f"failed to set up container networking: network {host.network_mode} not found")
         # Not by the image: a container outlives the removal of its image.
         root = sources.snapshots.mounts(container.id)
         endpoint = await self._connect(container)
         images = _image_parts(container)
         parts = (container.id, *images.values())
-        id_map = self._id_map(container, largest=max(map(sources.snapshots.max_id, parts)))
-        network_id = self._network_id(host.network_mode)
-        container = connected(container, endpoint, network_id, id_map)
-        placed = files.write(container, settings, endpoint)
         for point in container.mounts:
             _ensure_bind_source(point)
+        id_map, reason = self._ids(container, joined, image=max(map(sources.snapshots.max_id, parts)))
+        if joined.network is None:
+            container = connected(container, endpoint, self._network_id(host.network_mode), id_map, reason)
+            placed = files.write(container, settings, endpoint)
+        else:
+            container = with_ids(files.sharing(container, joined.network), id_map, reason)
+            placed = files.placed(container)
         edits = await _device_edits(host)
         spec = oci.build(
             _with_propagation(container, settings.paths.data),
@@ -108,6 +113,8 @@ class Launches:
                 available=self._available,
                 no_new_privileges=settings.options.no_new_privileges,
                 id_map=id_map,
+                joined=joined.paths if id_map else without_users(joined.paths),
+                ipc_of=joined.ipc.pid if joined.ipc else 0,
             ),
         )
         launch = Launch(
@@ -126,6 +133,8 @@ class Launches:
             init=bool(settings.options.init if host.init is None else host.init),
             console_size=host.console_size if any(host.console_size) else None,
             limit=self._limit(container),
+            neighbours=joined.neighbours,
+            host_ids_allowed=self._users.host_ids_allowed,
         )
         return await self._by_runtime(launch, host), container
 
@@ -139,13 +148,38 @@ class Launches:
             return None
         asked = container.network.networks.get("bridge")
         given_mac = container.config.mac_address or _requested_mac(asked)
-        return await self._bridges.connect(container.id, mac=given_mac or None)
+        endpoint = await self._bridges.connect(container.id, mac=given_mac or None)
+        ipam = asked.ipam_config if asked is not None else None
+        if ipam is None or not ipam.link_local_ips:
+            return endpoint
+        return dataclasses.replace(
+            endpoint, addresses=(*endpoint.addresses, *map(_link_local, ipam.link_local_ips))
+        )
 
-    def _id_map(self, container: Container, *, largest: int) -> tuple[int, int] | None:
-        if not private_users(container.host, default=self._settings.options.userns):
-            return None
-        span = max(self._settings.options.id_range, largest + 1)
-        return self._id_ranges.lease(container.id, span)
+    def _ids(self, container: Container, joined: Joined, *, image: int) -> tuple[tuple[int, int] | None, str]:
+        """(The range of ids that is leased for the run, why it has the host's): one of the two."""
+        users = self._users
+        largest = largest_id(container, image=image)
+        if joined.ids is None:
+            reason = users.reason(container, image=image) or joined.reason
+        else:
+            reason = asked(container.host) or users.found(container, largest, most=joined.ids[1])
+        users.allow(container, reason)
+        if reason:
+            return None, reason
+        if joined.ids is None:
+            span = max(self._settings.options.id_range, largest + 1)
+            return self._id_ranges.lease(container.id, span), ""
+        if not self._id_ranges.claim(container.id, *joined.ids):
+            raise Unavailable("the user ids of the container that it joins are not this engine's")
+        return joined.ids, ""
+
+    def settled(self, container: Container, task: Task) -> Container:
+        """The container as it was started, which may be with the host's ids instead of those prepared."""
+        if not task.host_ids:
+            return container
+        self._id_ranges.release(container.id)
+        return with_ids(container, None, task.host_ids)
 
     def _cgroup_path(self, container: Container) -> str:
         parent = container.host.cgroup_parent or self._settings.options.cgroup_parent
@@ -191,27 +225,29 @@ class Launches:
         return LogFile(path=container.log_path, max_size=limits[0], max_files=limits[1])
 
 
-def private_users(host: HostConfig, *, default: str) -> bool:
-    """Whether the container gets a user namespace of its own.
-
-    Sharing one of the host's namespaces or being privileged means the host's ids, as in Docker.
-    """
-    if host.userns_mode in ("host", "private"):
-        mode = host.userns_mode
-    else:
-        mode = default
-    shares_host = "host" in (host.network_mode, host.pid_mode, host.ipc_mode, host.uts_mode)
-    ours = host.runtime in ("", runtimes.OURS)  # others know no idmapped root
-    return mode == "private" and not host.privileged and not shares_host and ours
-
-
 def _requested_mac(asked: EndpointSettings | None) -> str:
     # What a former start was given is no request; an endpoint id marks it.
     return asked.mac_address if asked is not None and not asked.endpoint_id else ""
 
 
+def with_ids(container: Container, id_map: tuple[int, int] | None, reason: str) -> Container:
+    """The container with the ids that a start gives it: a range, or the host's for a reason."""
+    base, span = id_map or (0, 0)
+    state = replace(container.state, id_base=base, id_span=span, host_ids=reason)
+    return replace(container, state=state)
+
+
+def without_users(paths: Mapping[str, str]) -> dict[str, str]:
+    """The joined namespaces without the user namespace."""
+    return {kind: path for kind, path in paths.items() if kind != "user"}
+
+
 def connected(
-    container: Container, endpoint: Endpoint | None, network_id: str, id_map: tuple[int, int] | None
+    container: Container,
+    endpoint: Endpoint | None,
+    network_id: str,
+    id_map: tuple[int, int] | None,
+    reason: str = "",
 ) -> Container:
     """The container with what a start gives it; see ``disconnected``."""
     base, span = id_map or (0, 0)

@@ -44,14 +44,14 @@ def build(container: Container, given: Circumstances) -> Spec:
     """The whole specification of a container's start."""
     config, host = container.config, container.host
     spec = default_spec()
-    nodes, rules, bound = _devices(spec, host)
+    nodes, rules = _devices(spec, host)
     process = _process(spec["process"], container, given)
     spec["process"] = process
     spec["root"] = {"path": "rootfs", "readonly": host.readonly_rootfs}
     spec["hostname"] = config.hostname
     if config.domainname:
         spec["domainname"] = config.domainname
-    spec["mounts"] = _mounts(spec["mounts"], container, given, bound)
+    spec["mounts"] = _mounts(spec["mounts"], container, given)
     if host.annotations:
         spec["annotations"] = dict(host.annotations)
     linux = spec["linux"]
@@ -161,23 +161,18 @@ def namespaces(host: HostConfig, *, private_users: bool) -> list[Namespace]:
     return result
 
 
-def _devices(spec: Spec, host: HostConfig) -> tuple[list[Device], list[DeviceRule], list[Mount]]:
-    """Nodes for /dev, rules, and binds of the nodes that are to be elsewhere."""
+def _devices(spec: Spec, host: HostConfig) -> tuple[list[Device], list[DeviceRule]]:
     if host.privileged:
-        return devices.host_devices(), [{"allow": True, "access": "rwm"}], []
+        return devices.host_devices(), [{"allow": True, "access": "rwm"}]
     nodes = list(spec["linux"]["devices"])
     rules = list(spec["linux"]["resources"]["devices"])
-    bound: list[Mount] = []
     for mapping in host.devices or ():
-        for source, node, rule in devices.device(mapping):
+        for node, rule in devices.device(mapping):
+            nodes = [known for known in nodes if known["path"] != node["path"]]
+            nodes.append(node)
             rules.append(rule)
-            if devices.below_dev(node["path"]):
-                nodes = [known for known in nodes if known["path"] != node["path"]]
-                nodes.append(node)
-            else:
-                bound.append(devices.bound(source, node["path"]))
     rules.extend(devices.parse_device_rule(text) for text in host.device_cgroup_rules or ())
-    return nodes, rules, bound
+    return nodes, rules
 
 
 def _sysctls(host: HostConfig, given: Circumstances) -> dict[str, str]:
@@ -190,11 +185,9 @@ def _sysctls(host: HostConfig, given: Circumstances) -> dict[str, str]:
     return values | (host.sysctls or {})
 
 
-def _mounts(
-    default: list[Mount], container: Container, given: Circumstances, bound: list[Mount]
-) -> list[Mount]:
+def _mounts(default: list[Mount], container: Container, given: Circumstances) -> list[Mount]:
     host = container.host
-    own = [_mount(point, given) for point in container.mounts] + bound
+    own = [_mount(point, given) for point in container.mounts]
     places = {mount["destination"] for mount in own}
     files: list[Mount] = [
         {"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate"]}

@@ -112,11 +112,25 @@ def _discard(host: HostConfig, features: Features, warnings: list[str]) -> HostC
         if any(getattr(host, field) for field in fields) and not getattr(features, feature):
             warnings.append(words)
             host = replace(host, **{field: getattr(fresh, field) for field in fields})
+    weighed = tuple(d for d in host.blkio_weight_device or () if _can_be_weighed(d.path))
+    if len(weighed) < len(host.blkio_weight_device or ()):
+        warnings.append(_LACKING.format("Block I/O weight_device", "Weight-device"))
+        host = replace(host, blkio_weight_device=weighed or None)
     if host.pids_limit is not None and not features.pids_limit:
         if host.pids_limit > 0:
             warnings.append(_LACKING.format("PIDs limit capabilities", "PIDs limit"))
         host = replace(host, pids_limit=None)
     return host
+
+
+def _can_be_weighed(path: str) -> bool:
+    """Whether a device's scheduler gives weights (bfq does). One that is missing is told of at the start."""
+    try:
+        number = os.stat(path).st_rdev
+        with open(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/queue/scheduler") as file:
+            return "[bfq]" in file.read()
+    except (OSError, ValueError):
+        return not os.path.exists(path)
 
 
 def _check_memory(host: HostConfig, facts: HostFacts, warnings: list[str], *, update: bool) -> HostConfig:

@@ -114,7 +114,7 @@ def _check_modes(config: ContainerConfig, host: HostConfig) -> None:
     if host.uts_mode == "host" and (config.hostname or config.domainname):
         raise InvalidArgument("conflicting options: hostname and the UTS mode")
     if host.isolation not in ("", "default"):
-        raise InvalidArgument(f"invalid isolation '{host.isolation}' on linux")
+        raise InvalidArgument(f"invalid isolation: \"{host.isolation}\" - linux only supports 'default'")
 
 
 def _check_paths(config: ContainerConfig, host: HostConfig) -> None:
@@ -186,6 +186,8 @@ def _check_networks(config: ContainerConfig, host: HostConfig, networking: Netwo
             _check_address("IPv4", address.ipv4_address)
             _check_address("IPv6", address.ipv6_address)
             raise InvalidArgument("user specified IP address is supported on user defined networks only")
+        for link_local in (address.link_local_ips if address is not None else None) or ():
+            _check_address("link-local IP", link_local)
         if endpoint.links:
             raise InvalidArgument("network-scoped links are supported only for user defined networks")
         if endpoint.aliases:

@@ -150,11 +150,15 @@ def write(path: str, value: str) -> bool:
 _DELEGATED = ("", "/cgroup.procs", "/cgroup.threads", "/cgroup.subtree_control", "/tasks")
 
 
-def give(directory: str, uid: int, gid: int) -> None:
-    """Let the user make groups inside a group and move its processes among them (cgroups(7), delegation)."""
+def give(directory: str, gid: int) -> None:
+    """Let a group of users make groups inside and move processes among them (cgroups(7), delegation).
+
+    The owner stays: the first process joins as the host's root, though without root's privileges.
+    """
     for name in _DELEGATED:
         try:
-            os.chown(directory + name, uid, gid)
+            os.chown(directory + name, -1, gid)
+            os.chmod(directory + name, 0o664 if name else 0o775)
         except FileNotFoundError:
             continue
 

@@ -278,9 +278,9 @@ class Group:
         self._allot_realtime(resources)
         self._apply(writes)
 
-    def delegate(self, uid: int, gid: int) -> None:
+    def delegate(self, gid: int) -> None:
         for tree in self._trees:
-            files.give(tree, uid, gid)
+            files.give(tree, gid)
 
     def join(self, *, cloned: bool = False) -> None:
         for tree in self._joined:

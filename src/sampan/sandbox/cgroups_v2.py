@@ -252,8 +252,8 @@ class Group:
         if "devices" in resources:
             self._rule_devices(resources["devices"])
 
-    def delegate(self, uid: int, gid: int) -> None:
-        files.give(self._directory, uid, gid)
+    def delegate(self, gid: int) -> None:
+        files.give(self._directory, gid)
 
     def join(self, *, cloned: bool = False) -> None:
         if not cloned:

@@ -216,7 +216,7 @@ def _delegate(cgroup: Cgroup, spec: Spec) -> None:
         return
     for mount in spec["mounts"]:
         if mount.get("type") == "cgroup" and "ro" not in mount.get("options", ()):
-            cgroup.delegate(linux["uidMappings"][0]["hostID"], linux["gidMappings"][0]["hostID"])
+            cgroup.delegate(linux["gidMappings"][0]["hostID"])
 
 
 def _fail(daemon: socket.socket, message: str, code: int) -> None:

@@ -5,8 +5,9 @@ Pure: nothing is opened or changed here, so a plan can be printed, tested and co
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sampan.linux import mount as m
 from sampan.linux import process as p
@@ -24,7 +25,7 @@ from sampan.sandbox.messages import RootDirectory, RootFilesystem
 
 if TYPE_CHECKING:
     from sampan.sandbox.messages import Launch
-    from sampan.spec.runtime import Mount, Spec
+    from sampan.spec.runtime import Device, Mount, Spec
 
 _NAMESPACE_FLAGS = {
     "mount": p.CLONE_NEWNS,
@@ -80,6 +81,8 @@ def compile_plan(launch: Launch, hierarchies: Hierarchies) -> Plan:
     )
     for mount in spec.get("mounts", ()):
         late.extend(_mount_steps(launch, mount, hierarchies, host_mounts))
+    for name, device in _devices(launch)[1]:
+        late.append(steps.PlacedDevice(name=name, destination=device["path"]))
     if spec["process"].get("terminal"):
         late.append(steps.Console(size=launch.console_size))
     if paths := linux.get("maskedPaths"):
@@ -119,6 +122,18 @@ def _namespaces(spec: Spec) -> tuple[int, tuple[tuple[str, int], ...]]:
     return flags, tuple(joins)
 
 
+def _devices(launch: Launch) -> tuple[list[Device], list[tuple[str, Device]]]:
+    """The devices of /dev, and those that are to be elsewhere, each with the name that it has there first."""
+    inside: list[Device] = []
+    elsewhere: list[tuple[str, Device]] = []
+    for device in launch.spec.get("linux", {}).get("devices", ()):
+        if posixpath.normpath(device["path"]).startswith("/dev/"):
+            inside.append(device)
+        else:
+            elsewhere.append((f".sampan-{len(elsewhere)}", device))
+    return inside, elsewhere
+
+
 def _mount_steps(
     launch: Launch, mount: Mount, hierarchies: Hierarchies, host_mounts: list[HostMount]
 ) -> list[steps.Step]:
@@ -142,8 +157,9 @@ def _mount_steps(
         neighbour = next(found for found in launch.neighbours if found.pid == pid)
         made_outside = NeighboursMount(neighbour=neighbour, place=destination)
     elif kind == "tmpfs" and destination == "/dev":
-        devices = launch.spec.get("linux", {}).get("devices", ())
-        made_outside = DeviceDirectory(options=options, devices=tuple(devices))
+        inside, elsewhere = _devices(launch)
+        hidden = (cast("Device", {**device, "path": f"/dev/{name}"}) for name, device in elsewhere)
+        made_outside = DeviceDirectory(options=options, devices=(*inside, *hidden))
     if made_outside is not None:
         host_mounts.append(made_outside)
         index = len(host_mounts) - 1

@@ -36,6 +36,7 @@ from sampan.sandbox.program import NOT_FOUND, VICE_VERSA, ProgramError
 if TYPE_CHECKING:
     from sampan.spec.runtime import Device
 
+_NOT_SET = 128
 _TIOCGPTPEER = 0x5441
 _TIOCSPTLCK = 0x40045431
 
@@ -202,6 +203,27 @@ class AttachHostMount(Step):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedDevice(Step):
+    """Show the device that was made as ``name`` in /dev at ``destination``, and there alone."""
+
+    name: str
+    destination: str
+
+    def execute(self, context: Context) -> None:
+        _refuse_proc(self.destination)
+        make_mount_point(self.destination, directory=False)
+        fd = m.open_tree(f"/dev/{self.name}")
+        try:
+            m.move_mount(fd, self.destination)
+        finally:
+            os.close(fd)
+        os.unlink(f"/dev/{self.name}")
+
+    def describe(self) -> str:
+        return f"device {self.destination}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewMount(Step):
     """A file system instance that belongs to the container's own namespaces.
 
@@ -330,14 +352,17 @@ class Sysctls(Step):
     def execute(self, context: Context) -> None:
         for key, value in self.values:
             path = "/proc/sys/" + key.replace(".", "/")
+            doing = "open"
             try:
                 fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+                doing = "write"
+                try:
+                    os.write(fd, value.encode())
+                finally:
+                    os.close(fd)
             except OSError as error:
-                raise OSError(error.errno, error.strerror, f"sysctl {key}") from error
-            try:
-                os.write(fd, value.encode())
-            finally:
-                os.close(fd)
+                what = f"{doing} {path}: {(error.strerror or '').lower()}"
+                raise ProgramError(f"error during container init: {what}", _NOT_SET) from error
 
     def describe(self) -> str:
         return "set sysctls"

@@ -345,5 +345,5 @@ def test_tmpfs_options_take_defaults_back(text: str, expected: list[str]) -> Non
 
 def test_a_device_directory_gives_what_is_in_it() -> None:
     found = devices.device(DeviceMapping(path_on_host="/dev", path_in_container="/host"))
-    assert "/host/null" in {node["path"] for _, node, _ in found}
-    assert all(rule["access"] == "rwm" for _, _, rule in found)
+    assert "/host/null" in {node["path"] for node, _ in found}
+    assert all(rule["access"] == "rwm" for _, rule in found)
