@@ -56,7 +56,7 @@ class Lexer:
         return self._text.count("\n", 0, position) + 1
 
     def run(self) -> list[Token]:
-        """All tokens; where the text makes no sense the last is ``error``, which is for the parser to reach."""
+        """All tokens; where the text makes no sense the last is ``error``, for the parser to reach."""
         try:
             self._run()
         except TemplateError as error:

@@ -151,6 +151,7 @@ class Parser:
             word = self._solid()
             if word[0] == "name" and word[1] in ("end", "else"):
                 if not stops:
+                    self._close(word[1])
                     raise self._fail(word, f"unexpected {{{{{word[1]}}}}}")
                 return nodes, word
             if outermost and word[:2] == ("name", "define"):
