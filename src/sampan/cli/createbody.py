@@ -294,18 +294,9 @@ def _mode(flag: str, name: str, allowed: tuple[str, ...]) -> Any:
 
 
 def _restart(options: Options, body: Document) -> None:
-    name, colon, count = options["restart"].partition(":")
-    policy = {"Name": name, "MaximumRetryCount": 0}
-    if colon:
-        if not name:
-            raise ValueError("invalid restart policy format: no policy provided before colon")
-        try:
-            policy["MaximumRetryCount"] = int(count)
-        except ValueError:
-            raise ValueError(
-                "invalid restart policy format: maximum retry count must be an integer"
-            ) from None
-    body["HostConfig"]["RestartPolicy"] = policy
+    from sampan.cli.limits import restart_policy
+
+    body["HostConfig"]["RestartPolicy"] = restart_policy(options["restart"])
 
 
 def _logging(options: Options, body: Document) -> None:

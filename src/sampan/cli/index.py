@@ -29,6 +29,7 @@ _CONTAINER = {
     "stop": "containers",
     "top": "containers",
     "unpause": "containers",
+    "update": "update",
     "wait": "containers",
 }
 
@@ -195,8 +196,8 @@ INSTEAD = {
 }
 
 UNOFFERED = {
-    "": ["commit", "cp", "diff", "export", "update"],
-    "container": ["commit", "cp", "diff", "export", "update"],
+    "": ["commit", "cp", "diff", "export"],
+    "container": ["commit", "cp", "diff", "export"],
 }
 
 

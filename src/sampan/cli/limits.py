@@ -1,4 +1,4 @@
-"""Values of --ulimit, --blkio-weight-device, --device-*-bps, --device-*-iops, --attach and --sysctl."""
+"""Values of --ulimit, --blkio-weight-device, --device-*-bps, --device-*-iops, --attach, --sysctl, --restart."""
 
 from __future__ import annotations
 
@@ -132,3 +132,19 @@ _SYSCTLS = frozenset(
         "kernel.shm_rmid_forced",
     ]
 )
+
+
+def restart_policy(text: str) -> dict[str, Any]:
+    """``name[:count]`` as the API's RestartPolicy."""
+    name, colon, count = text.partition(":")
+    policy: dict[str, Any] = {"Name": name, "MaximumRetryCount": 0}
+    if colon:
+        if not name:
+            raise ValueError("invalid restart policy format: no policy provided before colon")
+        try:
+            policy["MaximumRetryCount"] = int(count)
+        except ValueError:
+            raise ValueError(
+                "invalid restart policy format: maximum retry count must be an integer"
+            ) from None
+    return policy
