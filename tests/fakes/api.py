@@ -28,13 +28,13 @@ from sampan.engine.model import (
     HostConfig,
     ListQuery,
     LogQuery,
-    LogRecord,
     NetworkingConfig,
     Pruned,
 )
 from sampan.engine.system import SystemInfo, SystemVersion
 from sampan.sandbox.messages import AttachOptions
 from sampan.wire.http import ChunkedDecoder
+from sampan.wire.logblocks import Entry, Text
 from tests import reference
 
 Take = Callable[[], ClientStream]
@@ -211,6 +211,24 @@ class Served:
 Serve = Callable[..., Served]
 
 
+class FakeLog:
+    """Records, each in a list of its own, and then a failure if there is one."""
+
+    def __init__(self, records: tuple[Entry, ...], failure: errors.Failure | None) -> None:
+        self._records = records
+        self._failure = failure
+
+    async def __aiter__(self) -> AsyncIterator[list[Entry]]:
+        for record in self._records:
+            yield [record]
+        if self._failure is not None:
+            raise self._failure
+
+    async def texts(self) -> AsyncIterator[list[Text]]:
+        async for ((stream, _, data),) in self:
+            yield [(stream, data)]
+
+
 @dataclass
 class FakeContainers:
     """One container; remembers what it was asked."""
@@ -218,7 +236,7 @@ class FakeContainers:
     tty: bool = False
     changes: bool = True
     calls: list[tuple[Any, ...]] = field(default_factory=list)
-    records: tuple[LogRecord, ...] = ()
+    records: tuple[Entry, ...] = ()
     log_failure: errors.Failure | None = None
     ended: asyncio.Future[ExitStatus] | None = None
 
@@ -291,16 +309,10 @@ class FakeContainers:
         self.ended = asyncio.get_running_loop().create_future()
         return self.ended
 
-    def logs(self, ref: str, query: LogQuery) -> AsyncIterator[LogRecord]:
+    def logs(self, ref: str, query: LogQuery) -> FakeLog:
         self._find(ref)
         self.calls.append(("logs", query))
-        return self._records()
-
-    async def _records(self) -> AsyncIterator[LogRecord]:
-        for record in self.records:
-            yield record
-        if self.log_failure is not None:
-            raise self.log_failure
+        return FakeLog(self.records, self.log_failure)
 
     async def attach(self, ref: str, options: AttachOptions, take: Take) -> None:
         self._find(ref)

@@ -145,7 +145,7 @@ class Containers:
     def logs(self, ref: str, query: LogQuery) -> LogStream:
         """The log, oldest first; refuses before it returns. With ``follow``, ends with the container.
 
-        The stream yields records, or lists of them by ``batches()``; ``aclose()`` it.
+        The stream yields lists of records, or of texts by ``texts()``; ``aclose()`` it.
         """
         return self._streams.logs(ref, query)
 

@@ -81,6 +81,7 @@ class Streams:
             sock.setblocking(False)
             loop = asyncio.get_running_loop()
             query = LogQuery(stdout=options.stdout, stderr=options.stderr)
-            async for record in self._read(instance, query):
-                framed = stdcopy.frame(record.stream, record.data) if options.multiplex else record.data
-                await loop.sock_sendall(sock, framed)
+            async for texts in self._read(instance, query).texts():
+                for stream_number, text in texts:
+                    framed = stdcopy.frame(stream_number, text) if options.multiplex else text
+                    await loop.sock_sendall(sock, framed)

@@ -22,7 +22,6 @@ from sampan.engine.model import (
     HostConfig,
     ListQuery,
     LogQuery,
-    LogRecord,
     Mount,
     NetworkingConfig,
     VolumeOptions,
@@ -257,7 +256,10 @@ def test_a_wait_whose_client_leaves_is_withdrawn(serve: Serve) -> None:
 
 
 def logs(serve: Serve, query: str, prefix: str = "", **engine: Any) -> tuple[str, bytes]:
-    records = (LogRecord(1, 1_000_000_001, b"out\n"), LogRecord(2, 2_000_000_000, b"err\n"))
+    records = (
+        (1, b"1970-01-01T00:00:01.000000001Z", b"out\n"),
+        (2, b"1970-01-01T00:00:02.000000000Z", b"err\n"),
+    )
     containers = FakeContainers(records=records, **engine)
     with serve(FakeEngine(containers)).client() as client:
         client.request(f"GET {prefix}/containers/{NAME}/logs?{query}")

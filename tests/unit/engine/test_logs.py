@@ -11,10 +11,11 @@ from tests.fakes.engine import FakeStream, World, settle
 
 from sampan import errors
 from sampan.engine import logs
-from sampan.engine.model import LogConfig, LogQuery, LogRecord
+from sampan.engine.model import LogConfig, LogQuery
 from sampan.errors import NotFound
 from sampan.sandbox.messages import AttachOptions
-from sampan.wire import logrecords, stdcopy
+from sampan.wire import logblocks, logrecords, stdcopy
+from sampan.wire.logblocks import Entry
 
 BOTH = LogQuery(stdout=True, stderr=True)
 SECOND = 1_000_000_000
@@ -40,12 +41,12 @@ def rotate(path: str) -> None:
     os.rename(path, f"{path}.1")
 
 
-def numbers_of(records: list[LogRecord]) -> list[int]:
-    return [int(found.data.split()[1]) for found in records]
+def numbers_of(entries: list[Entry]) -> list[int]:
+    return [int(data.split()[1]) for _, _, data in entries]
 
 
 async def read(world: World, ref: str, query: LogQuery = BOTH) -> list[int]:
-    return numbers_of([found async for found in world.containers.logs(ref, query)])
+    return [number async for found in world.containers.logs(ref, query) for number in numbers_of(found)]
 
 
 @pytest.fixture(params=[256 << 10, 7, 64])
@@ -67,7 +68,7 @@ def rotated(tmp_path: Path, block: None) -> str:
 def drain(reader: logs.LogReader) -> list[int]:
     found: list[int] = []
     while (batch := reader.read()) is not None:
-        found.extend(numbers_of(batch))
+        found.extend(numbers_of(logblocks.entries(batch)))
     return found
 
 
@@ -158,19 +159,19 @@ async def test_following_sees_what_is_written_and_ends_with_the_container(world:
     web = await world.run("sleep")
     path = world.containers.get(web).log_path
     write(path, range(2))
-    stream = world.containers.logs(web, LogQuery(stdout=True, stderr=True, follow=True))
-    assert numbers_of([await anext(stream), await anext(stream)]) == [0, 1]
+    stream = aiter(world.containers.logs(web, LogQuery(stdout=True, stderr=True, follow=True)))
+    assert numbers_of(await anext(stream)) == [0, 1]
     waiting = asyncio.ensure_future(anext(stream))
     await settle()
     assert not waiting.done()
     write(path, range(2, 3), mode="ab")
-    assert numbers_of([await waiting]) == [2]
+    assert numbers_of(await waiting) == [2]
     rotate(path)
     write(path, range(3, 4))
-    assert numbers_of([await anext(stream)]) == [3]
+    assert numbers_of(await anext(stream)) == [3]
     write(path, range(4, 5), mode="ab")
     world.task(web).end()
-    assert numbers_of([found async for found in stream]) == [4]
+    assert [number async for found in stream for number in numbers_of(found)] == [4]
     world.watching.close()
 
 
@@ -195,7 +196,7 @@ async def test_a_reader_that_goes_away_leaves_nothing_behind(world: World) -> No
     write(world.containers.get(web).log_path, range(2))
     before = len(os.listdir("/proc/self/fd"))
     stream = world.containers.logs(web, LogQuery(stdout=True, stderr=True, follow=True))
-    await anext(stream)
+    await anext(aiter(stream))
     await stream.aclose()
     world.watching.close()
     assert len(os.listdir("/proc/self/fd")) == before

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from urllib.parse import quote_plus
 
 from sampan import errors
 from sampan.api.params import timestamp
-from sampan.api.render.times import rfc3339_fixed
 from sampan.api.request import Request
 from sampan.api.responses import (
     HIJACKED,
@@ -23,11 +25,12 @@ from sampan.api.responses import (
 from sampan.api.routing import Route
 from sampan.engine.facade import Engine
 from sampan.engine.logfiles import log_attributes
-from sampan.engine.model import Container, ExitStatus, LogQuery, LogRecord
+from sampan.engine.model import Container, ExitStatus, LogQuery
 from sampan.errors import Failure, InvalidArgument
 from sampan.sandbox import detach
 from sampan.sandbox.messages import AttachOptions
 from sampan.wire import stdcopy
+from sampan.wire.logblocks import Entry, Text
 
 CONDITIONS = frozenset(("not-running", "next-exit", "removed"))
 
@@ -66,12 +69,14 @@ def logs(request: Request, engine: Engine) -> Answer:
         tail=_tail(query.text("tail")),
     )
     container = engine.containers.get(request.name)
-    framed = not container.config.tty
+    form = _Form(framed=not container.config.tty, merged=request.header("user-agent").startswith(_COPIERS))
     details = _details(container) if query.flag("details") else b""
-    line = _line_writer(framed=framed, timestamps=query.flag("timestamps"), details=details)
-    records = engine.containers.logs(request.name, wanted)
-    content_type = MULTIPLEXED_STREAM if framed and request.version >= (1, 42) else RAW_STREAM
-    return Stream(Rendered(records, line, _last_words(framed=framed)), content_type)
+    found = engine.containers.logs(request.name, wanted)
+    content_type = MULTIPLEXED_STREAM if form.framed and request.version >= (1, 42) else RAW_STREAM
+    if query.flag("timestamps") or details or wanted.since or wanted.until:
+        lines = form.lines(timestamps=query.flag("timestamps"), details=details)
+        return Stream(Rendered(aiter(found), lines, form.last_words), content_type)
+    return Stream(Rendered(found.texts(), form.texts, form.last_words), content_type)
 
 
 def _tail(given: str) -> int | None:
@@ -85,26 +90,53 @@ def _details(container: Container) -> bytes:
     return (",".join(f"{quote_plus(key)}={quote_plus(pairs[key])}" for key in sorted(pairs)) + " ").encode()
 
 
-def _line_writer(*, framed: bool, timestamps: bool, details: bytes) -> Callable[[LogRecord], bytes]:
-    """How one record becomes bytes."""
-
-    def write(record: LogRecord) -> bytes:
-        data = details + record.data
-        if timestamps:
-            data = rfc3339_fixed(record.time_ns).encode("ascii") + b" " + data
-        return stdcopy.frame(record.stream, data) if framed else data
-
-    return write
+_COPIERS = ("Docker-Client/", "Sampan-Client")
+"""Clients that copy frames and do not look at them. Others, docker-py among them, take a frame for a line."""
 
 
-def _last_words(*, framed: bool) -> Callable[[Failure], bytes]:
-    """The head is out when reading fails: Docker tells it in the stream."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Form:
+    """How a log is sent. ``framed``: as frames; ``merged``: one frame may hold many records."""
 
-    def tell(failure: Failure) -> bytes:
+    framed: bool
+    merged: bool
+
+    def texts(self, texts: list[Text]) -> bytes:
+        """Output without times."""
+        if self.merged or not self.framed:
+            return self._joined(texts)
+        return b"".join([frame for stream, text in texts for frame in _line_frames(stream, text)])
+
+    def lines(self, *, timestamps: bool, details: bytes) -> Callable[[list[Entry]], bytes]:
+        """How records become bytes when something stands before each of them."""
+
+        def write(entries: list[Entry]) -> bytes:
+            if timestamps:
+                return self._joined(
+                    [(stream, b"%b %b%b" % (time, details, data)) for stream, time, data in entries]
+                )
+            return self._joined([(stream, details + data) for stream, _, data in entries])
+
+        return write
+
+    def _joined(self, texts: list[Text]) -> bytes:
+        if not self.framed:
+            return b"".join([text for _, text in texts])
+        if self.merged:
+            runs = groupby(texts, itemgetter(0))
+            texts = [(stream, b"".join([text for _, text in run])) for stream, run in runs]
+        return b"".join([stdcopy.frame(stream, text) for stream, text in texts])
+
+    def last_words(self, failure: Failure) -> bytes:
+        """The head is out when reading fails: Docker tells it in the stream."""
         text = f"Error grabbing logs: {failure}\n".encode()
-        return stdcopy.frame(stdcopy.STDERR, text) if framed else text
+        return stdcopy.frame(stdcopy.STDERR, text) if self.framed else text
 
-    return tell
+
+def _line_frames(stream: int, text: bytes) -> list[bytes]:
+    *lines, rest = text.split(b"\n")
+    frames = [stdcopy.frame(stream, line + b"\n") for line in lines]
+    return [*frames, stdcopy.frame(stream, rest)] if rest else frames
 
 
 async def attach(request: Request, engine: Engine) -> Answer:

@@ -38,7 +38,7 @@ from sampan.engine.model.networking import (
     NetworkSettings,
     PortBinding,
 )
-from sampan.engine.model.queries import Filters, ListQuery, LogQuery, LogRecord
+from sampan.engine.model.queries import Filters, ListQuery, LogQuery
 
 __all__ = [
     "BindOptions",
@@ -66,7 +66,6 @@ __all__ = [
     "ListQuery",
     "LogConfig",
     "LogQuery",
-    "LogRecord",
     "Mount",
     "MountPoint",
     "NetworkSettings",

@@ -102,11 +102,3 @@ class LogQuery(msgspec.Struct, frozen=True, kw_only=True):
     since: int = 0
     until: int = 0
     tail: int | None = None
-
-
-class LogRecord(msgspec.Struct, frozen=True):
-    """One log entry: ``stream`` is 1 (stdout) or 2 (stderr); ``data`` ends with a newline unless partial."""
-
-    stream: int
-    time_ns: int
-    data: bytes
