@@ -7,8 +7,6 @@ is used. What only the daemon can judge (names, modes, limits) is left to the da
 
 from __future__ import annotations
 
-import os
-
 from sampan.errors import Failure
 
 TYPE_CHECKING = False
@@ -460,14 +458,6 @@ def _networks(options: Options, body: Document) -> None:
             raise ValueError(f'network "{name}" is specified multiple times')
         if name != "host" and not name.startswith("container:"):
             settings[name] = endpoint(network)
-
-
-def cidfile_free(path: str) -> None:
-    """Raise Failure if the container ID file exists already."""
-    if path and os.path.exists(path):
-        raise Failure(
-            f"container ID file found, make sure the other container isn't running or delete {path}"
-        )
 
 
 def endpoint(found: Document) -> Document:

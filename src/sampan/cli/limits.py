@@ -1,4 +1,4 @@
-"""Values of --ulimit, --blkio-weight-device, --device-*-bps, --device-*-iops, --attach, --sysctl, --restart."""
+"""Values of --ulimit, --blkio-weight-device, --device-*-bps and -iops, --attach, --sysctl and --restart."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import os
 
 from sampan.cli.command import Command, Exit, Options
 from sampan.cli.context import PROGRAM, Context, err, out
-from sampan.cli.createbody import attached, build, cidfile_free
+from sampan.cli.createbody import attached, build
 from sampan.cli.runflags import RUN, SHARED
 from sampan.client.api import ApiError, segment
 from sampan.errors import Failure
@@ -57,8 +57,26 @@ def _check_pull(options: Options) -> None:
 
 
 def _create(context: Context, options: Options, image: str, body: dict[str, Any]) -> str:
-    """Create the container, pulling its image if need be; returns the id."""
-    cidfile_free(options["cidfile"])
+    """Create the container, pulling its image if need be; returns the id.
+
+    The file for the id is made first, and goes again if nothing is written to it.
+    """
+    path = options["cidfile"]
+    if not path:
+        return _request(context, options, image, body)
+    fd = _id_file(path)
+    try:
+        identity = _request(context, options, image, body)
+        os.write(fd, identity.encode())
+    except BaseException:
+        os.unlink(path)
+        raise
+    finally:
+        os.close(fd)
+    return identity
+
+
+def _request(context: Context, options: Options, image: str, body: dict[str, Any]) -> str:
     _check_reference(image)
     query: dict[str, str] = {}
     if options["name"]:
@@ -84,8 +102,6 @@ def _create(context: Context, options: Options, image: str, body: dict[str, Any]
     for warning in made.get("Warnings") or ():
         err(f"WARNING: {warning}")
     identity: str = made["Id"]
-    if options["cidfile"]:
-        _write_id(options["cidfile"], identity)
     return identity
 
 
@@ -113,14 +129,16 @@ def _pull(client: Client, image: str, options: Options) -> None:
     pull(client, image, platform=options["platform"], quiet=options["quiet"], fd=2)
 
 
-def _write_id(path: str, identity: str) -> None:
+def _id_file(path: str) -> int:
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError:
+        raise Failure(
+            f"container ID file found, make sure the other container isn't running or delete {path}"
+        ) from None
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
         raise Failure(f"failed to create the container ID file: open {path}: {reason}") from error
-    with os.fdopen(fd, "w") as file:
-        file.write(identity)
 
 
 def run(context: Context, options: Options, arguments: list[str]) -> int:

@@ -23,12 +23,13 @@ from sampan.images.snapshots import part
 from sampan.sandbox.messages import Endpoint, Launch, LogFile, TimeLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sampan.engine.cdi import Edits
-    from sampan.engine.idranges import IdRanges
-    from sampan.engine.ports import Bridges, Catalog, SeccompFilters, Snapshots, VolumeStore
+    from sampan.engine.ports import Bridges, Catalog, SeccompFilters, Snapshots, Task, VolumeStore
+    from sampan.engine.sandboxes import Sandboxes
     from sampan.engine.settings import Settings
+    from sampan.engine.users import Users
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +51,15 @@ class Launches:
         sources: Sources,
         bridges: Bridges,
         network_id: Callable[[str], str],
-        id_ranges: IdRanges,
+        users: Users,
+        sandboxes: Sandboxes,
         settings: Settings,
     ) -> None:
         self._sources = sources
         self._bridges = bridges
         self._network_id = network_id
-        self._id_ranges = id_ranges
+        self._users = users
+        self._sandboxes = sandboxes
         self._settings = settings
         self._available = capabilities.held_by_daemon()
 
@@ -89,7 +92,8 @@ class Launches:
         parts = (container.id, *images.values())
         for point in container.mounts:
             _ensure_bind_source(point)
-        id_map, reason = self._ids(container, joined, image=max(map(sources.snapshots.max_id, parts)))
+        largest = max(map(sources.snapshots.max_id, parts))
+        id_map, reason = self._users.settle(container, joined, image=largest)
         if joined.network is None:
             container = connected(container, endpoint, self._network_id(host.network_mode), id_map, reason)
             placed = files.write(container, settings, endpoint)
@@ -113,7 +117,7 @@ class Launches:
                 available=self._available,
                 no_new_privileges=settings.options.no_new_privileges,
                 id_map=id_map,
-                joined=joined.paths if id_map else without_users(joined.paths),
+                joined=_joined_paths(joined.paths, id_map),
                 ipc_of=joined.ipc.pid if joined.ipc else 0,
             ),
         )
@@ -140,7 +144,7 @@ class Launches:
 
     async def release(self, container_id: str) -> None:
         """Give the container's address and ids back. Idempotent."""
-        self._id_ranges.release(container_id)
+        self._users.release(container_id)
         await self._bridges.release(container_id)
 
     async def _connect(self, container: Container) -> Endpoint | None:
@@ -156,29 +160,11 @@ class Launches:
             endpoint, addresses=(*endpoint.addresses, *map(_link_local, ipam.link_local_ips))
         )
 
-    def _ids(self, container: Container, joined: Joined, *, image: int) -> tuple[tuple[int, int] | None, str]:
-        """(The range of ids that is leased for the run, why it has the host's): one of the two."""
-        users = self._users
-        largest = largest_id(container, image=image)
-        if joined.ids is None:
-            reason = users.reason(container, image=image) or joined.reason
-        else:
-            reason = asked(container.host) or users.found(container, largest, most=joined.ids[1])
-        users.allow(container, reason)
-        if reason:
-            return None, reason
-        if joined.ids is None:
-            span = max(self._settings.options.id_range, largest + 1)
-            return self._id_ranges.lease(container.id, span), ""
-        if not self._id_ranges.claim(container.id, *joined.ids):
-            raise Unavailable("the user ids of the container that it joins are not this engine's")
-        return joined.ids, ""
-
     def settled(self, container: Container, task: Task) -> Container:
         """The container as it was started, which may be with the host's ids instead of those prepared."""
         if not task.host_ids:
             return container
-        self._id_ranges.release(container.id)
+        self._users.release(container.id)
         return with_ids(container, None, task.host_ids)
 
     def _cgroup_path(self, container: Container) -> str:
@@ -225,6 +211,11 @@ class Launches:
         return LogFile(path=container.log_path, max_size=limits[0], max_files=limits[1])
 
 
+def _link_local(address: str) -> str:
+    """A further address of the interface; its network is the whole of the link's."""
+    return f"{address}/{64 if ':' in address else 16}"
+
+
 def _requested_mac(asked: EndpointSettings | None) -> str:
     # What a former start was given is no request; an endpoint id marks it.
     return asked.mac_address if asked is not None and not asked.endpoint_id else ""
@@ -237,9 +228,9 @@ def with_ids(container: Container, id_map: tuple[int, int] | None, reason: str) 
     return replace(container, state=state)
 
 
-def without_users(paths: Mapping[str, str]) -> dict[str, str]:
-    """The joined namespaces without the user namespace."""
-    return {kind: path for kind, path in paths.items() if kind != "user"}
+def _joined_paths(paths: Mapping[str, str], id_map: tuple[int, int] | None) -> dict[str, str]:
+    """The joined namespaces; not the user namespace of others for who has the host's ids."""
+    return {kind: path for kind, path in paths.items() if kind != "user" or id_map is not None}
 
 
 def connected(
@@ -250,8 +241,7 @@ def connected(
     reason: str = "",
 ) -> Container:
     """The container with what a start gives it; see ``disconnected``."""
-    base, span = id_map or (0, 0)
-    container = replace(container, state=replace(container.state, id_base=base, id_span=span))
+    container = with_ids(container, id_map, reason)
     mode = container.host.network_mode
     if container.config.network_disabled:
         return container
