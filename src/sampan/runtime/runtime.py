@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KILLED = 137
+START_PATIENCE = 120.0
+"""Seconds until a container that is set up, but does not become its program, is given up."""
 _RUN_PREFIX = (
     "failed to create task for container: failed to create shim task: OCI runtime create failed: "
     "unable to start container process: "
@@ -66,6 +68,7 @@ class Task:
         self.link = link
         self.pid: int = state["pid"]
         self.started_at: float = state["started_at"]
+        self.host_ids: str = state.get("host_ids", "")
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self.released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.on_detach: Callable[[], None] = lambda: None
@@ -237,7 +240,14 @@ class Runtime:
         finally:
             os.close(document)
             theirs.close()
-        return await _first_word(ours)
+        try:
+            async with asyncio.timeout(START_PATIENCE):
+                return await _first_word(ours)
+        except TimeoutError as error:
+            # What it waits for may never come. Its launcher hears of its end, and tidies up.
+            await asyncio.to_thread(end_group, launch.spec["linux"]["cgroupsPath"])
+            reason = f"no answer from the container in {START_PATIENCE:.0f} seconds"
+            raise StartFailed(_RUN_PREFIX + reason, exit_code=128) from error
 
     async def adopt(self, container_id: str) -> Task | None:
         """The task of a container whose keeper outlived an earlier daemon; None when there is none."""
