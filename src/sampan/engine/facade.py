@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sampan.engine.archives import Archives
     from sampan.engine.containers import Containers
     from sampan.engine.events import Events
     from sampan.engine.execs import Execs
@@ -30,3 +31,4 @@ class Engine:
     system: System
     statistics: Statistics
     processes: Processes
+    archives: Archives

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from sampan.images.model import Image
@@ -55,6 +55,10 @@ class Task(Protocol):
 
     @property
     def started_at(self) -> float: ...
+
+    @property
+    def host_ids(self) -> str:
+        """Why it had to be started with the host's ids; empty if it was not."""
 
     @property
     def exited(self) -> asyncio.Future[Exit]: ...
@@ -169,3 +173,31 @@ class SeccompFilters(Protocol):
 
     def rules(self, profile: str | None, capabilities: Iterable[str]) -> Seccomp:
         """The same in the OCI form, for a runtime that compiles it itself."""
+
+
+class Visit(Protocol):
+    """A process at work on a container's files; see ``sandbox.visit`` for what it says."""
+
+    async def answer(self) -> dict[str, Any]: ...
+
+    async def read(self) -> bytes: ...
+
+    async def write(self, data: bytes) -> bool: ...
+
+    def end_of_data(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Visits(Protocol):
+    async def begin(
+        self,
+        container_id: str,
+        op: str,
+        *,
+        pid: int = 0,
+        root: RootFilesystem | None = None,
+        flow: str = "",
+        **arguments: Any,
+    ) -> Visit:
+        """Send a process to the files of a running container, or to a root that nobody has mounted."""

@@ -19,6 +19,7 @@ from sampan.engine import lifecycle
 from sampan.engine.lifecycle import Move
 from sampan.engine.lookups import created_before
 from sampan.engine.model import Container, ExitStatus, Filters, Pruned, Status, WaitCondition
+from sampan.engine.visitors import leave
 from sampan.errors import Conflict, Failure, Internal, NotFound, Unavailable
 from sampan.sandbox import external
 
@@ -136,6 +137,7 @@ class Removal:
             logger.warning("container %s: its remains could not be removed: %s", instance.id, error)
 
     async def _clear_files(self, instance: Instance) -> None:
+        await leave(instance)
         await self._snapshots.remove(instance.id)
         remove_directory(self._settings.paths.container(instance.id))
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sampan.engine.model import Exec
     from sampan.engine.ports import ClientStream, ExecTask, Task
     from sampan.engine.restarts import Backoff
+    from sampan.engine.visitors import Stay
     from sampan.sandbox.messages import AttachOptions
     from sampan.state import Database
 
@@ -49,6 +50,7 @@ class Instance:
         "backoff",
         "container",
         "execs",
+        "guests",
         "keep",
         "lock",
         "monitor",
@@ -57,6 +59,7 @@ class Instance:
         "stopped",
         "task",
         "teardown",
+        "turn",
         "waiters",
     )
 
@@ -71,6 +74,8 @@ class Instance:
         self.execs: dict[str, RunningExec] = {}
         self.backoff: Backoff | None = None  # what its restart policy remembers
         self.monitor: Monitor | None = None  # of its health, while it runs
+        self.guests: set[Stay] = set()  # visitors of its files
+        self.turn: asyncio.Lock | None = None  # of its visitors while it does not run
         self.keep = False  # a restart is under way: --rm must wait
         self.removed = False
 

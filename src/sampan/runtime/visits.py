@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import signal
 import socket
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sampan.errors import Failure, Internal, InvalidArgument, NotFound
+from sampan.errors import Failure, Internal, InvalidArgument, NotFound, Unavailable
 from sampan.sandbox import channel
 from sampan.sandbox.messages import encode
 from sampan.sandbox.visit import VISIT
@@ -25,9 +27,12 @@ if TYPE_CHECKING:
     from sampan.runtime.zygote import Zygote
     from sampan.sandbox.messages import RootFilesystem
 
+log = logging.getLogger(__name__)
+
 _PIECE = 1 << 18
 _F_SETPIPE_SZ = 1031
 _PIPE = 1 << 20  # bytes
+_LAST_BREATH = 10.0  # seconds
 
 
 class Gone(Exception):
@@ -90,41 +95,55 @@ class Visit:
     def __init__(self, control: socket.socket, data: int) -> None:
         self._control = control
         self._data = data
+        self._process = -1
+        self._ended = False
+        self._waiting: dict[int, list[asyncio.Future[None]]] = {}
         self._loop = asyncio.get_running_loop()
         control.setblocking(False)
 
     async def answer(self) -> dict[str, Any]:
         """What the visitor says next. Raises what it failed with: Gone, or a Failure."""
-        message = None
-        while message is None:
-            await self._ready(self._control.fileno())
-            try:
-                message = channel.receive(self._control)
-            except BlockingIOError:
-                continue
-            except OSError:
-                break
-            if message is None:
-                break
-        if message is None:
+        if self._ended:
+            raise _ended()
+        answer = await self._hear()
+        if answer is None:
             raise Internal("the visitor of a container's files ended without a word")
-        answer: dict[str, Any] = message[0]
         if "failed" in answer:
             raise _failure(answer["failed"], answer["message"])
         return answer
 
+    async def _hear(self) -> dict[str, Any] | None:
+        """Its next message; None when it has ended. Its pidfd, which comes first, is kept."""
+        while True:
+            try:
+                message = channel.receive(self._control)
+            except BlockingIOError:
+                await self._ready(self._control.fileno())
+                continue
+            except OSError:
+                return None
+            if message is None:
+                return None
+            if not message[1]:
+                answer: dict[str, Any] = message[0]
+                return answer
+            (self._process,) = message[1]
+
     async def read(self) -> bytes:
         """The next of the data that flows out; empty at its end."""
-        while True:
+        while not self._ended:
             try:
                 return os.read(self._data, _PIECE)
             except BlockingIOError:
                 await self._ready(self._data)
+        raise _ended()
 
     async def write(self, data: bytes) -> bool:
         """Let data flow in, at the visitor's pace; False when it takes no more."""
         view = memoryview(data)
         while view:
+            if self._data < 0:
+                raise _ended()
             try:
                 view = view[os.write(self._data, view) :]
             except BlockingIOError:
@@ -136,31 +155,70 @@ class Visit:
     def end_of_data(self) -> None:
         """No more data flows in. Idempotent."""
         if self._data >= 0:
+            self._wake(self._data, _ended())
             os.close(self._data)
             self._data = -1
 
-    def close(self) -> None:
-        """End the visitor, if it has not ended. Idempotent."""
+    async def aclose(self) -> None:
+        """End the visitor, if it has not ended, and wait until its mounts are gone. Idempotent.
+
+        Whoever waits for it, for data or for an answer, hears Unavailable.
+        """
+        if self._ended:
+            return
+        self._ended = True
         self.end_of_data()
-        self._control.close()
+        self._wake(self._control.fileno(), _ended())
+        try:
+            with suppress(OSError):
+                self._control.shutdown(socket.SHUT_WR)  # which ends it
+            async with asyncio.timeout(_LAST_BREATH):
+                while await self._hear() is not None:
+                    pass
+                if self._process >= 0:
+                    await self._ready(self._process)
+        except TimeoutError:
+            log.warning("a visitor of a container's files does not end")
+        finally:
+            self._control.close()
+            if self._process >= 0:
+                os.close(self._process)
+                self._process = -1
 
     async def _ready(self, fd: int, *, writing: bool = False) -> None:
+        """Wait for something to read or room to write. Unavailable if the visit ends meanwhile."""
+        waiting = self._waiting.setdefault(fd, [])
+        if not waiting:
+            (self._loop.add_writer if writing else self._loop.add_reader)(fd, self._wake, fd)
         ready: asyncio.Future[None] = self._loop.create_future()
-        add, remove = (
-            (self._loop.add_writer, self._loop.remove_writer)
-            if writing
-            else (self._loop.add_reader, self._loop.remove_reader)
-        )
-        add(fd, _settle, ready)
+        waiting.append(ready)
         try:
             await ready
         finally:
-            remove(fd)
+            if ready in waiting:
+                waiting.remove(ready)
+                if not waiting:
+                    self._unwatch(fd)
+
+    def _wake(self, fd: int, failure: Failure | None = None) -> None:
+        waiting = self._waiting.pop(fd, [])
+        self._unwatch(fd)
+        for ready in waiting:
+            if ready.done():
+                continue
+            if failure is None:
+                ready.set_result(None)
+            else:
+                ready.set_exception(failure)
+
+    def _unwatch(self, fd: int) -> None:
+        self._waiting.pop(fd, None)
+        self._loop.remove_reader(fd)
+        self._loop.remove_writer(fd)
 
 
-def _settle(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)
+def _ended() -> Unavailable:
+    return Unavailable("the container is being started or removed")
 
 
 def _widen(pipe: int) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from sampan.linux import capabilities, kernel
 from sampan.linux import mount as m
 from sampan.linux import process as p
-from sampan.sandbox.hostmounts import OverlayRoot
+from sampan.sandbox.hostmounts import OverlayRoot, beneath
 from sampan.sandbox.launch import become_root
 from sampan.sandbox.messages import RootFilesystem
 
@@ -36,12 +36,13 @@ _CAPABILITIES = (0, 1, 2, 3, 4, 27, 31)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bind:
-    """A volume or a directory or file of the host, as the container would have it."""
+    """A volume, or a directory or file of the host, as the container has it; ``subpath`` is below it."""
 
     source: str
     destination: str
     writable: bool
     recursive: bool = True
+    subpath: str = ""
 
 
 def enter_running(init: int, *, alone: bool = False) -> int:
@@ -135,7 +136,11 @@ def _merged(base: str, lowers: tuple[str, ...]) -> int:
 
 
 def _taken(bind: Bind) -> int:
-    fd = m.open_tree(bind.source, recursive=bind.recursive)
+    if bind.subpath:
+        whole = os.open(bind.source, _PLACE | os.O_DIRECTORY)
+        fd = m.open_tree("", dir_fd=beneath(whole, bind.source, bind.subpath), recursive=bind.recursive)
+    else:
+        fd = m.open_tree(bind.source, recursive=bind.recursive)
     attributes = m.MOUNT_ATTR_NODEV | (0 if bind.writable else m.MOUNT_ATTR_RDONLY)
     m.mount_setattr(fd, attr_set=attributes, propagation=m.MS_PRIVATE, recursive=True)
     return fd

@@ -10,6 +10,7 @@ container's files (``places``), does one thing, tells about it on the control so
     {"op": "changes", …}   {"stat": {}}, then ``KIND path NUL`` for each change, then {"done": true}
 
 or ``{"failed": kind, "message": text}``, kind being one of ``missing``, ``gone``, ``invalid``, ``internal``.
+Before any of these it sends a pidfd of itself, so that the end of its mounts can be awaited.
 
 Law: it ends when the other end of the control socket is closed, wherever it hangs by then: in a file system
 that a container serves, or in a pipe that nobody reads.
@@ -70,6 +71,7 @@ def main(document: bytes, fds: Sequence[int]) -> NoReturn:
         request = json.loads(document)
         control = socket.socket(fileno=fds[0])
         _end_with(control)
+        channel.send(control, {}, (os.pidfd_open(os.getpid()),))
         channel.send(control, _answer(request, control, fds[1:]))
         code = 0
     except BaseException:
@@ -87,7 +89,7 @@ def _end_with(control: socket.socket) -> None:
     fcntl.fcntl(control, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(control, fcntl.F_SETFL, fcntl.fcntl(control, fcntl.F_GETFL) | os.O_ASYNC)
     left = select.poll()
-    left.register(control, select.POLLHUP)
+    left.register(control, select.POLLIN | select.POLLHUP)
     if left.poll(0):  # before it could be noticed
         os._exit(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sampan.api.routes import (
     absent,
+    archives,
     containers,
     create,
     execs,
@@ -21,6 +22,7 @@ ROUTES: tuple[Route, ...] = (
     *system.ROUTES,
     *containers.ROUTES,
     *updates.ROUTES,
+    *archives.ROUTES,
     *create.ROUTES,
     *streams.ROUTES,
     *observing.ROUTES,

@@ -111,11 +111,6 @@ ABSENT = {
     "POST /commit": "committing containers",
     "POST /auth": "logging in to a registry",
     "GET /distribution/{name}/json": "looking images up in a registry",
-    "HEAD /containers/{id}/archive": "copying files",
-    "GET /containers/{id}/archive": "copying files",
-    "PUT /containers/{id}/archive": "copying files",
-    "GET /containers/{id}/export": "exporting containers",
-    "GET /containers/{id}/changes": "listing a container's changes",
     "GET /containers/{id}/checkpoints": "checkpointing",
     "POST /containers/{id}/checkpoints": "checkpointing",
 }
