@@ -76,8 +76,8 @@ class Updates:
                     raise Conflict('container is marked for removal and cannot be "update"')
                 before = container.host
                 host = _merge(before, asked)
-                if instance.task is not None and container.state.running:
-                    sections = _sections(asked)
+                sections = _sections(asked)
+                if sections and instance.task is not None and container.state.running:
                     changed = _changed(host, sections)
                     try:
                         await instance.task.update(changed)
