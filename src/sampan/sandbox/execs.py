@@ -1,12 +1,10 @@
 """A further process in a running container (``exec``): joins the namespaces of the first one.
 
-The joiner is a child of the keeper and is cloned straight into the container's pid namespace. It is not
-dumpable before it enters: nothing inside may look into it or reach the interpreter through it.
+It is a child of the keeper; see ``joining`` for how it gets in.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
@@ -15,37 +13,24 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from sampan.linux import process as p
 from sampan.sandbox import channel, external
+from sampan.sandbox.joining import JOINED, SETUP_FAILED, Joiner
 from sampan.sandbox.launch import (
     LaunchError,
-    become_root,
-    failure_of,
-    keep_only,
-    make_controlling_terminal,
 )
 from sampan.sandbox.loop import READ, Loop
 from sampan.sandbox.messages import AttachOptions, Keeping
-from sampan.sandbox.program import Program, bequeath, run
+from sampan.sandbox.program import Program
 from sampan.sandbox.stdio import exit_code, null_streams, read_file, standard_pipes, terminal_ends
-from sampan.sandbox.steps import open_terminal
 from sampan.sandbox.streams import Streams
 
 if TYPE_CHECKING:
     from sampan.sandbox.cgroups import Cgroup
     from sampan.spec.runtime import Process
 
-_JOINED = {
-    "user": p.CLONE_NEWUSER,
-    "mount": p.CLONE_NEWNS,
-    "ipc": p.CLONE_NEWIPC,
-    "uts": p.CLONE_NEWUTS,
-    "network": p.CLONE_NEWNET,
-    "cgroup": p.CLONE_NEWCGROUP,
-}
-_SETUP_FAILED = 126
 _FROZEN = "the container is paused"
 _PATIENCE = 10.0  # seconds until a child that does not become the program is given up
 _GLANCE_MS = 200
@@ -203,7 +188,7 @@ def _clone(
 ) -> tuple[int, int, int]:
     """(pid, pidfd, console master or -1) of the program, once it runs."""
     if cgroup.frozen():
-        raise LaunchError(_FROZEN, _SETUP_FAILED)
+        raise LaunchError(_FROZEN, SETUP_FAILED)
     if container.runtime is not None:
         return external.start_exec(container, request, stdio, init, cgroup)
     filter_path = container.seccomp_filter if request.filtered else None
@@ -216,7 +201,7 @@ def _clone(
     )
     flags = 0
     for kind in container.namespaces:
-        flags |= _JOINED.get(kind, 0)
+        flags |= JOINED.get(kind, 0)
     cgroup_fd = cgroup.clone_fd()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -224,11 +209,11 @@ def _clone(
         pid, pidfd = p.clone3(cgroup_fd=cgroup_fd)
         if pid == 0:
             ours.close()
-            joiner = _Joiner(theirs, request, program, stdio)
+            joiner = Joiner(theirs, program, stdio, request.console_size)
             joiner.run(init, flags, cgroup, cloned=cgroup_fd is not None)
     except OSError as error:
         ours.close()
-        raise LaunchError(f"cannot join the container: {error.strerror}", _SETUP_FAILED) from error
+        raise LaunchError(f"cannot join the container: {error.strerror}", SETUP_FAILED) from error
     finally:
         theirs.close()
         if cgroup_fd is not None:
@@ -256,9 +241,9 @@ def _hear(ours: socket.socket, cgroup: Cgroup) -> tuple[Any, list[int]] | None:
     deadline = time.monotonic() + _PATIENCE
     while not ready.poll(_GLANCE_MS):
         if cgroup.frozen():
-            raise LaunchError(_FROZEN, _SETUP_FAILED)
+            raise LaunchError(_FROZEN, SETUP_FAILED)
         if time.monotonic() >= deadline:
-            raise LaunchError(f"no answer from the container in {_PATIENCE:.0f} seconds", _SETUP_FAILED)
+            raise LaunchError(f"no answer from the container in {_PATIENCE:.0f} seconds", SETUP_FAILED)
     return channel.receive(ours)
 
 
@@ -272,57 +257,3 @@ def _bury(loop: Loop, pidfd: int) -> None:
         os.close(pidfd)
 
     loop.watch(pidfd, READ, ended)
-
-
-class _Joiner:
-    """The cloned child, from its first instruction to the program."""
-
-    def __init__(
-        self, parent: socket.socket, request: Request, program: Program, stdio: Sequence[int]
-    ) -> None:
-        self._parent = parent
-        self._request = request
-        self._program = program
-        self._stdio = stdio
-
-    def run(self, init: int, flags: int, cgroup: Cgroup, *, cloned: bool) -> NoReturn:
-        """Join the namespaces ``flags`` of pidfd ``init`` and become the program, or report what fails."""
-        try:
-            p.set_dumpable(dumpable=False)
-            cgroup.join(cloned=cloned)
-            bequeath(self._request.process)
-            self._join(init, flags)
-            run(self._program)
-        except BaseException as error:  # the child must never return into the keeper's code
-            channel.send(self._parent, failure_of(error, setup_failed=_SETUP_FAILED))
-        finally:
-            os._exit(_SETUP_FAILED)
-        raise AssertionError("unreachable")
-
-    def _join(self, init: int, flags: int) -> None:
-        if _enter(init, flags) & p.CLONE_NEWUSER:
-            become_root()
-            p.set_dumpable(dumpable=False)  # a change of identity makes a process dumpable again
-        os.setsid()
-        stdio = self._stdio
-        if self._request.terminal:
-            master, slave = open_terminal(self._request.console_size)
-            channel.send(self._parent, {"console": True}, (master,))
-            stdio = (slave,) * 3
-            make_controlling_terminal(slave)
-        self._parent = keep_only(stdio, self._parent)
-
-
-def _enter(init: int, flags: int) -> int:
-    """Join namespaces of pidfd ``init``; those that were joined.
-
-    Not the user namespace of a container that had to be started with the host's ids, for it is ours.
-    """
-    try:
-        p.setns(init, flags)
-    except OSError as error:
-        if error.errno != errno.EINVAL or not flags & p.CLONE_NEWUSER:
-            raise
-        flags &= ~p.CLONE_NEWUSER
-        p.setns(init, flags)
-    return flags
