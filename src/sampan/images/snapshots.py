@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
@@ -23,6 +22,7 @@ from sampan.errors import Conflict, Internal
 from sampan.images.layers import INIT, LayerStore
 from sampan.images.model import Image
 from sampan.linux import tree
+from sampan.linux.diskspace import Space, measure
 from sampan.sandbox.messages import RootFilesystem
 from sampan.spec.digest import Digest
 
@@ -52,7 +52,6 @@ class Snapshots:
         """Make the writable layer of a new container. Conflict if the key is in use."""
         chain_id = image.chain_id
         place = f"{self._root}/{key}"
-        top = self._layers.directory(self._layers[chain_id]) if chain_id else f"{self._layers.root}/{INIT}/fs"
         try:
             os.mkdir(place, 0o711)
         except FileExistsError as error:
@@ -60,12 +59,9 @@ class Snapshots:
         # In memory first: from now on the layers below are needed.
         self._parents[key] = chain_id
         os.symlink(chain_id or _NO_LAYERS, f"{place}/{_PARENT}")
-        # The root directory of the merged tree is the upper one: it must look like the image's.
-        looks = os.stat(top)
-        os.mkdir(f"{place}/fs", stat.S_IMODE(looks.st_mode))
-        os.chmod(f"{place}/fs", stat.S_IMODE(looks.st_mode))
-        if looks.st_uid or looks.st_gid:
-            os.chown(f"{place}/fs", looks.st_uid, looks.st_gid)
+        # As in Docker, whatever an archive says of its own root: those made in a private directory say 0700.
+        os.mkdir(f"{place}/fs", 0o755)
+        os.chmod(f"{place}/fs", 0o755)
         os.mkdir(f"{place}/work", 0o700)
         return self.mounts(key)
 
@@ -119,9 +115,9 @@ class Snapshots:
         layers = self._layers.chain(self._parents.get(key))
         return max((max(layer.max_uid, layer.max_gid) for layer in layers), default=0)
 
-    async def usage(self, key: str) -> int:
-        """Bytes of the files that the container has written, as ``docker ps -s`` counts them."""
-        return await asyncio.to_thread(_usage, f"{self._root}/{key}/fs")
+    async def usage(self, key: str) -> Space:
+        """What the container has written."""
+        return await asyncio.to_thread(measure, f"{self._root}/{key}/fs")
 
 
 def part(key: str, number: int) -> str:
@@ -162,20 +158,3 @@ def _remove(root: str, key: str) -> None:
         tree.remove_tree(fd, key)
     finally:
         os.close(fd)
-
-
-def _usage(root: str) -> int:
-    total, seen, pending = 0, set(), [root]
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    found = entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    elif found.st_nlink == 1 or (found.st_dev, found.st_ino) not in seen:
-                        seen.add((found.st_dev, found.st_ino))
-                        total += found.st_size
-        except FileNotFoundError:
-            continue  # the container removes while we count
-    return total
