@@ -32,6 +32,7 @@ from sampan.engine.watching import Watching
 from sampan.engine.wiring import ContainerUseCases, Foundations, wire
 from sampan.errors import Conflict, NotFound, StartFailed, Unavailable
 from sampan.images.model import Image
+from sampan.linux.diskspace import Space
 from sampan.sandbox.messages import AttachOptions, Endpoint, Exit, Launch, RootFilesystem, encode
 from sampan.spec.image import RunConfig, parse_image
 from sampan.state import Database
@@ -134,8 +135,8 @@ class FakeSnapshots:
     def keys(self) -> Iterable[str]:
         return list(self.there)
 
-    async def usage(self, key: str) -> int:
-        return 4096 if key in self.there else 0
+    async def usage(self, key: str) -> Space:
+        return Space(apparent=10, occupied=4096) if key in self.there else Space()
 
 
 class FakeBridges:
@@ -278,6 +279,7 @@ class FakeTask:
         self.launch = launch
         self.pid = pid
         self.started_at = started_at
+        self.host_ids = ""
         self.cgroup: str = launch.spec["linux"]["cgroupsPath"]
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self.on_detach: Callable[[], None] = lambda: None

@@ -111,6 +111,15 @@ TABLE = (
             ("private", "host"),
         ),
         (
+            "userns-fallback",
+            "--userns-fallback",
+            Kind.TEXT,
+            "allow",
+            "whether a container that needs the host's user ids gets them",
+            "",
+            ("allow", "deny"),
+        ),
+        (
             "default-runtime",
             "--default-runtime",
             Kind.TEXT,

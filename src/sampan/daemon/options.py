@@ -100,6 +100,7 @@ def settle(line: CommandLine) -> Options:
 def _engine(given: Mapping[str, Any], data_root: str, *, debug: bool) -> EngineOptions:
     return EngineOptions(
         userns=given["userns"],
+        userns_fallback=given["userns-fallback"],
         default_runtime=_default_runtime(given),
         runtimes=given["runtimes"],
         cgroup_parent=given["cgroup-parent"] or f"/{name_of(data_root, default_root=DATA_ROOT)}",

@@ -10,9 +10,12 @@ from dataclasses import replace
 from sampan.api.routes import ROUTES
 from sampan.api.server import Server
 from sampan.daemon.options import Options
+from sampan.engine.archives import Archives
 from sampan.engine.events import Events
 from sampan.engine.facade import Engine
 from sampan.engine.host import HostFacts
+from sampan.engine.idblocks import IdBlocks
+from sampan.engine.idmaps import IdMaps, probe
 from sampan.engine.images import Images
 from sampan.engine.launches import Sources
 from sampan.engine.lookups import Lookups
@@ -24,6 +27,7 @@ from sampan.engine.settings import Settings
 from sampan.engine.stats import Statistics
 from sampan.engine.store import ContainerStore
 from sampan.engine.system import System
+from sampan.engine.visitors import Visitors
 from sampan.engine.volumes import Volumes
 from sampan.engine.watching import Watching
 from sampan.engine.wiring import Foundations, wire
@@ -34,6 +38,7 @@ from sampan.images.snapshots import Snapshots
 from sampan.network import Bridges
 from sampan.runtime.runtime import Runtime, end_group
 from sampan.runtime.usage import Gauges
+from sampan.runtime.visits import Visits
 from sampan.runtime.zygote import Zygote
 from sampan.state.database import Database
 from sampan.volumes.local import LocalVolumes
@@ -48,8 +53,9 @@ class Wiring:
         self._paths = paths
         self._zygote = zygote
         _make_directories(paths)
-        self._settings = Settings(paths=paths, options=options.engine, facts=HostFacts.read())
+        self._settings = Settings(paths=paths, options=options.engine, facts=HostFacts.read(_idmaps(options)))
         settings = self._settings
+        self._id_blocks = IdBlocks(paths.data, first=options.engine.first_host_id)
         self._database = Database.open(paths.database)
         self._events = Events(settings.now)
         self._watching = Watching()
@@ -88,11 +94,14 @@ class Wiring:
                 end_group=end_group,
                 watching=self._watching,
                 settings=settings,
+                id_blocks=self._id_blocks,
             )
         )
         self._recovery = use_cases.recovery
         self._close_containers = use_cases.close
         gauges = Gauges()
+        visits = Visits(zygote)
+        visitors = Visitors(store=store, snapshots=self._snapshots, volumes=self._volumes, visits=visits)
         self.engine = Engine(
             containers=use_cases.containers,
             execs=use_cases.execs,
@@ -109,6 +118,13 @@ class Wiring:
             ),
             statistics=Statistics(store=store, measure=gauges.read, settings=settings),
             processes=Processes(store=store, events=self._events, members=gauges.processes),
+            archives=Archives(
+                store=store,
+                visitors=visitors,
+                visits=visits,
+                snapshots=self._snapshots,
+                events=self._events,
+            ),
         )
 
     @property
@@ -142,7 +158,13 @@ class Wiring:
         self._watching.close()
         await self._catalog.close()
         await self._bridges.close()
+        if not self.runs:
+            self._id_blocks.give_back()
         self._database.close()
+
+
+def _idmaps(options: Options) -> IdMaps:
+    return probe(options.data_root, first=options.engine.first_host_id, count=options.engine.id_range)
 
 
 def _make_directories(paths: Paths) -> None:

@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 
     from sampan.engine.events import Events
     from sampan.engine.ports import Catalog, Snapshots, VolumeStore
+    from sampan.engine.sandboxes import Sandboxes
     from sampan.engine.settings import Settings
     from sampan.engine.store import ContainerStore
+    from sampan.engine.users import Users
     from sampan.images.model import Image
 
 
@@ -49,6 +51,8 @@ class Creation:
         snapshots: Snapshots,
         volumes: VolumeStore,
         events: Events,
+        users: Users,
+        sandboxes: Sandboxes,
         settings: Settings,
     ) -> None:
         self._store = store
@@ -56,6 +60,8 @@ class Creation:
         self._snapshots = snapshots
         self._volumes = volumes
         self._events = events
+        self._users = users
+        self._sandboxes = sandboxes
         self._settings = settings
 
     async def create(
@@ -65,6 +71,7 @@ class Creation:
             name = names.check(name)
         runtimes.find(host.runtime, self._settings.options)
         host, warnings = validation.check(config, host, networking, self._settings.facts)
+        host = self._sandboxes.resolved(host)
         image = await self._catalog.resolve(config.image)
         container = self._describe(name or "", config, host, networking, image)
         self._store.reserve(container.name, container.id)
@@ -75,6 +82,7 @@ class Creation:
             self._store.unreserve(container.name)
             raise
         self._events.container(container, "create")
+        warnings += self._users.warnings(container)
         return Created(id=container.id, warnings=tuple(warnings))
 
     def _describe(
@@ -131,6 +139,9 @@ class Creation:
                 for point in container.mounts
             ]
             container = replace(container, mounts=tuple(points))
+            reason = self._users.reason(container, image=image.max_id)
+            self._users.allow(reason)
+            container = replace(container, state=replace(container.state, host_ids=reason))
             self._store.announce(container)
             root = await self._snapshots.prepare(container.id, image)
             for number, point in enumerate(points):

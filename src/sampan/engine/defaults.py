@@ -132,6 +132,6 @@ def network_settings(
     settings = given or EndpointSettings()
     if not settings.mac_address and config.mac_address:
         settings = replace(settings, mac_address=config.mac_address)
-    if config.network_disabled:
+    if config.network_disabled or host.network_mode.startswith("container:"):
         return NetworkSettings()
     return NetworkSettings(networks={host.network_mode: settings})

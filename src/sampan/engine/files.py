@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from sampan.engine.model import Container
 from sampan.network import resolv
 
@@ -41,6 +43,23 @@ def write(container: Container, settings: Settings, endpoint: Endpoint | None) -
     _put(container.resolv_conf_path, resolv_conf)
     _put(container.hostname_path, f"{full_name}\n")
     _put(container.hosts_path, hosts)
+    return placed(container)
+
+
+def sharing(container: Container, owner: Container) -> Container:
+    """The container with the files and the names of the one whose network it joins."""
+    names = replace(container.config, hostname=owner.config.hostname, domainname=owner.config.domainname)
+    return replace(
+        container,
+        config=names,
+        hostname_path=owner.hostname_path,
+        hosts_path=owner.hosts_path,
+        resolv_conf_path=owner.resolv_conf_path,
+    )
+
+
+def placed(container: Container) -> dict[str, str]:
+    """The three files, each with its place in the container."""
     return {
         container.resolv_conf_path: "/etc/resolv.conf",
         container.hostname_path: "/etc/hostname",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from sampan.engine.idmaps import EVERYTHING, IdMaps
 from sampan.errors import Failure, InvalidArgument
 from sampan.sandbox import cgroups
 from sampan.sandbox.cgroups import Features
@@ -36,7 +37,8 @@ class HostFacts:
     """``cpus`` and ``memory_nodes`` are those online, in the kernel's list format; memory is in bytes.
 
     ``limits`` says what groups can limit here, ``selinux`` and ``apparmor`` whether these are in force.
-    ``ip_forwarding`` asks anew each time: the engine itself turns it on after these facts were read.
+    ``idmaps`` says what can have ids of a container's own. ``ip_forwarding`` asks anew each time: the engine
+    itself turns it on after these facts were read.
     """
 
     cpu_count: int
@@ -54,9 +56,10 @@ class HostFacts:
     apparmor: bool
     selinux: bool = False
     limits: Features = ALL_LIMITS
+    idmaps: IdMaps = EVERYTHING
 
     @classmethod
-    def read(cls) -> HostFacts:
+    def read(cls, idmaps: IdMaps = EVERYTHING) -> HostFacts:
         release = _os_release()
         unified = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
         return cls(
@@ -75,6 +78,7 @@ class HostFacts:
             apparmor=_line("/sys/module/apparmor/parameters/enabled", "N") == "Y",
             selinux=os.path.exists("/sys/fs/selinux/enforce"),
             limits=_limits(),
+            idmaps=idmaps,
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sampan.engine import capabilities, defaults, devices, mounts, propagation, resources, security
@@ -16,7 +17,16 @@ from sampan.spec.runtime import ALL_CAPABILITIES, DEFAULT_PATH, default_spec
 
 if TYPE_CHECKING:
     from sampan.engine.cdi import Edits
-    from sampan.spec.runtime import Capabilities, Device, DeviceRule, Mount, Namespace, Process, Spec
+    from sampan.spec.runtime import (
+        Capabilities,
+        Device,
+        DeviceRule,
+        Mount,
+        Namespace,
+        NamespaceKind,
+        Process,
+        Spec,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +36,8 @@ class Circumstances:
     ``sources`` maps a volume's name to its directory; ``layers`` the destination of an image mount to the
     image's directories, topmost first; ``edits`` are those of CDI devices; ``files`` the engine's files
     to their places in the container; ``id_map`` is (host id of root, number of ids) or None without a user
-    namespace.
+    namespace. ``joined`` are the paths of other containers' namespaces by kind, ``ipc_of`` the pid of the one
+    whose shared memory is joined.
     """
 
     sources: Mapping[str, str]
@@ -38,6 +49,8 @@ class Circumstances:
     available: frozenset[str] = frozenset(ALL_CAPABILITIES)
     no_new_privileges: bool = False
     id_map: tuple[int, int] | None = None
+    joined: Mapping[str, str] = field(default_factory=dict)
+    ipc_of: int = 0
 
 
 def build(container: Container, given: Circumstances) -> Spec:
@@ -55,7 +68,7 @@ def build(container: Container, given: Circumstances) -> Spec:
     if host.annotations:
         spec["annotations"] = dict(host.annotations)
     linux = spec["linux"]
-    linux["namespaces"] = namespaces(host, private_users=given.id_map is not None)
+    linux["namespaces"] = namespaces(host, private_users=given.id_map is not None, joined=given.joined)
     linux["devices"] = nodes
     linux["resources"] = resources.linux_resources(host, rules)
     linux["cgroupsPath"] = given.cgroup_path
@@ -143,21 +156,24 @@ def environment(
     return [f"{name}={value}" for name, value in variables.items()]
 
 
-def namespaces(host: HostConfig, *, private_users: bool) -> list[Namespace]:
-    """Those that the container gets of its own."""
+def namespaces(
+    host: HostConfig, *, private_users: bool, joined: Mapping[str, str] = MappingProxyType({})
+) -> list[Namespace]:
+    """Those that the container gets of its own, and those that it joins, by their paths in ``joined``."""
+    modes: tuple[tuple[NamespaceKind, str], ...] = (
+        ("network", host.network_mode),
+        ("uts", host.uts_mode),
+        ("pid", host.pid_mode),
+        ("ipc", host.ipc_mode),
+        ("cgroup", host.cgroupns_mode),
+        ("user", "private" if private_users else "host"),
+    )
     result: list[Namespace] = [{"type": "mount"}]
-    if host.network_mode != "host":
-        result.append({"type": "network"})
-    if host.uts_mode != "host":
-        result.append({"type": "uts"})
-    if host.pid_mode != "host":
-        result.append({"type": "pid"})
-    if host.ipc_mode != "host":
-        result.append({"type": "ipc"})
-    if host.cgroupns_mode != "host":
-        result.append({"type": "cgroup"})
-    if private_users:
-        result.append({"type": "user"})
+    for kind, mode in modes:
+        if kind in joined:
+            result.append({"type": kind, "path": joined[kind]})
+        elif mode != "host":
+            result.append({"type": kind})
     return result
 
 
@@ -177,7 +193,7 @@ def _devices(spec: Spec, host: HostConfig) -> tuple[list[Device], list[DeviceRul
 
 def _sysctls(host: HostConfig, given: Circumstances) -> dict[str, str]:
     values: dict[str, str] = {}
-    if host.network_mode != "host":
+    if host.network_mode != "host" and "network" not in given.joined:
         # As Docker since 20.10: ports below 1024 and ping need no capability.
         values["net.ipv4.ip_unprivileged_port_start"] = "0"
         last = given.id_map[1] - 1 if given.id_map else (1 << 31) - 1
@@ -195,7 +211,7 @@ def _mounts(default: list[Mount], container: Container, given: Circumstances) ->
         if target not in places
     ]
     kept = [mount for mount in default if not _replaced(mount["destination"], places)]
-    system = [changed for mount in kept if (changed := _system_mount(mount, host)) is not None]
+    system = [changed for mount in kept if (changed := _system_mount(mount, host, given)) is not None]
     ordered = sorted([*own, *files], key=lambda mount: mount["destination"].count("/"))
     return [*system, *ordered]
 
@@ -204,7 +220,7 @@ def _replaced(destination: str, places: set[str]) -> bool:
     return destination in places or ("/dev" in places and destination.startswith("/dev/"))
 
 
-def _system_mount(mount: Mount, host: HostConfig) -> Mount | None:
+def _system_mount(mount: Mount, host: HostConfig, given: Circumstances) -> Mount | None:
     destination = mount["destination"]
     options = mount.get("options", [])
     if destination == "/dev/shm":
@@ -212,6 +228,8 @@ def _system_mount(mount: Mount, host: HostConfig) -> Mount | None:
             return None
         if host.ipc_mode == "host":
             return _host_bind(destination)
+        if given.ipc_of:
+            return {"destination": destination, "type": "neighbour", "source": str(given.ipc_of)}
         size = f"size={host.shm_size}"
         mount["options"] = [size if word.startswith("size=") else word for word in options]
     elif (host.privileged and destination in ("/sys", "/sys/fs/cgroup")) or (

@@ -11,14 +11,16 @@ from typing import Literal
 class EngineOptions:
     """Defaults of this engine.
 
-    ``userns`` is the mode of containers that do not choose one; id ranges are taken from
+    ``userns`` is the mode of containers that do not choose one, ``userns_fallback`` whether one may have the
+    host's ids where it is private; id ranges are taken from
     ``first_host_id`` on, ``id_range`` ids each. ``cgroup_parent`` is absolute. ``log_options`` are the
     json-file driver's. ``seccomp_profile`` is the text of a profile, "unconfined", or None for the built-in
     one. Times are seconds, sizes bytes.
     """
 
     userns: Literal["private", "host"] = "private"
-    first_host_id: int = 1 << 24
+    userns_fallback: Literal["allow", "deny"] = "allow"
+    first_host_id: int = 1 << 25
     id_range: int = 65536
     cgroup_parent: str = "/sampan"
     stop_timeout: int = 10

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from sampan.images.model import Image
+    from sampan.linux.diskspace import Space
     from sampan.sandbox.messages import AttachOptions, Endpoint, Exit, Launch, RootFilesystem
     from sampan.spec.runtime import LinuxResources, Process, Seccomp
 
@@ -128,8 +129,8 @@ class Snapshots(Protocol):
 
     def keys(self) -> Iterable[str]: ...
 
-    async def usage(self, key: str) -> int:
-        """Bytes of the writable layer."""
+    async def usage(self, key: str) -> Space:
+        """What the writable layer takes of the disk."""
 
 
 class Bridges(Protocol):

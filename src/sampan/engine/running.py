@@ -17,6 +17,7 @@ from sampan.engine.exits import announce_network, announce_volumes
 from sampan.engine.launches import disconnected
 from sampan.engine.lifecycle import Move
 from sampan.engine.model import Cause, Container, Status
+from sampan.engine.visitors import leave
 from sampan.errors import Failure, Internal, InvalidArgument, NotFound, StartFailed
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class Starting:
         """
         if instance.teardown is not None:
             await asyncio.wait((instance.teardown,))
+        if instance.guests:
+            await leave(instance)
         before = instance.container
         attachments, instance.pending = instance.pending, []
         handed_over = False
@@ -82,6 +85,7 @@ class Starting:
         self._begin(instance, prepared, task, by_policy=by_policy)
 
     def _begin(self, instance: Instance, prepared: Container, task: Task, *, by_policy: bool) -> None:
+        prepared = self._launches.settled(prepared, task)
         state = replace(
             prepared.state,
             status=lifecycle.after(instance.container, Move.START),

@@ -13,6 +13,7 @@ import msgspec
 from sampan import __version__
 from sampan.engine import runtimes
 from sampan.engine.model import Container, Event, EventType, Status
+from sampan.linux.diskspace import Space
 
 if TYPE_CHECKING:
     from sampan.engine.events import Events
@@ -71,10 +72,10 @@ class SystemVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContainerUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """``size_rw`` are the bytes of a container's writable layer."""
+    """What a container's writable layer takes of the disk."""
 
     container: Container
-    size_rw: int
+    space: Space
 
 
 class System:
@@ -129,7 +130,7 @@ class System:
             ip_forwarding=facts.ip_forwarding(),
             debug=options.debug,
             labels=options.labels,
-            warnings=() if facts.swap_limit else ("WARNING: No swap limit support",),
+            warnings=self._warnings(),
         )
 
     def version(self) -> SystemVersion:
@@ -163,17 +164,31 @@ class System:
             attributes={"name": self._settings.facts.hostname, **spelled},
         )
 
-    async def container_usage(self) -> Iterable[ContainerUsage]:
-        """Every container with the size of its writable layer."""
-        containers = [instance.container for instance in self._store]
+    def containers(self) -> list[Container]:
+        """Every container there is, in no order."""
+        return [instance.container for instance in self._store]
+
+    async def container_usage(self, containers: Iterable[Container] | None = None) -> list[ContainerUsage]:
+        """Containers, by default all there are, with the space of their writable layers."""
+        if containers is None:
+            containers = self.containers()
         return [
-            ContainerUsage(container=found, size_rw=await self._snapshots.usage(found.id))
+            ContainerUsage(container=found, space=await self._snapshots.usage(found.id))
             for found in containers
         ]
 
+    def _warnings(self) -> tuple[str, ...]:
+        facts = self._settings.facts
+        found = []
+        if not facts.swap_limit:
+            found.append("WARNING: No swap limit support")
+        if self._settings.options.userns == "private" and facts.idmaps.lacking:
+            found.append(f"WARNING: Containers have the host's user ids: {facts.idmaps.lacking}")
+        return tuple(found)
+
     def _security_options(self) -> tuple[str, ...]:
         found = ["name=seccomp,profile=builtin"]
-        if self._settings.options.userns == "private":
+        if self._settings.options.userns == "private" and not self._settings.facts.idmaps.lacking:
             found.append("name=userns")
         found.append("name=cgroupns")
         return tuple(found)

@@ -21,9 +21,6 @@ _TABLE: tuple[tuple[str, Asked], ...] = (
     ("--publish", lambda _, host: _publishes(host)),
     ("--publish-all", lambda config, host: host.publish_all_ports and bool(config.exposed_ports)),
     ("--log-driver", lambda _, host: host.log_config.type not in ("", "json-file", "none")),
-    ("--network container:", lambda _, host: host.network_mode.startswith("container:")),
-    ("--ipc container:", lambda _, host: host.ipc_mode.startswith("container:")),
-    ("--pid container:", lambda _, host: host.pid_mode.startswith("container:")),
     ("--log-opt compress", lambda _, host: (host.log_config.config or {}).get("compress") == "true"),
     ("--log-opt mode", lambda _, host: (host.log_config.config or {}).get("mode") == "non-blocking"),
 )

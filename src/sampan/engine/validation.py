@@ -13,6 +13,7 @@ from sampan.engine import (
     devices,
     resources,
     restarts,
+    sandboxes,
     security,
     signals,
     sysctls,
@@ -43,6 +44,7 @@ def check(
     check_restart(host)
     timeouts.check(host)
     _check_modes(config, host)
+    sandboxes.check(config, host)
     unsupported.refuse(config, host)
     _check_networks(config, host, networking)
     _check_paths(config, host)

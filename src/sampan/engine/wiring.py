@@ -11,7 +11,7 @@ from sampan.engine.creation import Creation
 from sampan.engine.execs import Execs
 from sampan.engine.exits import Exits
 from sampan.engine.health import HealthChecks
-from sampan.engine.idranges import IdRanges
+from sampan.engine.idranges import Blocks, IdRanges, OneEngine
 from sampan.engine.killing import Killing
 from sampan.engine.launches import Launches, Sources
 from sampan.engine.lookups import Lookups
@@ -19,8 +19,10 @@ from sampan.engine.recovery import Leftovers, Recovery
 from sampan.engine.removal import Removal
 from sampan.engine.restarts import Restarts
 from sampan.engine.running import Running, Starting
+from sampan.engine.sandboxes import Sandboxes
 from sampan.engine.streams import Streams
 from sampan.engine.updates import Updates
+from sampan.engine.users import Users
 from sampan.engine.waits import Waits
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class Foundations:
     """What the container use cases stand on.
 
     ``network_id`` gives a network's id by its name; ``end_group`` kills everything in a cgroup and removes
-    it, and succeeds when there is none.
+    it, and succeeds when there is none. ``id_blocks`` None: no other engine takes ids of this host.
     """
 
     store: ContainerStore
@@ -48,6 +50,7 @@ class Foundations:
     end_group: Callable[[str], None]
     watching: Watching
     settings: Settings
+    id_blocks: Blocks | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +74,18 @@ def wire(given: Foundations) -> ContainerUseCases:
     """Build the objects; nothing is started."""
     store, events, settings, sources = given.store, given.events, given.settings, given.sources
     options = settings.options
-    id_ranges = IdRanges(first=options.first_host_id, unit=options.id_range)
+    blocks = given.id_blocks or OneEngine(first=options.first_host_id)
+    id_ranges = IdRanges(blocks, unit=options.id_range)
+    users = Users(settings, id_ranges)
+    sandboxes = Sandboxes(store)
     restarts = Restarts(store=store, settings=settings)
     killing = Killing(store=store, events=events, restarts=restarts, settings=settings)
     launches = Launches(
         sources=sources,
         bridges=given.bridges,
         network_id=given.network_id,
-        id_ranges=id_ranges,
+        users=users,
+        sandboxes=sandboxes,
         settings=settings,
     )
     removal = Removal(
@@ -118,6 +125,8 @@ def wire(given: Foundations) -> ContainerUseCases:
             snapshots=sources.snapshots,
             volumes=sources.volumes,
             events=events,
+            users=users,
+            sandboxes=sandboxes,
             settings=settings,
         ),
         running=Running(store=store, starting=starting, killing=killing, events=events),

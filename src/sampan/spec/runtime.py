@@ -79,8 +79,10 @@ if TYPE_CHECKING:
         gidMappings: list[IdMapping]
         subpath: str  # ours: what is mounted is below the source, where links may lie in wait
 
+    NamespaceKind = Literal["pid", "network", "uts", "ipc", "mount", "user", "cgroup", "time"]
+
     class Namespace(TypedDict, total=False):
-        type: Literal["pid", "network", "uts", "ipc", "mount", "user", "cgroup", "time"]
+        type: NamespaceKind
         path: str
 
     class Device(TypedDict, total=False):

@@ -262,9 +262,6 @@ NOT_OFFERED: list[tuple[dict[str, Any], str]] = [
     ({"links": ("db",)}, "--link"),
     ({"port_bindings": {"80/tcp": (PortBinding(host_port="80"),)}}, "--publish"),
     ({"log_config": LogConfig(type="syslog")}, "--log-driver"),
-    ({"network_mode": "container:db"}, "--network container:"),
-    ({"ipc_mode": "container:db"}, "--ipc container:"),
-    ({"pid_mode": "container:db"}, "--pid container:"),
     ({"runtime": "runc"}, "--runtime"),
 ]
 

@@ -295,7 +295,7 @@ class TestUserNamespaces:
 
     async def test_a_range_is_leased_for_the_run(self, private: World) -> None:
         request = await launch(private)
-        first, span = 1 << 24, 65536
+        first, span = 1 << 25, 65536
         assert request.spec["linux"]["uidMappings"] == [{"containerID": 0, "hostID": first, "size": span}]
         assert "user" in kinds(request.spec)
         assert request.spec["linux"]["sysctl"]["net.ipv4.ping_group_range"] == "0 65535"

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.fakes.engine import FACTS, World
 
+from sampan.daemon.instance import lock
 from sampan.engine import logfiles, names, signals
 from sampan.engine.host import HostFacts, parse_cpu_list
-from sampan.engine.idranges import IdRanges
+from sampan.engine.idblocks import IdBlocks
+from sampan.engine.idranges import IdRanges, OneEngine
 from sampan.engine.model import ContainerConfig, Filters, LogConfig
 from sampan.errors import InvalidArgument, Unavailable
 
@@ -74,35 +79,96 @@ def test_a_name_is_found_when_every_pair_is_taken() -> None:
 
 class TestIdRanges:
     def test_leases_do_not_overlap_and_cover_what_is_asked(self) -> None:
-        pool = IdRanges(first=1 << 20)
-        spans = [1, 65536, 65537, 200_000]
+        pool = IdRanges(OneEngine(first=1 << 25))
+        spans = [1, 65536, 65537, 200_000, pool.largest, pool.largest, pool.largest]
         leases = [pool.lease(str(number), span) for number, span in enumerate(spans)]
-        assert [length for _, length in leases] == [65536, 65536, 131072, 262144]
+        assert [length for _, length in leases[:4]] == [65536, 65536, 131072, 262144]
         ends = sorted((base, base + length) for base, length in leases)
         assert all(end <= start for (_, end), (start, _) in itertools.pairwise(ends))
 
     def test_a_range_is_reused_only_after_the_others(self) -> None:
-        pool = IdRanges(first=0, unit=1 << 29)  # four ranges
+        pool = IdRanges(OneEngine(size=1 << 29), unit=1 << 28)
         first, _ = pool.lease("a", 1)
         pool.release("a")
         pool.release("a")
-        assert [pool.lease(name, 1)[0] >> 29 for name in "bcde"] == [1, 2, 3, first >> 29]
+        assert [pool.lease(name, 1)[0] >> 28 for name in "bc"] == [1, first >> 28]
+
+    def test_the_ids_of_the_host_come_to_an_end(self) -> None:
+        pool = IdRanges(OneEngine(size=1 << 29), unit=1 << 29)
+        assert [pool.lease(name, 1)[0] >> 29 for name in "abc"] == [0, 1, 2]
         with pytest.raises(Unavailable):
-            pool.lease("f", 1)
+            pool.lease("d", 1)
 
     def test_leasing_again_gives_the_former_back(self) -> None:
-        pool = IdRanges(first=0)
+        pool = IdRanges(OneEngine())
         pool.lease("a", 1)
         pool.lease("a", 1)
         assert len(pool) == 1
 
     def test_claims_of_running_containers(self) -> None:
-        pool = IdRanges(first=65536)
-        assert pool.claim("a", 65536 * 3, 65536)
-        assert not pool.claim("b", 65536 * 3, 65536)
-        assert not pool.claim("b", 65536 * 3 + 1, 65536)
-        assert not pool.claim("b", 0, 65536)
-        assert pool.lease("b", 3 * 65536)[0] == 65536 * 4
+        pool = IdRanges(OneEngine(first=1 << 25))
+        base = 1 << 25
+        assert pool.claim("a", base + 3 * 65536, 2 * 65536)
+        assert not pool.claim("b", base + 4 * 65536, 65536)
+        assert not pool.claim("b", base + 3 * 65536 + 1, 65536)
+        assert not pool.claim("b", base, 0)
+        assert pool.lease("b", 3 * 65536)[0] not in range(base + 65536, base + 5 * 65536)
+
+    def test_those_who_share_a_user_namespace_share_its_range(self) -> None:
+        pool = IdRanges(OneEngine())
+        base, span = pool.lease("a", 1)
+        assert pool.claim("b", base, span)
+        assert pool.claim("b", base, span)
+        pool.release("a")
+        assert not pool.claim("c", base, 2 * span)
+        pool.release("b")
+        assert pool.claim("c", base, 2 * span)
+
+    def test_what_the_host_gave_to_others_is_left_out(self) -> None:
+        blocks = OneEngine()
+        blocks.reserved = ((0, 65536), (100_000, 65536))
+        pool = IdRanges(blocks)
+        assert pool.lease("a", 1)[0] == 3 * 65536
+
+
+class TestIdBlocks:
+    def blocks(self, directory: Path, name: str, *, serving: bool = True) -> IdBlocks:
+        root = directory / name
+        root.mkdir(exist_ok=True)
+        if serving and name not in self.locks:
+            self.locks[name] = lock(str(root), "data root")
+        return IdBlocks(str(root), first=1 << 25, size=1 << 29, directory=str(directory / "ids"))
+
+    @pytest.fixture(autouse=True)
+    def _locks(self) -> Iterator[None]:
+        self.locks: dict[str, int] = {}
+        yield
+        for fd in self.locks.values():
+            os.close(fd)
+
+    def test_two_engines_take_different_ones(self, tmp_path: Path) -> None:
+        one, other = self.blocks(tmp_path, "one"), self.blocks(tmp_path, "other")
+        assert [one.claim(), other.claim(), one.claim()] == [1, 2, None]
+        assert self.blocks(tmp_path, "one").held() == [1]
+        assert not one.reclaim(2)
+        assert one.reclaim(1)
+        one.give_back()
+        one.give_back()
+        assert one.held() == []
+        assert other.claim() == 1
+
+    def test_an_engine_that_is_gone_loses_its_own_when_there_are_no_others(self, tmp_path: Path) -> None:
+        gone, here = self.blocks(tmp_path, "gone", serving=False), self.blocks(tmp_path, "here")
+        assert gone.claim() == 1
+        assert here.claim() == 2
+        assert here.claim() == 1
+        assert gone.held() == []
+
+    def test_a_damaged_claim_is_taken_over_last(self, tmp_path: Path) -> None:
+        here = self.blocks(tmp_path, "here")
+        (tmp_path / "ids").mkdir()
+        (tmp_path / "ids" / "1.json").write_text("{")
+        assert [here.claim(), here.claim()] == [2, 1]
 
 
 @given(st.sets(st.integers(0, 300), min_size=1))
@@ -158,7 +224,7 @@ class TestFilters:
     def test_flags(self) -> None:
         assert Filters().flag("dangling") is None
         assert Filters({"dangling": ("1",)}).flag("dangling") is True
-        assert Filters({"dangling": ("False",)}).flag("dangling") is False
+        assert Filters({"dangling": ("false",)}).flag("dangling") is False
         with pytest.raises(InvalidArgument, match=r"invalid filter 'dangling=\[odd\]'"):
             Filters({"dangling": ("odd",)}).flag("dangling")
 
@@ -189,5 +255,5 @@ async def test_info_counts_containers(world: World) -> None:
     assert (info.images, info.name, info.cpu_count) == (4, FACTS.hostname, 2)
     assert system.identity() == system.identity()
     usage = await system.container_usage()
-    assert [found.size_rw for found in usage] == [4096, 4096, 4096]
+    assert [found.space.occupied for found in usage] == [4096, 4096, 4096]
     assert system.version().api_version == "1.56"

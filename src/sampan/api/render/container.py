@@ -45,6 +45,7 @@ def inspect(container: Container, version: tuple[int, int]) -> JSONObject:
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": container.exec_ids or None,
+        "UserNamespace": _user_namespace(container),
         "HostConfig": _host_config(container.host, version),
         "Mounts": _mounts(container),
         "Config": render_struct(container.config),
@@ -54,6 +55,17 @@ def inspect(container: Container, version: tuple[int, int]) -> JSONObject:
         shown["Storage"] = {"RootFS": {"Snapshot": {"Name": container.driver}}}
     else:
         shown["GraphDriver"] = {"Data": None, "Name": container.driver}
+    return shown
+
+
+def _user_namespace(container: Container) -> JSONObject:
+    """Whose user ids the container has, which Docker does not tell: its own, or the host's and why."""
+    state = container.state
+    if state.host_ids:
+        return {"Mode": "host", "Reason": state.host_ids}
+    shown: JSONObject = {"Mode": "private"}
+    if state.id_span:
+        shown |= {"FirstHostID": state.id_base, "Size": state.id_span}
     return shown
 
 

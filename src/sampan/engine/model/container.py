@@ -39,7 +39,8 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
     """Where a container is in its life. ``pid`` is 0 unless it runs (or is paused).
 
     ``id_base`` is the host's id of the container's root while it runs in a user namespace of its own with
-    ``id_span`` ids; 0 without one.
+    ``id_span`` ids; 0 without one. ``host_ids`` says why it has, or will have, the ids of the host; empty
+    if it has not.
     """
 
     status: Status = Status.CREATED
@@ -51,6 +52,7 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: int = 0
     id_base: int = 0
     id_span: int = 0
+    host_ids: str = ""
     health: Health | None = None  # None until a container with a health check was started
     cause: Cause = Cause.NONE
 
