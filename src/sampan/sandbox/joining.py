@@ -1,7 +1,7 @@
 """The child that becomes a further process in a running container.
 
-It is cloned straight into the container's pid namespace and joins the others itself. It is not dumpable before
-it enters: nothing inside may look into it or reach the interpreter through it.
+It is cloned straight into the container's pid namespace and joins the others itself. It is not dumpable
+before it enters: nothing inside may look into it or reach the interpreter through it.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from sampan.sandbox import channel, execs
+from sampan.sandbox.joining import Joiner
 from sampan.sandbox.launch import LaunchError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def test_a_child_that_cannot_join_the_cgroup_says_so_and_ends() -> None:
     pid = os.fork()
     if pid == 0:
         try:
-            joiner = execs._Joiner(theirs, cast("execs.Request", None), cast("Program", None), ())
+            joiner = Joiner(theirs, cast("Program", None), (), None)
             joiner.run(-1, 0, cast("Cgroup", Unwritable()), cloned=True)
         finally:
             os._exit(0)  # where it would be if the failure had come back to the caller
