@@ -11,6 +11,7 @@ from typing import TypeAlias
 import pytest
 
 from sampan.engine.options import EngineOptions
+from sampan.linux.diskspace import Space
 from sampan.runtime.runtime import Runtime
 from sampan.sandbox.messages import RootFilesystem
 from tests.fakes.engine import World
@@ -49,8 +50,8 @@ class BoxSnapshots:
     def keys(self) -> Iterable[str]:
         return [path.name for path in self._layers.iterdir() if path.name != "1"]
 
-    async def usage(self, key: str) -> int:
-        return 0
+    async def usage(self, key: str) -> Space:
+        return Space()
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.root)])

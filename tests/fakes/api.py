@@ -17,6 +17,7 @@ from sampan.api.request import ClientStream
 from sampan.api.routing import Route
 from sampan.api.server import Server
 from sampan.engine.events import Events
+from sampan.engine.images import ImagesUsage
 from sampan.engine.model import (
     Container,
     ContainerConfig,
@@ -397,7 +398,10 @@ class FakeSystem:
             architecture="x86_64",
         )
 
-    async def container_usage(self) -> list[Any]:
+    def containers(self) -> list[Container]:
+        return []
+
+    async def container_usage(self, containers: Any = None) -> list[Any]:
         return []
 
 
@@ -407,12 +411,16 @@ class FakeEngine:
     execs: FakeExecs = field(default_factory=FakeExecs)
     events: Events = field(default_factory=Events)
     system: FakeSystem = field(default_factory=FakeSystem)
-    images: Any = field(default_factory=lambda: SimpleNamespace(list=lambda **_: []))
+    images: Any = field(default_factory=lambda: SimpleNamespace(usage=_no_images))
     volumes: Any = field(default_factory=lambda: SimpleNamespace(usage=_nothing))
 
 
 async def _nothing() -> list[Any]:
     return []
+
+
+async def _no_images(_containers: Any) -> ImagesUsage:
+    return ImagesUsage(summaries=[], total=0, held=0)
 
 
 # Docker's own description of its answers

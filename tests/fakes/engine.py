@@ -294,7 +294,7 @@ class FakeTask:
         self.execs: list[tuple[str, Process, dict[str, Any]]] = []
         self.exec_tasks: list[FakeExecTask] = []
         self.said = b""  # what every exec writes to its client
-        self.limits: list[float | None] = []
+        self.exec_limits: list[float | None] = []
 
     def end(
         self,
@@ -374,7 +374,7 @@ class FakeTask:
             if self.said:
                 sock.sendall(stdcopy.frame(stdcopy.STDOUT, self.said))
             sock.close()
-        self.limits.append(limit)
+        self.exec_limits.append(limit)
         if self.dying is not None:
             asyncio.get_running_loop().call_soon(self.end, self.dying)
             raise StartFailed("cannot join the container: No such process", exit_code=126)

@@ -22,6 +22,7 @@ from sampan.images import base, changes, loading, saving
 from sampan.images.catalog import Catalog, NewImage, host_architecture
 from sampan.images.layers import Hold
 from sampan.images.model import Image, Progress, format_time
+from sampan.images.space import Spaces
 from sampan.spec import image as documents
 from sampan.spec import platform as platforms
 from sampan.spec import reference as references
@@ -44,6 +45,17 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[Reference, ...]
     containers: int = -1
     shared_size: int = -1
+
+
+class ImagesUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What images take of the disk: their sizes are those, ``total`` counts what they share once.
+
+    ``held`` are the bytes that images in use need.
+    """
+
+    summaries: Summaries
+    total: int
+    held: int
 
 
 class Details(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +108,7 @@ class Images:
         self._users = users
         self._publish = publish
         self._clock = clock
+        self._spaces = Spaces(catalog)
         self._building_base = asyncio.Lock()
         self._changing = asyncio.Lock()
         catalog.supply_with(self._supply)
@@ -138,6 +151,22 @@ class Images:
                 )
             )
         return sorted(found, key=lambda summary: summary.image.created, reverse=True)
+
+    async def usage(self, containers: Mapping[str, int]) -> ImagesUsage:
+        """Every image with what it takes of the disk; ``containers`` counts those of an image by its id."""
+        inventory = await self._spaces.measure()
+        summaries = [
+            msgspec.structs.replace(
+                found,
+                image=msgspec.structs.replace(found.image, size=inventory.size(found.image.id)),
+                containers=containers.get(found.image.id, 0),
+                shared_size=inventory.shared(found.image.id),
+            )
+            for found in self.list()
+            if found.image.id in inventory.images
+        ]
+        used = [found.image.id for found in summaries if found.containers > 0]
+        return ImagesUsage(summaries=summaries, total=inventory.total, held=inventory.held(used))
 
     async def inspect(self, text: str) -> Details:
         """The image by name, id or prefix; NotFound in Docker's words."""
@@ -187,7 +216,7 @@ class Images:
         only_dangling = filters.flag("dangling") is not False
         limit = self._limit(filters)
         removed: list[Removed] = []
-        space = 0
+        before = await self._spaces.measure()
         async with self._changing:
             for image in sorted(self._catalog, key=lambda image: image.created, reverse=True):
                 names = self._catalog.names_of(image.id)
@@ -196,13 +225,11 @@ class Images:
                     continue
                 if not image.created < limit or not _passes_labels(filters, image):
                     continue
-                before = {layer.chain_id: layer.size for layer in self._catalog.layers}
                 removal = self._removal()
                 for text in [name.familiar for name in names] or [image.id]:
                     await removal.remove(text, force=False, prune=True)
                 removed += removal.records
-                gone = {record.deleted for record in removal.records}
-                space += sum(size for chain_id, size in before.items() if chain_id in gone)
+        space = before.gone(await self._spaces.measure()) if removed else 0
         event = Event(type=EventType.IMAGE, action="prune", actor_id="", attributes={"reclaimed": str(space)})
         self._publish(event)
         return Pruned(removed=removed, space_reclaimed=space)

@@ -18,7 +18,16 @@ from msgspec.structs import replace
 from sampan.engine import lifecycle
 from sampan.engine.lifecycle import Move
 from sampan.engine.lookups import created_before
-from sampan.engine.model import Container, ExitStatus, Filters, Pruned, Status, WaitCondition
+from sampan.engine.model import (
+    Container,
+    Event,
+    EventType,
+    ExitStatus,
+    Filters,
+    Pruned,
+    Status,
+    WaitCondition,
+)
 from sampan.engine.visitors import leave
 from sampan.errors import Conflict, Failure, Internal, NotFound, Unavailable
 from sampan.sandbox import external
@@ -159,13 +168,17 @@ class Removal:
             if not _prunable(container, filters, before):
                 continue
             try:
-                used = await self._snapshots.usage(container.id)
+                used = (await self._snapshots.usage(container.id)).occupied
                 await self.remove(container.id)
             except Failure as error:
                 logger.info("container %s was not pruned: %s", container.id, error)
                 continue
             gone.append(container.id)
             freed += used
+        attributes = {"reclaimed": str(freed)}
+        self._events.publish(
+            Event(type=EventType.CONTAINER, action="prune", actor_id="", attributes=attributes)
+        )
         return Pruned(ids=tuple(gone), space_reclaimed=freed)
 
 

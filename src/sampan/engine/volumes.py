@@ -19,9 +19,9 @@ import msgspec
 from sampan import errors
 from sampan.engine.model import Event, EventType, Filters, Pruned
 from sampan.errors import Conflict, Internal, InvalidArgument, NotFound
+from sampan.linux.diskspace import measure
 from sampan.volumes.local import LocalVolumes, VolumeRecord, check_name
 from sampan.volumes.populate import populate
-from sampan.volumes.tree import tree_size
 
 if TYPE_CHECKING:
     from sampan.sandbox.messages import RootFilesystem
@@ -52,7 +52,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VolumeUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """``size`` in bytes; ``references`` counts the containers that use it."""
+    """``size`` in bytes of the disk; ``references`` counts the containers that use it."""
 
     volume: Volume
     size: int
@@ -179,7 +179,7 @@ class Volumes:
             async with self._only(volume.name):
                 if volume.name not in self._volumes or self._users(volume.name):
                     continue
-                size = await asyncio.to_thread(tree_size, volume.mountpoint)
+                size = (await asyncio.to_thread(measure, volume.mountpoint)).occupied
                 if self._users(volume.name):
                     continue  # somebody began to use it while it was measured
                 await self._remove(volume.name)
@@ -196,8 +196,9 @@ class Volumes:
         """Every volume with its size, for disk usage."""
         found = []
         for volume in list(self._volumes.values()):
-            size = await asyncio.to_thread(tree_size, volume.mountpoint)
-            found.append(VolumeUsage(volume=volume, size=size, references=len(self._users(volume.name))))
+            space = await asyncio.to_thread(measure, volume.mountpoint)
+            users = self._users(volume.name)
+            found.append(VolumeUsage(volume=volume, size=space.occupied, references=len(users)))
         return found
 
     async def _remove(self, name: str) -> None:

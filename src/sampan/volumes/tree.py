@@ -1,4 +1,4 @@
-"""Removing and measuring directory trees by descriptor.
+"""Removing directory trees by descriptor.
 
 Laws: nothing is reached through a symbolic link, and nothing on another file system is touched: what an
 administrator mounted inside a volume is not the volume's to delete.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -48,37 +47,3 @@ def _remove(parent_fd: int, name: str, device: int) -> None:
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=parent_fd)
-
-
-def tree_size(path: str) -> int:
-    """Bytes that the tree occupies as Docker counts a volume: file sizes, each hard-linked file once."""
-    try:
-        fd = os.open(path, _DIRECTORY)
-    except FileNotFoundError:
-        return 0
-    seen: set[int] = set()
-    try:
-        return _size(fd, os.fstat(fd).st_dev, seen)
-    finally:
-        os.close(fd)
-
-
-def _size(fd: int, device: int, seen: set[int]) -> int:
-    total = 0
-    with os.scandir(fd) as entries:
-        for entry in entries:
-            # A live volume changes under our eyes: what vanished meanwhile has no size.
-            with contextlib.suppress(FileNotFoundError):
-                status = entry.stat(follow_symlinks=False)
-                if status.st_dev != device:
-                    continue
-                if stat.S_ISDIR(status.st_mode):
-                    child = os.open(entry.name, _DIRECTORY, dir_fd=fd)
-                    try:
-                        total += _size(child, device, seen)
-                    finally:
-                        os.close(child)
-                elif status.st_nlink == 1 or status.st_ino not in seen:
-                    seen.add(status.st_ino)
-                    total += status.st_size
-    return total

@@ -10,7 +10,7 @@ from sampan.api.render import image as render_image
 from sampan.api.render.times import rfc3339
 
 if TYPE_CHECKING:
-    from sampan.engine.images import Summary
+    from sampan.engine.images import ImagesUsage
     from sampan.engine.system import ContainerUsage, SystemInfo, SystemVersion
     from sampan.engine.volumes import VolumeUsage
 
@@ -152,7 +152,7 @@ def _runtime(path: str, *arguments: str) -> JSONObject:
 
 def disk_usage(
     *,
-    images: Sequence[Summary] | None,
+    images: ImagesUsage | None,
     containers: Sequence[ContainerUsage] | None,
     volumes: Sequence[VolumeUsage] | None,
     build_cache: bool,
@@ -189,16 +189,16 @@ def _usage(*, active: int, total: int, size: int, reclaimable: int) -> JSONObjec
     return {"ActiveCount": active, "TotalCount": total, "TotalSize": size, "Reclaimable": reclaimable}
 
 
-def _images(found: Sequence[Summary], version: Version) -> tuple[JSONObject, list[JSONObject]]:
-    items = [render_image.summary(one, version) for one in found]
-    # A shared layer is counted once, with the first image that has it.
-    sizes = [one.image.size - max(0, one.shared_size) for one in found]
-    shared = max((one.shared_size for one in found), default=0)
-    used = sum(size for one, size in zip(found, sizes, strict=True) if one.containers > 0)
-    total = sum(sizes) + max(0, shared)
-    active = sum(1 for one in found if one.containers > 0)
-    kept = used + (max(0, shared) if active else 0)
-    return _usage(active=active, total=len(found), size=total, reclaimable=total - kept), items
+def _images(found: ImagesUsage, version: Version) -> tuple[JSONObject, list[JSONObject]]:
+    items = [render_image.summary(one, version) for one in found.summaries]
+    active = sum(1 for one in found.summaries if one.containers > 0)
+    usage = _usage(
+        active=active,
+        total=len(items),
+        size=found.total,
+        reclaimable=found.total - found.held,
+    )
+    return usage, items
 
 
 def _containers(
@@ -207,15 +207,15 @@ def _containers(
     items = []
     for one in found:
         item = render_container.summary(one.container, now, version)
-        item["SizeRw"] = one.size_rw
+        item["SizeRw"] = one.space.occupied
         items.append(item)
     running = [one for one in found if one.container.state.running]
-    total = sum(one.size_rw for one in found)
+    total = sum(one.space.occupied for one in found)
     usage = _usage(
         active=len(running),
         total=len(found),
         size=total,
-        reclaimable=total - sum(one.size_rw for one in running),
+        reclaimable=total - sum(one.space.occupied for one in running),
     )
     return usage, items
 

@@ -42,7 +42,7 @@ async def inspect(request: Request, engine: Engine) -> Answer:
 
 async def _sizes(engine: Engine, containers: Sequence[Container]) -> list[dict[str, int]]:
     """Bytes of each container's own layer, and of all its files."""
-    layers = {one.container.id: one.size_rw for one in await engine.system.container_usage()}
+    layers = {one.container.id: one.space.apparent for one in await engine.system.container_usage(containers)}
     found = []
     for container in containers:
         own = layers.get(container.id, 0)

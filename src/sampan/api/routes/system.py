@@ -6,8 +6,6 @@ import os
 import time
 from collections import Counter
 
-from msgspec.structs import replace
-
 from sampan.api.params import timestamp
 from sampan.api.render import system as render
 from sampan.api.render.events import event as render_event
@@ -71,15 +69,12 @@ async def disk_usage(request: Request, engine: Engine) -> Answer:
     kinds = (frozenset(query.texts("type")) if request.version >= (1, 42) else frozenset()) or _KINDS
     for kind in kinds - _KINDS:
         raise InvalidArgument(f"unknown object type: {kind}")
-    containers = await engine.system.container_usage() if kinds & {"container", "image"} else ()
-    uses = Counter(one.container.image_id for one in containers)
-    images = engine.images.list(shared_size=True) if "image" in kinds else None
+    containers = await engine.system.container_usage() if "container" in kinds else ()
+    uses = Counter(container.image_id for container in engine.system.containers())
     return json_response(
         render.disk_usage(
-            images=[replace(one, containers=uses[one.image.id]) for one in images]
-            if images is not None
-            else None,
-            containers=tuple(containers) if "container" in kinds else None,
+            images=await engine.images.usage(uses) if "image" in kinds else None,
+            containers=containers if "container" in kinds else None,
             volumes=await engine.volumes.usage() if "volume" in kinds else None,
             build_cache="build-cache" in kinds,
             now=time.time_ns(),
