@@ -256,7 +256,9 @@ class Monitor:
         start = self._settings.now()
         try:
             code, text = await self._checks.run(self._instance, self._check)
-        except (Failure, OSError) as error:
+        except Exception as error:
+            if not isinstance(error, Failure | OSError):
+                logger.exception("container %s: its health could not be checked", self._instance.id)
             code, text = _NOT_RUN, str(error)
         if self._probing is not asyncio.current_task():
             return  # it was paused or ended meanwhile
