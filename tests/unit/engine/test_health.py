@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fakes.engine import FakeTimers, World, settle
+from tests.fakes.engine import STUBBORN, FakeTimers, World, settle
 
 from sampan.engine.health import Check, output_text
 from sampan.engine.model import (
@@ -46,10 +46,12 @@ def check(**settings: Any) -> Check:
     return made
 
 
-async def start(world: World, test: tuple[str, ...], policy: str = "", **settings: Any) -> str:
+async def start(
+    world: World, test: tuple[str, ...], policy: str = "", *, command: str = "sleep", **settings: Any
+) -> str:
     await world.built.recovery.run()
     health = HealthConfig(test=test, interval=SECOND, **settings)
-    config = ContainerConfig(image="base", cmd=("sleep",), healthcheck=health)
+    config = ContainerConfig(image="base", cmd=(command,), healthcheck=health)
     host = HostConfig(restart_policy=RestartPolicy(name=policy))
     made = await world.containers.create("web", config, host, NetworkingConfig())
     await world.containers.start(made.id)
@@ -272,7 +274,7 @@ async def test_what_is_unhealthy_is_ended_and_started_again(
 
 
 async def test_a_daemon_that_dies_over_an_unhealthy_container(world: World, timers: FakeTimers) -> None:
-    web = await start(world, ("CMD", "sh", "-c", "exit 1"), "on-unhealthy", retries=1)
+    web = await start(world, ("CMD", "sh", "-c", "exit 1"), "on-unhealthy", command=STUBBORN, retries=1)
     await timers.elapse(1)
     await until(lambda: bool(world.task(web).signals))
     world.runtime.living[web] = world.task(web)
@@ -280,6 +282,8 @@ async def test_a_daemon_that_dies_over_an_unhealthy_container(world: World, time
     await world.restart_daemon()
     await until(lambda: bool(world.task(web).signals))
     assert world.task(web).signals == [15]  # the next one asks again
-    await until(lambda: world.containers.get(web).state.status is Status.RESTARTING)
+    await timers.elapse(10)
+    assert world.task(web).signals == [15, 9]
+    assert world.containers.get(web).state.status is Status.RESTARTING
     await timers.elapse(0.1)
     assert world.containers.get(web).state.status is Status.RUNNING
