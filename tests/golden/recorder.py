@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from io import BufferedRWPair
 from pathlib import Path
 from typing import Any
 
 
 class Recorder:
-    """Listens on ``path``. ``answers`` maps "GET /containers/x/json" (no version, no query) to a JSON value;
-    anything else is refused with status 400 and the message "recorded".
+    """Listens on ``path``. ``answers`` maps "GET /containers/x/json" (no version, no query) to a JSON value
+    or to a status of failure; anything else is refused with status 400 and the message "recorded".
     """
 
     def __init__(self, path: Path, answers: dict[str, Any] | None = None) -> None:
@@ -40,12 +41,13 @@ class Recorder:
     def _serve(self, client: socket.socket) -> None:
         with client, client.makefile("rwb") as stream:
             while line := stream.readline():
-                length = 0
+                length, chunked = 0, False
                 while (header := stream.readline().strip()) != b"":
                     name, _, value = header.partition(b":")
                     if name.lower() == b"content-length":
                         length = int(value)
-                body = stream.read(length)
+                    chunked |= name.lower() == b"transfer-encoding"
+                body = _chunks(stream) if chunked else stream.read(length)
                 method, target, _ = line.decode().split(" ")
                 stream.write(self._answer(method, target, body))
                 stream.flush()
@@ -54,11 +56,33 @@ class Recorder:
         if target.endswith("/_ping"):
             return _response(200, b"", "Builder-Version: 1\r\nOstype: linux\r\n")
         path = "/" + target.split("/", 2)[2] if target.startswith("/v1.") else target
-        self.requests.append((f"{method} {path}", json.loads(body) if body else None))
+        self.requests.append((f"{method} {path}", _document(body)))
         answer = self.answers.get(f"{method} {path.partition('?')[0]}")
+        if isinstance(answer, int):
+            return _response(answer, b'{"message":"recorded"}')
         if answer is None:
             return _response(400, b'{"message":"recorded"}')
         return _response(200, json.dumps(answer).encode())
+
+
+def _chunks(stream: BufferedRWPair) -> bytes:
+    """A chunked body."""
+    found = []
+    while size := int(stream.readline(), 16):
+        found.append(stream.read(size))
+        stream.readline()
+    stream.readline()
+    return b"".join(found)
+
+
+def _document(body: bytes) -> Any:
+    """A body's JSON value; of another body its length."""
+    if not body:
+        return None
+    try:
+        return json.loads(body)
+    except ValueError:
+        return f"{len(body)} bytes"
 
 
 def _response(status: int, body: bytes, extra: str = "") -> bytes:

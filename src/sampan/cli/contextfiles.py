@@ -100,7 +100,8 @@ def _metadata(content: bytes) -> dict[str, Any]:
 
 def _tarred(data: bytes) -> Iterator[tuple[str, bytes]]:
     try:
-        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        # Docker's own exports lack the padding of the last file and the end of the archive
+        with tarfile.open(fileobj=io.BytesIO(data + bytes(1024))) as archive:
             for entry in archive:
                 if entry.isfile():
                     file = archive.extractfile(entry)

@@ -190,6 +190,8 @@ class Step(Fields):
 
 
 def _history(context: Context, options: Options, arguments: list[str]) -> int:
+    if options["platform"]:
+        raise Failure("the history of one platform of an image is not offered")
     steps = context.client.call("GET", f"/images/{segment(arguments[0])}/history") or []
     human = options["human"]
     rows = [Step(step, human=human, truncate=not options["no-trunc"]) for step in steps]

@@ -22,7 +22,7 @@ def _info(context: Context, options: Options, _arguments: list[str]) -> int:
         failure = error
     client = {
         "Version": __version__,
-        "Context": "default",
+        "Context": context.where.name,
         "Debug": False,
         "Plugins": [],
         "Warnings": None,

@@ -27,6 +27,10 @@ def _at(path: str) -> Fetch:
     return fetch
 
 
+def _verbose(client: Client, name: str, _size: bool) -> bytes:
+    return client.raw("GET", f"/networks/{segment(name)}", {"verbose": "true"})
+
+
 # in the order in which Docker tries them
 _TYPES: dict[str, Fetch] = {
     "container": _at("containers"),
@@ -65,7 +69,10 @@ def _inspect(context: Context, options: Options, arguments: list[str]) -> int:
 
 def _group(kind: str) -> Any:
     def act(context: Context, options: Options, arguments: list[str]) -> int:
-        return show(context.client, options, arguments, _TYPES[kind])
+        if options.get("platform"):
+            raise Failure("looking at one platform of an image is not offered")
+        fetch = _verbose if options.get("verbose") else _TYPES[kind]
+        return show(context.client, options, arguments, fetch)
 
     return act
 

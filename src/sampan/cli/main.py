@@ -158,7 +158,8 @@ def _act(context: Context, words: list[str]) -> int:
         from sampan.cli.usage import argument_error
 
         raise UsageError(argument_error(command, spelled))
-    if context.settings or "DOCKER_DEFAULT_PLATFORM" in os.environ:
+    given = options.given
+    if "disable-content-trust" in given or context.settings or "DOCKER_DEFAULT_PLATFORM" in os.environ:
         from sampan.cli.preferences import apply
 
         apply(command, options, context.settings)

@@ -249,7 +249,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "network rm",
-        "[OPTIONS] NETWORK [NETWORK...]",
+        "NETWORK [NETWORK...]",
         "Remove one or more networks",
         _rm,
         flags=(("f", "force", "bool", "Succeed if a network does not exist"),),

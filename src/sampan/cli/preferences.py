@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 
+from sampan.cli.context import PROGRAM
+from sampan.cli.index import INSTEAD
+from sampan.errors import Failure
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -24,7 +28,12 @@ PLATFORMS = frozenset(("build", "create", "import", "pull", "run"))
 
 
 def apply(command: Command, options: Options, settings: dict[str, Any]) -> None:
-    """Put the user's preferences into ``options`` where the flag has no value."""
+    """Put the user's preferences into ``options`` where the flag has no value.
+
+    Raises Failure where signatures are asked for, which nothing here could check.
+    """
+    if options.get("disable-content-trust") is False:
+        raise Failure(f"{PROGRAM} {command.words}: {INSTEAD['trust']}")
     key = FORMATS.get(command.words)
     if key and not options["format"] and not options.get("quiet"):
         options.prefer("format", settings.get(key))

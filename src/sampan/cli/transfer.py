@@ -52,6 +52,8 @@ def _load(context: Context, options: Options, _arguments: list[str]) -> int:
 
 def _save(context: Context, options: Options, arguments: list[str]) -> int:
     path = options["output"]
+    if options["platform"]:
+        raise Failure("saving one platform of an image is not offered")
     if not path and os.isatty(1):
         raise Exit(1, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
     folder = os.path.dirname(os.path.abspath(path)) if path else "/"
@@ -125,7 +127,7 @@ COMMANDS: tuple[Command, ...] = (
         _load,
         flags=(
             ("i", "input", "string", "Read from this archive, not from STDIN"),
-            ("", "platform", "strings", "Load only this platform"),
+            ("", "platform", "string", "Load only this platform"),
             ("q", "quiet", "bool", "Do not show progress"),
         ),
         most=0,
@@ -138,7 +140,7 @@ COMMANDS: tuple[Command, ...] = (
         _save,
         flags=(
             ("o", "output", "string", "Write to this file, not to STDOUT"),
-            ("", "platform", "strings", "Save only this platform"),
+            ("", "platform", "string", "Save only this platform"),
         ),
         least=1,
         aliases=("image save", "save"),

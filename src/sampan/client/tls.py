@@ -58,38 +58,58 @@ def secured(sock: _socket.socket, host: str, material: Material) -> _socket.sock
 
 
 def _carry(peer: ssl.SSLSocket, client: socket.socket) -> None:
-    """Move bytes both ways until the peer ends. The client's end of input is passed on as TLS's."""
+    """Move bytes both ways until the peer ends. The client's end of input is passed on as TLS's.
+
+    A readable connection may hold no data (a session ticket, half a record), so the peer's end never blocks.
+    """
+    peer.setblocking(False)
+    out = b""  # what the peer has not taken yet
     sending = True
     try:
         while True:
+            wanted = [client] if sending and not out else []
             ready: list[socket.socket] = [peer] if peer.pending() else []
             if not ready:
-                ready = select.select([peer, client] if sending else [peer], [], [])[0]
+                ready = select.select([peer, *wanted], [peer] if out else [], [])[0]
             if peer in ready:
-                data = peer.recv(PIECE)
-                if not data:
-                    break
-                client.sendall(data)
-            if client in ready:
-                data = client.recv(PIECE)
+                data = _received(peer)
+                if data == b"":
+                    return
                 if data:
-                    peer.sendall(data)
-                else:
+                    client.sendall(data)
+            if client in ready:
+                out = client.recv(PIECE)
+                if not out:
                     sending = False
                     _end_of_input(peer)
+            if out:
+                out = out[_sent(peer, out) :]
     except OSError:
-        pass  # either side is gone, which the close below tells the client
+        return  # either side is gone, which the close below tells the client
     finally:
         client.close()
         peer.close()
 
 
+def _received(peer: ssl.SSLSocket) -> bytes | None:
+    """Some bytes, none at the peer's end, None while there are none yet."""
+    try:
+        return peer.recv(PIECE)
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        return None
+
+
+def _sent(peer: ssl.SSLSocket, data: bytes) -> int:
+    """How many bytes the connection took."""
+    try:
+        return peer.send(data)
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        return 0
+
+
 def _end_of_input(peer: ssl.SSLSocket) -> None:
-    """Half-close: TLS says so by an alert, which Python sends only together with waiting for the answer."""
-    peer.setblocking(False)
+    """Half-close: TLS says so by an alert, after which Python waits for the peer's own, which we do not."""
     try:
         peer.unwrap()
-    except (ssl.SSLWantReadError, ssl.SSLError, OSError):
+    except (ssl.SSLError, OSError):
         pass
-    finally:
-        peer.setblocking(True)
