@@ -8,8 +8,12 @@ from __future__ import annotations
 
 _CONTAINER = {
     "attach": "attach",
+    "commit": "commit",
+    "cp": "cp",
     "create": "run",
+    "diff": "diff",
     "exec": "exec",
+    "export": "export",
     "inspect": "inspect",
     "kill": "containers",
     "logs": "logs",
@@ -37,6 +41,7 @@ _TOP = {
     **{name: module for name, module in _CONTAINER.items() if name not in ("ls", "list", "prune", "remove")},
     "build": "build",
     "daemon": "daemon",
+    "oci": "oci",
     "events": "events",
     "history": "images",
     "images": "images",
@@ -195,10 +200,7 @@ INSTEAD = {
     "trust": "Docker Content Trust is not offered; sign and verify images with cosign or notation",
 }
 
-UNOFFERED = {
-    "": ["commit", "cp", "diff", "export"],
-    "container": ["commit", "cp", "diff", "export"],
-}
+UNOFFERED: dict[str, list[str]] = {}
 
 
 def module_of(words: list[str]) -> str | None:

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 from sampan.errors import Failure, Internal, InvalidArgument
 from sampan.linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from sampan.sandbox.unpack import Extractor, Limits, quoted
+from sampan.wire import tar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sampan.sandbox.source import Source
-    from sampan.wire import tar
 
 _IN_PLACE = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
@@ -33,11 +33,15 @@ _HOST = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where to: the directory ``fd``, which is ``path`` (absolute, clean) below the root ``anchor``."""
+    """Where to: the directory ``fd``, which is ``path`` (clean) below the root ``anchor``.
+
+    ``shown`` is what messages call it, its path if empty.
+    """
 
     fd: int
     anchor: int
     path: bytes
+    shown: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +49,11 @@ class Rules:
     """``owner``: whom everything is to belong to; None: whom the archive says. ``chown``: whether at all.
 
     ``nodes``: devices are refused where they cannot be made; otherwise they are left out, as Docker does in
-    a user namespace.
+    a user namespace. ``rename``: what every name begins with, and what it is to begin with.
     """
 
     keep_kinds: bool = False
+    rename: tuple[bytes, bytes] | None = None
     owner: tuple[int, int] | None = None
     chown: bool = True
     nodes: bool = True
@@ -98,6 +103,13 @@ class Onto(Extractor):
             except PermissionError:
                 continue  # a user who may not; Docker passes over it, too
 
+    def member(self, member: tar.Member) -> None:
+        if self.rules.rename is not None:
+            member.name = _renamed(member.name, *self.rules.rename)
+            if member.kind == tar.LINK:
+                member.link = _renamed(member.link, *self.rules.rename)
+        super().member(member)
+
     def directory(self, member: tar.Member, head: bytes, base: bytes) -> None:
         super().directory(member, head, base)
         if not base:
@@ -146,7 +158,7 @@ class Onto(Extractor):
 
     def refusal(self, what: str, by: str, path: bytes, base: bytes) -> InvalidArgument:
         """Docker's words for two kinds that do not go together."""
-        top = self.target.path.rstrip(b"/")
+        top = (self.target.shown or self.target.path).rstrip(b"/")
         where = b"/".join(part for part in (top, path, base) if part or part is top)
         return _KindsDiffer(f"{what} {quoted(where)} {by} {quoted(top or b'/')}")
 
@@ -156,3 +168,7 @@ class Onto(Extractor):
         why = os.strerror(error.errno or 0).lower()
         text = f"archive member {quoted(name)}: {why}" if name else why
         return Internal(text) if error.errno in _HOST else InvalidArgument(text)
+
+
+def _renamed(name: bytes, old: bytes, new: bytes) -> bytes:
+    return new + name[len(old) :] if name.startswith(old) else name

@@ -19,11 +19,18 @@ _CHUNK = 1 << 18
 
 
 class Source:
-    """``kind`` is a compression of ``wire.compression`` (``""`` for none); ``hasher`` sees plain bytes."""
+    """What ``origin`` gives, a descriptor or pieces of bytes.
 
-    def __init__(self, fd: int, kind: str = "", hasher: Any = None) -> None:
-        # Made now: a confined process imports nothing later.
-        self._pieces = self._read(fd, compression.Decompressor(kind) if kind else None)
+    ``kind`` is a descriptor's compression of ``wire.compression`` (``""`` for none); ``hasher`` sees plain
+    bytes.
+    """
+
+    def __init__(self, origin: int | Iterator[bytes], kind: str = "", hasher: Any = None) -> None:
+        if isinstance(origin, int):
+            # Made now: a confined process imports nothing later.
+            self._pieces = self._read(origin, compression.Decompressor(kind) if kind else None)
+        else:
+            self._pieces = origin
         self._hasher = hasher
         self._buffer = b""
         self._at = 0

@@ -1,0 +1,79 @@
+"""``export``: a container's files as a tar archive."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from sampan.cli.command import Command, Exit, Options
+from sampan.cli.context import Context, write
+from sampan.client.api import segment
+from sampan.errors import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.client.connection import Answer
+
+
+def _export(context: Context, options: Options, arguments: list[str]) -> int:
+    path = options["output"]
+    if not path and os.isatty(1):
+        raise Exit(1, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
+    if path and (why := _refusal(path)):
+        raise Failure(f"failed to export container: {why}")
+    answer = context.client.open("GET", f"/containers/{segment(arguments[0])}/export")
+    if not path:
+        for piece in answer.pieces():
+            write(1, piece)
+        return 0
+    _keep(answer, path)
+    return 0
+
+
+def _refusal(path: str) -> str:
+    """Why nothing can be written there, or nothing."""
+    folder = os.path.dirname(path)
+    if folder and not os.path.isdir(folder):
+        return f"invalid output path: stat {folder}: no such file or directory"
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return ""
+    if stat.S_ISDIR(mode):
+        return "cannot write to a directory"
+    if stat.S_ISCHR(mode):
+        return "cannot write to a character device file"
+    if stat.S_ISBLK(mode):
+        return "cannot write to a block device file"
+    return ""
+
+
+def _keep(answer: Answer, path: str) -> None:
+    """Write the archive beside ``path`` and give it the name once it is complete."""
+    folder, name = os.path.split(os.path.abspath(path))
+    temporary = os.path.join(folder, f".tmp-{name}{os.getpid()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            for piece in answer.pieces():
+                write(fd, piece)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "export",
+        "[OPTIONS] CONTAINER",
+        "Export a container's filesystem as a tar archive",
+        _export,
+        flags=(("o", "output", "string", "Write to this file, not to STDOUT"),),
+        least=1,
+        most=1,
+        aliases=("container export", "export"),
+    ),
+)
