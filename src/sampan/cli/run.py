@@ -42,11 +42,23 @@ def _prepare(
     context: Context, options: Options, arguments: list[str], streams: tuple[bool, bool, bool]
 ) -> dict[str, Any]:
     """The request's body, from flags that are right in themselves. Raises Failure."""
+    _check_system(options)
     _check_pull(options)
     if not options["disable-content-trust"]:
         raise Failure("content trust is not offered; images are verified by digest")
     socket = context.client.address.path
     return build(options, arguments[0], arguments[1:], streams, socket=socket)
+
+
+def _check_system(options: Options) -> None:
+    """Flags for daemons on Windows, which ours never is."""
+    for flag in ("cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops"):
+        if flag in options.given:
+            raise Exit(
+                1,
+                f'"--{flag}" is only supported on a Docker daemon running on windows, '
+                "but the Docker daemon is running on linux",
+            )
 
 
 def _check_pull(options: Options) -> None:
@@ -158,7 +170,7 @@ def run(context: Context, options: Options, arguments: list[str]) -> int:
             context.client.meanwhile = _load_attachment
         identity = _create(context, options, arguments[0], body)
     except Failure as error:
-        raise _explained(context.spelled, error) from error
+        raise _start_failed(context.spelled, error) from error
     try:
         return _start(context, options, identity, streams)
     finally:

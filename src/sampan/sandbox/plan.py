@@ -75,7 +75,8 @@ def compile_plan(launch: Launch, hierarchies: Hierarchies) -> Plan:
     ]
     propagation = _PROPAGATION.get(linux.get("rootfsPropagation", ""), m.MS_SLAVE)
     late: list[steps.Step] = (
-        [steps.EnterRoot(propagation=propagation)]
+        # What a mount passes on and takes is the mount's own; a shared root could not be entered.
+        [steps.EnterRoot()]
         if isinstance(root, RootFilesystem)
         else _enter_directory(root, propagation, flags)
     )
