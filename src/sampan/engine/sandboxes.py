@@ -104,14 +104,18 @@ class Sandboxes:
         self._store = store
 
     def resolved(self, host: HostConfig) -> HostConfig:
-        """The configuration with every container that is there named by its id."""
+        """The configuration with every container named by its id. InvalidArgument for one that there is not.
+
+        Not for that of a network, which is missed at the start, as in Docker.
+        """
         changes = {}
-        for field, _, _ in _KINDS:
+        for field, kind, _ in _KINDS:
             if ref := target(getattr(host, field)):
                 try:
                     changes[field] = _PREFIX + self._store.find(ref).id
-                except NotFound:
-                    continue  # missed at the start, as in Docker
+                except NotFound as error:
+                    if kind != "network":  # not NotFound: a client would pull the image
+                        raise InvalidArgument(str(error)) from error
         return replace(host, **changes) if changes else host
 
     def join(self, container: Container) -> Joined:

@@ -70,7 +70,7 @@ class OverlayRoot:
             if ids is not None:
                 # One clone serves layers and snapshot alike: overlayfs wants upper and work on one mount.
                 cloned = m.open_tree(base)
-                _idmap(cloned, ids, f"the data root {base}")
+                idmap(cloned, ids, f"the data root {base}")
                 base = f"/proc/self/fd/{cloned}"
             if kernel.version() < _ONE_BY_ONE:
                 return self._mount_aside(cloned, ids)
@@ -176,7 +176,8 @@ class IdmapError(Exception):
     """The file system of a mount cannot be idmapped, or one that is mounted below it."""
 
 
-def _idmap(fd: int, ids: IdMap, what: str, *, recursive: bool = False) -> None:
+def idmap(fd: int, ids: IdMap, what: str, *, recursive: bool = False) -> None:
+    """Show the detached mount ``fd``, which a user calls ``what``, with the ids of ``ids``. IdmapError."""
     try:
         m.mount_setattr(fd, userns_fd=ids.userns_fd, recursive=recursive)
     except OSError as error:
@@ -250,7 +251,7 @@ class Bind:
         fd = self._open()
         try:
             if ids is not None and self.mapped:
-                _idmap(fd, ids, self.source, recursive=self.options.recursive)
+                idmap(fd, ids, self.source, recursive=self.options.recursive)
             if self.options.attr_set or self.options.attr_clr:
                 m.mount_setattr(
                     fd,
@@ -312,7 +313,7 @@ class LayersView:
         try:
             cloned = m.open_tree(base)
             if ids is not None:
-                _idmap(cloned, ids, f"the data root {base}")
+                idmap(cloned, ids, f"the data root {base}")
             if kernel.version() < _ONE_BY_ONE:
                 return self._merge_aside(cloned, names)
             fs_fd = m.fsopen("overlay")

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sampan.errors import Failure
 from sampan.linux import process as p
 from sampan.sandbox import channel, interfaces, neighbours, pid1
-from sampan.sandbox.hostmounts import HostMount, IdMap, IdmapError, acting_as
+from sampan.sandbox.hostmounts import HostMount, IdMap, IdmapError, acting_as, idmap
 from sampan.sandbox.plan import Plan, compile_plan
 from sampan.sandbox.program import Program, ProgramError, bequeath, run
 from sampan.sandbox.steps import Context, Step
@@ -97,6 +97,9 @@ class Stages:
 
     def placed(self, pid: int) -> None:
         """The namespaces of ``pid`` exist, its root is not entered yet; of a root with hooks."""
+
+    def released(self) -> None:
+        """Called in the child after the gate: the program is all that is left. Raises LaunchError."""
 
 
 def start(
@@ -312,8 +315,7 @@ def _hand_over(
             if plan.flags & p.CLONE_NEWUSER:
                 channel.send(ours, "mapped")
             for host_mount in plan.host_mounts:
-                made = None if ids else next((fd for mount, fd in ready if mount == host_mount), None)
-                fds.append(host_mount.open(ids) if made is None else made)
+                fds.append(_make(host_mount, ids, ready))
             channel.send(ours, "mounts", fds)
             if launch.endpoint is not None and plan.flags & p.CLONE_NEWNET:
                 interfaces.plug(launch.endpoint, pid)
@@ -323,6 +325,18 @@ def _hand_over(
             os.close(fd)
         if ids is not None:
             os.close(ids.userns_fd)
+
+
+def _make(host_mount: HostMount, ids: IdMap | None, ready: Ready) -> int:
+    made = next((fd for mount, fd in ready if mount == host_mount), None)
+    if made is None:
+        return host_mount.open(ids)
+    if ids is not None:
+        try:
+            idmap(made, ids, "the device directory")
+        except IdmapError:  # tmpfs can be idmapped since Linux 6.3
+            return host_mount.open(ids)
+    return made
 
 
 def _id_map(launch: Launch, plan: Plan, stdio: Sequence[int], pid: int) -> IdMap | None:
@@ -413,6 +427,7 @@ class _Child:
         channel.send(self.parent, {"ready": True})
         if not os.read(self.stages.gate, 1):
             os._exit(_SETUP_FAILED)
+        self.stages.released()
 
     def _set_up(self) -> None:
         # What others are in must not look into us, who hold more than they may have.

@@ -281,9 +281,19 @@ def _become(program: Program, account: accounts.Account) -> None:
     elif program.filter is not None:
         filters.install(program.filter)
     process.set_keep_capabilities(keep=True)
-    os.setgroups(account.groups)
-    os.setresgid(account.gid, account.gid, account.gid)
-    os.setresuid(account.uid, account.uid, account.uid)
+    try:
+        os.setgroups(account.groups)
+        os.setresgid(account.gid, account.gid, account.gid)
+        os.setresuid(account.uid, account.uid, account.uid)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        ids = (account.uid, account.gid, *account.groups)
+        raise ProgramError(
+            f"user id {max(ids)} is not in the container's own range of ids; "
+            "start the container as this user, or with --userns host",
+            NOT_EXECUTABLE,
+        ) from error
     process.set_keep_capabilities(keep=False)
     os.umask(spec.get("user", {}).get("umask", 0o022))
     capabilities.capset(
