@@ -1,0 +1,71 @@
+"""Who asks: what a client sends along as ``X-Registry-Auth`` (Engine API, "Authentication")."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+
+from sampan.errors import InvalidArgument
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """A name and password, or a token that stands for them; all empty for nobody in particular.
+
+    ``identity_token`` is exchanged for access tokens, ``registry_token`` is one.
+    """
+
+    username: str = ""
+    password: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
+    server: str = ""
+
+    def __repr__(self) -> str:
+        return f"Credentials(username={self.username!r}, …)"  # secrets stay out of logs
+
+    def __bool__(self) -> bool:
+        return bool(self.username or self.identity_token or self.registry_token)
+
+
+NOBODY = Credentials()
+
+_NAMES = {
+    "username": "username",
+    "password": "password",
+    "identity_token": "identitytoken",
+    "registry_token": "registrytoken",
+    "server": "serveraddress",
+}
+
+
+def decode(header: str) -> Credentials:
+    """The header's value; base64 of either alphabet. InvalidArgument for anything else."""
+    if not header:
+        return NOBODY
+    text = header.replace("+", "-").replace("/", "_")
+    try:
+        document = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) or b"{}")
+    except ValueError:
+        raise InvalidArgument("invalid X-Registry-Auth header: it is no base64 of a JSON object") from None
+    return from_document(document)
+
+
+def from_document(document: object) -> Credentials:
+    """Docker's AuthConfig. InvalidArgument for what is none."""
+    if document is None:
+        return NOBODY
+    if not isinstance(document, dict):
+        raise InvalidArgument("invalid credentials: not a JSON object")
+    values = {ours: document.get(theirs) or "" for ours, theirs in _NAMES.items()}
+    if not all(isinstance(value, str) for value in values.values()):
+        raise InvalidArgument("invalid credentials: a member is not a text")
+    auth = document.get("auth")
+    if not values["username"] and isinstance(auth, str) and auth:
+        try:
+            name, _, password = base64.b64decode(auth).decode().partition(":")
+        except ValueError:
+            raise InvalidArgument("invalid credentials: auth is no base64 of NAME:PASSWORD") from None
+        values |= {"username": name, "password": password}
+    return Credentials(**values)

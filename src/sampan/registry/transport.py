@@ -1,0 +1,324 @@
+"""Requests to one registry: connections, trust, patience, redirects and who asks.
+
+Laws:
+- Credentials go to the registry that asked for them and to the token server that it named, over TLS unless
+  the registry itself is spoken to without; a redirect to another host carries none.
+- What may be repeated (GET, HEAD) is, a few times and ever more slowly, or as the registry says
+  (``Retry-After``): after a broken connection, 429 and 5xx that pass.
+- A registry that says nothing for a minute is given up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import urllib.request
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+from urllib.parse import urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import (
+    HTTPError,
+    MaxRetryError,
+    NameResolutionError,
+    NewConnectionError,
+    ProtocolError,
+    SSLError,
+)
+
+from sampan import __version__
+from sampan.errors import Failure, Unavailable
+from sampan.registry.auth import Authorizer
+from sampan.registry.hosts import Endpoint, tls_context
+
+ATTEMPTS = 5
+FIRST_PAUSE = 0.25  # seconds; doubled each time
+LONGEST_PAUSE = 30.0
+REDIRECTS = 10
+BLOCK = 1 << 20
+DOCUMENT_LIMIT = 4 << 20  # bytes, as the specification advises for manifests
+_TIMEOUT = urllib3.Timeout(connect=10.0, read=60.0)
+_PASSING = frozenset((429, 502, 503, 504))
+_REDIRECTED = frozenset((301, 302, 303, 307, 308))
+_AGENT = f"sampan/{__version__}"
+
+
+class Cancelled(Exception):
+    """Whoever wanted the answer has gone."""
+
+
+class Broken(Failure):
+    """The connection broke; the same request may do better."""
+
+
+class Response:
+    """An answer whose body is still to be read. Close it."""
+
+    def __init__(self, raw: Any, url: str) -> None:
+        self._raw = raw
+        self.url = url
+        self.status: int = raw.status
+        self.headers: Mapping[str, str] = raw.headers
+
+    def blocks(self) -> Iterator[bytes]:
+        """The body as it comes. Raises Broken when it ends before its end."""
+        try:
+            while block := self._raw.read(BLOCK, decode_content=False):
+                yield block
+        except (HTTPError, OSError) as error:
+            raise Broken(f"{self.url}: the connection broke: {_plain(error)}") from error
+
+    def document(self, limit: int = DOCUMENT_LIMIT) -> bytes:
+        """The body, of which no more than ``limit`` bytes are read. Raises Broken, Unavailable if longer."""
+        found = bytearray()
+        for block in self.blocks():
+            found += block
+            if len(found) > limit:
+                raise Unavailable(f"{self.url}: the answer is larger than the limit of {limit} bytes")
+        return bytes(found)
+
+    def close(self) -> None:
+        # The connection is used again only if nothing of this answer is left in it.
+        if self.headers.get("Content-Length") == "0" or self._raw.closed:
+            self._raw.release_conn()
+        else:
+            with contextlib.suppress(HTTPError, OSError):
+                self._raw.drain_conn() if self._short() else self._raw.close()
+            self._raw.release_conn()
+
+    def _short(self) -> bool:
+        length = self.headers.get("Content-Length", "")
+        return length.isdecimal() and int(length) <= BLOCK
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Transport:
+    """Requests to ``endpoint`` in the name of ``authorizer``. Threads may share it.
+
+    ``cancelled`` makes every pause and every request of this transport end with Cancelled.
+    """
+
+    def __init__(self, endpoint: Endpoint, authorizer: Authorizer, cancelled: threading.Event) -> None:
+        self.endpoint = endpoint
+        self._authorizer = authorizer
+        self._cancelled = cancelled
+        self._context = tls_context(endpoint)
+        self._pools: dict[str | None, urllib3.PoolManager] = {}
+        self._scheme: str | None = None
+        self._choosing = threading.Lock()
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.clear()
+
+    @property
+    def base(self) -> str:
+        """``scheme://host/path`` of the registry, once it has been reached."""
+        return f"{self._scheme or self.endpoint.schemes[0]}://{self.endpoint.host}{self.endpoint.path}"
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        scopes: tuple[str, ...] = (),
+        headers: Mapping[str, str] | None = None,
+        body: bytes | IO[bytes] | None = None,
+        length: int | None = None,
+    ) -> Response:
+        """The answer, whatever its status. ``target`` is a path below the registry or a URL from it.
+
+        ``body`` of ``length`` bytes is sent as it is. Raises Unavailable when the registry cannot be reached,
+        Broken when it hung up, Cancelled.
+        """
+        self._choose_scheme()
+        url = urljoin(self.base + "/", target) if "://" not in target else target
+        given = {"User-Agent": _AGENT, **(headers or {})}
+        if length is not None:
+            given["Content-Length"] = str(length)
+        for attempt in range(2):
+            authorization = self._authorizer.header(scopes) if self._is_own(url) else None
+            own = {"Authorization": authorization} if authorization else {}
+            answer = self._send(method, url, {**given, **own}, body)
+            if answer.status != 401 or attempt or not self._is_own(answer.url) or not _repeatable(body):
+                break
+            asked = answer.headers.get("WWW-Authenticate", "")
+            if not self._authorizer.challenged(asked, scopes, self._fetch, secure=self._scheme == "https"):
+                break
+            answer.close()
+            if body is not None and not isinstance(body, bytes):
+                body.seek(0)
+        return answer
+
+    # ------------------------------------------------------------------ one request
+
+    def _send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | IO[bytes] | None
+    ) -> Response:
+        """Follow redirects, wait and try again where that is right."""
+        repeatable = method in ("GET", "HEAD")
+        for attempt in range(ATTEMPTS):
+            last = attempt == ATTEMPTS - 1 or not repeatable
+            try:
+                answer = self._follow(method, url, headers, body)
+            except Broken:
+                if last:
+                    raise
+                self._pause(attempt, "")
+                continue
+            if answer.status not in _PASSING or last:
+                return answer
+            with answer:
+                wait = answer.headers.get("Retry-After", "")
+            self._pause(attempt, wait)
+        raise AssertionError("unreachable")
+
+    def _follow(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | IO[bytes] | None
+    ) -> Response:
+        for _ in range(REDIRECTS):
+            answer = self._once(method, url, headers, body)
+            location = answer.headers.get("Location", "")
+            if answer.status not in _REDIRECTED or not location or method not in ("GET", "HEAD"):
+                return answer
+            answer.close()
+            target = urljoin(url, location)
+            if urlsplit(target).scheme not in ("http", "https"):
+                raise Unavailable(f"{url} redirects to {target[:200]}, which is no address of a registry")
+            if urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http":
+                raise Unavailable(f"{url} redirects to {target[:200]}, which is not protected: not followed")
+            if urlsplit(target)[:2] != urlsplit(url)[:2]:
+                headers = {name: value for name, value in headers.items() if name != "Authorization"}
+            url = target
+        raise Unavailable(f"{url}: more than {REDIRECTS} redirects")
+
+    def _once(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | IO[bytes] | None
+    ) -> Response:
+        if self._cancelled.is_set():
+            raise Cancelled
+        try:
+            raw = self._pool(url).request(
+                method,
+                url,
+                body=body,
+                headers=dict(headers),
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
+                timeout=_TIMEOUT,
+            )
+        except (HTTPError, OSError) as error:
+            raise _unreachable(method, url, error) from error
+        return Response(raw, url)
+
+    def _pool(self, url: str) -> urllib3.PoolManager:
+        proxy = _proxy(url)
+        with self._choosing:
+            pool = self._pools.get(proxy)
+            if pool is None:
+                options: dict[str, Any] = {
+                    "ssl_context": self._context,
+                    "maxsize": 16,
+                    "blocksize": BLOCK,
+                    "num_pools": 8,
+                }
+                pool = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+                self._pools[proxy] = pool
+            return pool
+
+    def _pause(self, attempt: int, retry_after: str) -> None:
+        seconds = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)
+        if retry_after.isdecimal():
+            seconds = min(float(retry_after), LONGEST_PAUSE)
+        if self._cancelled.wait(seconds):
+            raise Cancelled
+
+    def _fetch(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Response:
+        """A request to a token server."""
+        return self._send(method, url, {"User-Agent": _AGENT, **headers}, body)
+
+    def _is_own(self, url: str) -> bool:
+        return url.startswith(f"{self._scheme}://{self.endpoint.host}/")
+
+    # ------------------------------------------------------------------ the first contact
+
+    def _choose_scheme(self) -> None:
+        """Find out how an insecure registry is spoken to: with TLS if it can, without if it cannot."""
+        if self._scheme is not None:
+            return
+        if len(self.endpoint.schemes) == 1:
+            self._scheme = self.endpoint.schemes[0]
+            return
+        failure: Failure | None = None
+        for scheme in self.endpoint.schemes:
+            try:
+                self._follow(
+                    "GET", f"{scheme}://{self.endpoint.host}/v2/", {"User-Agent": _AGENT}, None
+                ).close()
+            except Failure as error:
+                failure = error
+                continue
+            self._scheme = scheme
+            return
+        assert failure is not None
+        raise failure
+
+
+def _repeatable(body: bytes | IO[bytes] | None) -> bool:
+    return body is None or isinstance(body, bytes) or body.seekable()
+
+
+def _proxy(url: str) -> str | None:
+    """What the environment says (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."""
+    parts = urlsplit(url)
+    if not parts.hostname or urllib.request.proxy_bypass(parts.netloc):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
+
+
+def _unreachable(method: str, url: str, error: Exception) -> Failure:
+    """In the words that Go's client has for it, which scripts and people look for."""
+    cause: BaseException = error.reason if isinstance(error, MaxRetryError) and error.reason else error
+    where = f'{method.capitalize()} "{url}"'
+    host = urlsplit(url).netloc
+    if isinstance(cause, NameResolutionError) or isinstance(cause.__cause__, socket.gaierror):
+        return Unavailable(f"{where}: dial tcp: lookup {urlsplit(url).hostname}: no such host")
+    if isinstance(cause, NewConnectionError):
+        reason = getattr(cause.__cause__, "strerror", None) or "connection refused"
+        return Unavailable(f"{where}: dial tcp {host}: connect: {reason.lower()}")
+    if isinstance(cause, SSLError | ssl.SSLError):
+        text = str(cause)
+        if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text.lower():
+            return Unavailable(f"{where}: http: server gave HTTP response to HTTPS client")
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            return Unavailable(f"{where}: tls: failed to verify certificate: x509: {_reason(text)}")
+        return Unavailable(f"{where}: tls: {_plain(cause)}")
+    if isinstance(cause, TimeoutError | urllib3.exceptions.TimeoutError):
+        return Broken(f"{where}: net/http: request canceled (Client.Timeout exceeded while awaiting headers)")
+    if isinstance(cause, ProtocolError | OSError):
+        return Broken(f"{where}: the connection broke: {_plain(cause)}")
+    return Unavailable(f"{where}: {_plain(cause)}")
+
+
+def _reason(text: str) -> str:
+    if "self-signed" in text or "unable to get local issuer" in text:
+        return "certificate signed by unknown authority"
+    if "Hostname mismatch" in text or "IP address mismatch" in text:
+        return "certificate is valid for another name"
+    if "expired" in text:
+        return "certificate has expired or is not yet valid"
+    return text[:200]
+
+
+def _plain(error: BaseException) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
