@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from sampan.cli.command import Command, Options
-from sampan.cli.context import Context, out
+from sampan.cli.command import Command, Exit, Options
+from sampan.cli.context import Context, out, write
 from sampan.cli.human import size
-from sampan.cli.images import rows_of
-from sampan.cli.listing import FORMAT_HELP, Fields, render
+from sampan.cli.listing import FORMAT_HELP, Fields, escaped, render
 from sampan.cli.ps import Container
 from sampan.cli.volumes import Volume
 
@@ -101,28 +100,70 @@ _CONTAINERS = (
 )
 
 
+def _rows(found: dict[str, Any], *, truncate: bool) -> dict[str, Any]:
+    """The rows of the tables of ``-v``, by kind."""
+    from sampan.cli.images import rows_of
+
+    containers = [{**one, "SizeRootFs": 0} for one in found.get("Containers") or ()]
+    return {
+        "Images": list(rows_of(found.get("Images") or [], truncate=truncate, digests=False)),
+        "Containers": [Container(one, truncate=truncate) for one in containers],
+        "Volumes": [Volume(volume) for volume in found.get("Volumes") or ()],
+        "BuildCache": [],
+    }
+
+
 def _verbose(found: dict[str, Any]) -> None:
     from sampan.cli.images import Image
 
+    rows = _rows(found, truncate=True)
     out("Images space usage:\n")
-    render(rows_of(found.get("Images") or [], truncate=True, digests=False), Image, _IMAGES)
+    render(rows["Images"], Image, _IMAGES)
     out("\nContainers space usage:\n")
-    containers = [{**one, "SizeRootFs": 0} for one in found.get("Containers") or ()]
-    render([Container(one, truncate=True) for one in containers], Container, _CONTAINERS)
+    render(rows["Containers"], Container, _CONTAINERS)
     out("\nLocal Volumes space usage:\n")
-    volumes = [Volume(volume) for volume in found.get("Volumes") or ()]
-    render(volumes, Volume, "table {{.Name}}\t{{.Links}}\t{{.Size}}")
+    render(rows["Volumes"], Volume, "table {{.Name}}\t{{.Links}}\t{{.Size}}")
     cache = found.get("BuildCache") or []
     total = sum(item.get("Size", 0) for item in cache if not item.get("Shared"))
     out(f"\nBuild cache usage: {size(total)}\n")
     out("CACHE ID   CACHE TYPE   SIZE      CREATED   LAST USED   USAGE     SHARED")
 
 
+def _whole(found: dict[str, Any], template: str) -> str:
+    """All tables as one document, in JSON or by a template."""
+    from sampan.wire import document
+    from sampan.wire.template import TemplateError, execute, parse
+    from sampan.wire.template.values import Struct
+
+    kinds_of_rows = _rows(found, truncate=False).items()
+    value = Struct(
+        (kind, [Struct((name, row.field(name)) for name in sorted(row.columns)) for row in rows])
+        for kind, rows in kinds_of_rows
+    )
+    for image in value["Images"]:
+        image["Digest"] = ""  # looked for by nobody here, and so empty in Docker
+    if template == "json":
+        return escaped(document.encode(value))
+    try:
+        nodes = parse(template)
+    except TemplateError as error:
+        raise Exit(1, f"template parsing error: {error}") from None
+    try:
+        return execute(nodes, value, template)
+    except TemplateError as error:
+        head, mark, name = str(error).partition('map has no entry for key "')
+        what = f"can't evaluate field {name.rstrip(chr(34))} in type {Kind.kind}" if mark else ""
+        raise Exit(1, head + what) from None
+
+
 def _df(context: Context, options: Options, _arguments: list[str]) -> int:
     found = context.client.call("GET", "/system/df")
     template = options["format"]
-    if options["verbose"] and not template:
-        _verbose(found)
+    if options["verbose"]:
+        if template in ("", "table"):
+            _verbose(found)
+        else:
+            write(1, _whole(found, template.removeprefix("table ")))
         return 0
     default = "table {{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}"
     render(kinds(found), Kind, default if template in ("", "table") else template)

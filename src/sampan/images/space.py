@@ -18,6 +18,8 @@ from sampan.images.model import Image, Layer
 from sampan.linux.diskspace import measure
 
 _BLOCK = 512
+_LAYER = "layer "
+"""Begins the name of a part that is a layer: the lowest layer's chain id is also its archive's digest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +63,9 @@ class Spaces:
         """As it is now. What was measured before is not measured again."""
         images = {image.id: self._parts(image) for image in self._catalog}
         layers = list(self._catalog.layers)
-        blobs = {part for parts in images.values() for part in parts} | {layer.blob for layer in layers}
-        blobs -= {layer.chain_id for layer in layers}
+        blobs = {str(layer.blob) for layer in layers}
+        for own in images.values():
+            blobs |= {part for part in own if not part.startswith(_LAYER)}
         parts = await asyncio.to_thread(self._measure, layers, blobs)
         known = {layer.id for layer in layers}
         self._layers = {number: size for number, size in self._layers.items() if number in known}
@@ -73,7 +76,8 @@ class Spaces:
 
     def _parts(self, image: Image) -> set[str]:
         layers = [self._catalog.layers[chain_id] for chain_id in image.chain]
-        found: set[str] = {image.id, *image.chain, *(layer.blob for layer in layers)}
+        found: set[str] = {image.id, *(_LAYER + layer.chain_id for layer in layers)}
+        found |= {layer.blob for layer in layers}
         found |= {blob.digest for blob in image.blobs}
         return found | ({image.manifest} if image.manifest else set())
 
@@ -81,8 +85,9 @@ class Spaces:
         parts = {}
         for layer in layers:
             if layer.id not in self._layers:
-                self._layers[layer.id] = measure(self._catalog.layers.directory(layer)).occupied
-            parts[str(layer.chain_id)] = self._layers[layer.id]
+                place = os.path.dirname(self._catalog.layers.directory(layer))
+                self._layers[layer.id] = measure(place).occupied
+            parts[_LAYER + layer.chain_id] = self._layers[layer.id]
         for digest in blobs:
             try:
                 parts[str(digest)] = os.stat(self._catalog.blobs.path(digest)).st_blocks * _BLOCK
