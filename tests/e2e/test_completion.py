@@ -1,4 +1,6 @@
-"""The completion scripts in real shells at a real terminal: a line is typed, Tab is pressed, the line is printed."""
+"""The completion scripts in real shells at a real terminal: a line is typed, Tab is pressed, the line is
+printed.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,8 @@ def test_nothing_is_started(tmp_path: Path, complete: Callable[..., list[str]]) 
 
 @pytest.fixture
 def complete(tmp_path: Path) -> Callable[..., list[str]]:
-    """Run ``sampan __complete`` with words; the lines that it prints. Nothing may be said but the directive."""
+    """Run ``sampan __complete`` with words; the lines that it prints. Nothing may be said but the directive.
+    """
 
     def run(*words: str, host: str = "") -> list[str]:
         environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
