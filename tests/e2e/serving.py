@@ -54,7 +54,7 @@ def daemon() -> Iterator[Daemon]:
         log = _log(served)
         shutil.rmtree(root, ignore_errors=True)
     assert code == 0, log
-    assert traces == [], log
+    assert traces == [], (traces, log)
     assert "level=error" not in log, log
 
 

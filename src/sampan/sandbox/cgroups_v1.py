@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import math
 import os
 import time
 from typing import TYPE_CHECKING
@@ -42,6 +43,7 @@ CONTROLLERS = (
     "name=systemd",
 )
 
+_REALTIME_PERIOD = 1_000_000  # microseconds; the kernel's default
 _TICKS = os.sysconf("SC_CLK_TCK")
 _MEMORY = (
     # The order matters: memory and swap together may not be less than memory.
@@ -411,19 +413,21 @@ class Group:
 
     def _allot_realtime(self, resources: LinuxResources) -> None:
         """Let the groups around this one have what it is to get: real-time is shared out from the root down,
-        and a new group has none to give."""
-        wanted = resources.get("cpu", {}).get("realtimeRuntime", 0)
+        and a new group has none to give. They get no more than what the groups inside them come to."""
+        wanted = resources.get("cpu", {})
         mount = self._hierarchy.mounts.get("cpu")
-        if not wanted or mount is None:
+        if not wanted.get("realtimeRuntime") or mount is None:
             return
-        name = "cpu.rt_runtime_us"
+        share = wanted["realtimeRuntime"] / (wanted.get("realtimePeriod") or _REALTIME_PERIOD)
+        share -= _realtime_share(mount + self.path)
         parents = self.path.strip("/").split("/")[:-1]
-        above = files.read_or(f"{mount}/{name}", "0").strip()
         for depth in range(1, len(parents) + 1):
-            path = f"{mount}/{'/'.join(parents[:depth])}/{name}"
-            if files.integer(files.read_or(path, "0")) < wanted:
-                files.write(path, above)
-            above = files.read_or(path, "0").strip()
+            path = f"{mount}/{'/'.join(parents[:depth])}"
+            with os.scandir(path) as entries:
+                inside = sum(_realtime_share(entry.path) for entry in entries if entry.is_dir())
+            if _realtime_share(path) < inside + share:
+                period = files.integer(files.read_or(path + "/cpu.rt_period_us", "0"))
+                files.write(path + "/cpu.rt_runtime_us", str(math.ceil((inside + share) * period)))
 
     def _apply(self, writes: list[Write]) -> None:
         for write in writes:
@@ -462,6 +466,12 @@ class Group:
         """Remove every directory; the first that stays, or the empty string."""
         left = [tree for tree in self._trees if not files.remove_directory(tree, patience=patience)]
         return left[0] if left else ""
+
+
+def _realtime_share(directory: str) -> float:
+    """The part of each processor's time that a group may use in real-time."""
+    period = files.integer(files.read_or(directory + "/cpu.rt_period_us", "0"))
+    return files.integer(files.read_or(directory + "/cpu.rt_runtime_us", "0")) / period if period else 0.0
 
 
 def block_io(text: str) -> tuple[BlockIo, ...]:
