@@ -7,7 +7,7 @@ import sys
 from sampan.cli.command import Command, Options
 from sampan.cli.context import Context, out, write
 from sampan.cli.human import size
-from sampan.cli.listing import encoded, filters
+from sampan.cli.listing import encoded, filters, natural
 from sampan.errors import Failure
 
 TYPE_CHECKING = False
@@ -102,9 +102,10 @@ def _system_question(options: Options, chosen: dict[str, list[str]]) -> str:
     else:
         lines += ["all dangling images", "unused build cache"]
     text = "WARNING! This will remove:\n" + "".join(f"  - {line}\n" for line in lines)
-    if chosen:
+    shown = [f"{key}={value}" for key in ("label", "label!", "until") for value in chosen.get(key, ())]
+    if shown:
         text += "\n  Items to be pruned will be filtered with:\n"
-        text += "".join(f"  - {key}={value}\n" for key in sorted(chosen) for value in chosen[key])
+        text += "".join(f"  - {line}\n" for line in sorted(shown, key=natural))
     return text + "\nAre you sure you want to continue?"
 
 

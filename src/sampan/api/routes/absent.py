@@ -40,9 +40,8 @@ def _no_plugin(request: Request, _engine: object) -> Answer:
     raise NotFound(f'plugin "{request.name}" not found')
 
 
-_CACHE_FILTERS = frozenset(
-    ("until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private")
-)
+_CACHE_WORDS = "until unused-for label label! id parent type description inuse shared private"
+_CACHE_FILTERS = frozenset(_CACHE_WORDS.split())
 
 
 def _no_build_cache(request: Request, _engine: object) -> Answer:
@@ -108,7 +107,6 @@ ABSENT = {
     "POST /build/cancel": "building images",
     "POST /session": "building with BuildKit",
     "POST /grpc": "building with BuildKit",
-    "POST /commit": "committing containers",
     "POST /auth": "logging in to a registry",
     "GET /distribution/{name}/json": "looking images up in a registry",
     "GET /containers/{id}/checkpoints": "checkpointing",
