@@ -99,6 +99,11 @@ def set_title(title: str) -> None:
     ctypes.memmove(start, os.fsencode(title)[: end - start - 1].ljust(end - start, b"\0"), end - start)
 
 
+def personality(domain: int) -> None:
+    """Set the execution domain of the calling process and of what it executes (personality(2))."""
+    check(libc.libc.personality(ctypes.c_ulong(domain)), "personality")
+
+
 def set_keep_capabilities(*, keep: bool) -> None:
     _prctl("PR_SET_KEEPCAPS", _PR_SET_KEEPCAPS, int(keep))
 

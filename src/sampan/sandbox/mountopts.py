@@ -37,6 +37,12 @@ _PROPAGATION = {
 # Words with no meaning for a new mount: "defaults", the bind marks (kept apart) and SELinux relabelling.
 _IGNORED = frozenset({"defaults", "bind", "rbind", "z", "Z", "async", "nofail"})
 
+# Every word that ``parse`` knows.
+WORDS = (
+    frozenset((*_SET, *_CLEAR, *_ATIME, *_PROPAGATION, *(f"r{word}" for word in _PROPAGATION), "rro"))
+    | _IGNORED
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
