@@ -19,7 +19,7 @@ def _prune(context: Context, options: Options, _arguments: list[str]) -> int:
     from sampan.cli.prune import confirmed
 
     what = "all build cache" if options["all"] else "all dangling build cache"
-    asked = f"WARNING! This will remove {what}.\nAre you sure you want to continue?"
+    asked = f"WARNING! This will remove {what}. Are you sure you want to continue?"
     if not options["force"] and not confirmed(asked):
         return 0
     query = filtered(filters(options))
