@@ -11,8 +11,8 @@ from typing import Any
 
 
 class Recorder:
-    """Listens on ``path``. ``answers`` maps "GET /containers/x/json" (no version, no query) to a JSON value
-    or to a status of failure; anything else is refused with status 400 and the message "recorded".
+    """Listens on ``path``. ``answers`` maps "GET /containers/x/json" (no version, no query) to a JSON value,
+    a status of failure or, as text, a header; anything else is refused with status 400 and "recorded".
     """
 
     def __init__(self, path: Path, answers: dict[str, Any] | None = None) -> None:
@@ -58,6 +58,8 @@ class Recorder:
         path = "/" + target.split("/", 2)[2] if target.startswith("/v1.") else target
         self.requests.append((f"{method} {path}", _document(body)))
         answer = self.answers.get(f"{method} {path.partition('?')[0]}")
+        if isinstance(answer, str):
+            return _response(200, b"", f"{answer}\r\n")
         if isinstance(answer, int):
             return _response(answer, b'{"message":"recorded"}')
         if answer is None:

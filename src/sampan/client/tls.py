@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import _thread
+import contextlib
 import select
 import socket
 import ssl
@@ -109,7 +110,5 @@ def _sent(peer: ssl.SSLSocket, data: bytes) -> int:
 
 def _end_of_input(peer: ssl.SSLSocket) -> None:
     """Half-close: TLS says so by an alert, after which Python waits for the peer's own, which we do not."""
-    try:
+    with contextlib.suppress(OSError):
         peer.unwrap()
-    except (ssl.SSLError, OSError):
-        pass

@@ -18,7 +18,8 @@ HELPER = """#!/bin/sh
 cd "$(dirname "$0")/kept" || exit 1
 case $1 in
 store) cat >secret ;;
-get) read server; test -e secret || { echo "credentials not found in native keychain"; exit 1; }; cat secret ;;
+get) test -e secret || { echo "credentials not found in native keychain"; exit 1; }
+     cat secret ;;
 erase) rm -f secret ;;
 esac
 """
