@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sampan.engine.archives import Archives
+    from sampan.engine.commits import Commits
     from sampan.engine.containers import Containers
     from sampan.engine.events import Events
     from sampan.engine.execs import Execs
     from sampan.engine.images import Images
     from sampan.engine.networks import Networks
+    from sampan.engine.pulls import Pulls
     from sampan.engine.processes import Processes
     from sampan.engine.stats import Statistics
     from sampan.engine.system import System
@@ -32,3 +34,5 @@ class Engine:
     statistics: Statistics
     processes: Processes
     archives: Archives
+    commits: Commits
+    pulls: Pulls

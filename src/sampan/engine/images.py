@@ -305,6 +305,15 @@ class Images:
         self._event(image, "import", name=image.id)
         return image
 
+    async def keep(self, new: Sequence[NewImage], hold: Hold) -> Sequence[Image]:
+        """Keep images that were made here, whose layers are held, all or none."""
+        async with self._changing:
+            return await self._catalog.add(new, hold)
+
+    def tell(self, image: Image, action: str, name: str = "") -> None:
+        """Publish an event of an image that another use case made or named."""
+        self._event(image, action, name=name)
+
     def save(self, texts: Sequence[str]) -> AsyncIterator[bytes]:
         """One archive of all images named. NotFound before anything is sent."""
         selection: dict[str, tuple[Image, list[Reference]]] = {}
@@ -365,6 +374,10 @@ class Images:
             image = await loading.add_layer_image(self._catalog, _base_stream(), describe, (_BASE,))
             self._event(image, "import", name=image.id)
             return image
+
+    async def supplies(self, reference: Reference) -> bool:
+        """Make the image if it is one that the engine makes by itself; whether it is."""
+        return await self._supply(reference)
 
     async def _supply(self, reference: Reference) -> bool:
         if reference != _BASE:

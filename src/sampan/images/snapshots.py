@@ -110,6 +110,10 @@ class Snapshots:
         """The chain ids that snapshots stand on."""
         return [chain_id for chain_id in self._parents.values() if chain_id is not None]
 
+    def parent(self, key: str) -> Digest | None:
+        """The chain id that a snapshot stands on; None for no layers."""
+        return self._parents.get(key)
+
     def max_id(self, key: str) -> int:
         """The largest owner in the layers below: the id range of a run must cover it."""
         layers = self._layers.chain(self._parents.get(key))

@@ -42,7 +42,7 @@ def main() -> int:
     request = json.loads(sys.argv[1])
     root = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     source = Source(0, request["compression"], hashlib.sha256() if request["digest"] else None)
-    _confine(root)
+    confine(root, _CAPABILITIES)
     try:
         limits = Limits(size=request["size_limit"], entries=request["entry_limit"])
         result: dict[str, Any] = {"unpacked": asdict(unpack(source, root, limits)), "digest": source.digest()}
@@ -60,7 +60,8 @@ def failure(result: dict[str, Any]) -> Failure | None:
     return (InvalidArgument if result["kind"] == "invalid" else Internal)(result["error"])
 
 
-def _confine(root: int) -> None:
+def confine(root: int, held: tuple[int, ...]) -> None:
+    """Give up all but the working directory ``root``, which becomes the root, and capabilities ``held``."""
     # A daemon that starts again clears away what this process would still write.
     process.set_parent_death_signal(signal.SIGKILL)
     os.umask(0)
@@ -72,9 +73,9 @@ def _confine(root: int) -> None:
     sys.path.clear()
     sys.meta_path.clear()
     os.chroot(".")
-    capabilities.limit_bounding_set(_CAPABILITIES)
+    capabilities.limit_bounding_set(held)
     with contextlib.suppress(OSError):  # a host that withholds one of them says so where it is missed
-        capabilities.capset(effective=_CAPABILITIES, permitted=_CAPABILITIES, inheritable=())
+        capabilities.capset(effective=held, permitted=held, inheritable=())
     libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_NPROC):
         resource.setrlimit(limit, (0, 0))

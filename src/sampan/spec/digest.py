@@ -71,5 +71,10 @@ def chain_ids(diff_ids: Iterable[str]) -> tuple[Digest, ...]:
     """The chain id of each layer, bottom first. ``chain(n) = sha256(chain(n-1) + " " + diff(n))``."""
     chain: list[Digest] = []
     for diff_id in diff_ids:
-        chain.append(of(f"{chain[-1]} {diff_id}".encode()) if chain else Digest(diff_id))
+        chain.append(chain_id(chain[-1] if chain else None, diff_id))
     return tuple(chain)
+
+
+def chain_id(parent: str | None, diff_id: str) -> Digest:
+    """The chain id of one layer over the chain ``parent``."""
+    return Digest(diff_id) if parent is None else of(f"{parent} {diff_id}".encode())

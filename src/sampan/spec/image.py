@@ -153,6 +153,12 @@ def encode(document: Mapping[str, Any] | list[Any]) -> bytes:
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def history(document: ImageDocument) -> list[dict[str, Any]]:
+    """The history as JSON objects, for a document that goes on with it."""
+    names = ("created", "created_by", "author", "comment", "empty_layer")
+    return [{name: value for name in names if (value := getattr(entry, name))} for entry in document.history]
+
+
 def parse_image(raw: bytes) -> ImageDocument:
     """The image configuration in ``raw``; InvalidArgument names what is wrong with it."""
     where = "image config"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sampan.api.routes import (
     absent,
     archives,
+    commits,
     containers,
     create,
     execs,
@@ -23,6 +24,7 @@ ROUTES: tuple[Route, ...] = (
     *containers.ROUTES,
     *updates.ROUTES,
     *archives.ROUTES,
+    *commits.ROUTES,
     *create.ROUTES,
     *streams.ROUTES,
     *observing.ROUTES,

@@ -1,0 +1,129 @@
+"""From an upper directory to a layer: what commit does with a container's, and a builder with a step's.
+
+The archive is made by a confined process (``sandbox.packer``) and becomes a blob; the layer is unpacked from
+it like any other, so that a layer made here and the same one loaded elsewhere cannot differ.
+
+Law: the blob is on the disk before the row that names it, and the layer is, or is known to be made again from
+the blob; a crash before that leaves a file in the temporary directory, which the next start empties.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sampan.errors import Internal
+from sampan.images.blobs import Part
+from sampan.images.layers import Archive
+from sampan.spec import digest as digests
+from sampan.spec import image as documents
+
+if TYPE_CHECKING:
+    from sampan.images.blobs import BlobStore
+    from sampan.images.layers import Hold, LayerStore
+    from sampan.spec.digest import Digest
+
+_BOOT = "import sys; sys.path[:] = {path!r}; from sampan.sandbox.packer import main; sys.exit(main())"
+_PIECE = 1 << 20  # bytes
+_EMPTY = digests.of(bytes(1024))
+"""The archive of nothing: no layer is made of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """An upper directory as an archive that is not kept yet."""
+
+    part: Part
+
+    @property
+    def diff_id(self) -> Digest:
+        return self.part.digest
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was changed."""
+        return self.part.digest == _EMPTY
+
+
+@asynccontextmanager
+async def packed(blobs: BlobStore, directory: str) -> AsyncIterator[Packed]:
+    """The upper ``directory`` (absolute) as an archive, gone when the context ends unless it was ``stacked``.
+
+    Complete when the context begins: from then on the directory may change. Internal if the host fails.
+    """
+    with blobs.workspace() as workspace:
+        part = Part(f"{workspace}/layer")
+        try:
+            await _pack(directory, part)
+        finally:
+            part.close()
+        yield Packed(part=part)
+
+
+async def stack(
+    layers: LayerStore,
+    hold: Hold,
+    parent: Digest | None,
+    layer: Packed,
+    report: Callable[[], None] = lambda: None,
+) -> Digest:
+    """Make it a layer over the chain ``parent``, held by ``hold``; answers with the new chain id.
+
+    ``report`` is called when it begins to be unpacked: a layer that is here already is not made again.
+    """
+    part = layer.part
+    archive = Archive(
+        digest=part.digest, size=part.size, compression="", media_type=documents.OCI_LAYER, part=part
+    )
+    return await layers.obtain_above(hold, parent, part.digest, archive, lambda *_: report())
+
+
+async def _pack(directory: str, part: Part) -> None:
+    read, write = os.pipe2(os.O_CLOEXEC)
+    with suppress(OSError):
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, _PIECE)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            _BOOT.format(path=[entry for entry in sys.path if os.path.isabs(entry)]),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=write,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=directory,
+        )
+    except BaseException:
+        os.close(read)
+        raise
+    finally:
+        os.close(write)
+    taking = asyncio.create_task(asyncio.to_thread(_take, read, part))
+    try:
+        _, errors = await process.communicate()
+        await taking
+    except BaseException:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        await asyncio.gather(taking, return_exceptions=True)
+        raise
+    if process.returncode != 0:
+        last = errors.decode(errors="replace").strip().rpartition("\n")[2]
+        raise Internal(f"packing {directory} failed with status {process.returncode}: {last}")
+
+
+def _take(fd: int, part: Part) -> None:
+    """Write what comes out of the pipe to the part; takes the descriptor."""
+    try:
+        while data := os.read(fd, _PIECE):
+            part.write(data)
+    finally:
+        os.close(fd)
