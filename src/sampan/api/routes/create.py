@@ -41,6 +41,8 @@ async def create(request: Request, engine: Engine) -> Answer:
     body = await request.json(CreateRequest)
     config = body.config()
     host = host_for_version(body.host_config or HostConfig(), request.version)
+    if config.healthcheck is not None and request.version < (1, 44):
+        config = replace(config, healthcheck=replace(config.healthcheck, start_interval=0))
     endpoints = dict((body.networking_config or NetworkingConfig()).endpoints_config or {})
     if host.network_mode in ("", "default"):
         # "default" is the clients' word for whatever the platform's default network is.
