@@ -11,6 +11,7 @@ from sampan.api.routes import ROUTES
 from sampan.api.server import Server
 from sampan.daemon.options import Options
 from sampan.engine.archives import Archives
+from sampan.engine.commits import Commits
 from sampan.engine.events import Events
 from sampan.engine.facade import Engine
 from sampan.engine.host import HostFacts
@@ -122,6 +123,15 @@ class Wiring:
                 store=store,
                 visitors=visitors,
                 visits=visits,
+            commits=Commits(
+                store=store,
+                catalog=self._catalog,
+                snapshots=self._snapshots,
+                images=images,
+                killing=use_cases.killing,
+                events=self._events,
+                settings=settings,
+            ),
                 snapshots=self._snapshots,
                 events=self._events,
             ),

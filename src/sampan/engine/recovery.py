@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from sampan.engine.commits import let_go
 from sampan.engine.launches import connected
 from sampan.engine.model import Status
 from sampan.engine.removal import remove_bundle, remove_directory
@@ -97,6 +98,7 @@ class Recovery:
             if task is not None:
                 self._follow(instance, task)
                 return
+                await let_go(self._settings.paths.container(instance.id), task)
             # A start or an exit that was cut short: whatever of it still runs has nobody who watches it.
             self._leftovers.end_processes(instance)
         ended = read_exit(self._settings.paths.container(instance.id))

@@ -61,6 +61,7 @@ class ContainerUseCases:
     execs: Execs
     restarts: Restarts
     checks: HealthChecks
+    killing: Killing
     recovery: Recovery
 
     async def close(self) -> None:
@@ -149,6 +150,7 @@ def wire(given: Foundations) -> ContainerUseCases:
         execs=execs,
         restarts=restarts,
         checks=checks,
+        killing=killing,
         recovery=Recovery(
             store=store,
             runtime=given.runtime,

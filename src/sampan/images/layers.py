@@ -150,6 +150,23 @@ class LayerStore:
     async def _obtain(
         self,
         hold: Hold,
+    async def obtain_above(
+        self,
+        hold: Hold,
+        parent: Digest | None,
+        diff_id: Digest,
+        archive: Archive,
+        report: Callable[[Digest, Archive], None],
+    ) -> Digest:
+        """One more layer over the chain ``parent``, which is here. As ``obtain_chain`` otherwise."""
+        below = None
+        if parent is not None:
+            found = self[parent]
+            hold.add(found)
+            below = asyncio.create_task(_given(found))
+        chain_id = digests.chain_id(parent, diff_id)
+        return (await self._obtain(hold, chain_id, diff_id, archive, below, report)).chain_id
+
         chain_id: Digest,
         diff_id: Digest,
         archive: Archive,
@@ -365,6 +382,10 @@ class Hold:
         """Keep a blob from being removed, whether it is there yet or not."""
         self._pinned[blob] += 1
         self.blobs.append(blob)
+
+async def _given(layer: Layer) -> Layer:
+    return layer
+
 
     def end(self) -> None:
         """Let go of everything. Idempotent."""
