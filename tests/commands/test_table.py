@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sampan.cli.index import GROUPS
+from sampan.cli.main import GLOBAL_FLAGS
 from sampan.cli.values import KINDS
 from tests.commands import evidence, table
 
@@ -110,6 +111,29 @@ def test_a_refused_flag_is_refused(bench: evidence.Bench, words: str, name: str)
     assert (refused.code, refused.requests) == (1, "[]")
     assert "not offered" in refused.said
     assert refused.said.count("\n") == 1
+
+
+GLOBALS = {
+    "config": ["--config", "elsewhere", "context", "use", "kept"],
+    "context": ["--context", "kept", "context", "show"],
+    "debug": ["--debug", "ps"],
+    "host": ["--host", "unix:///elsewhere", "ps"],
+    "log-level": ["--log-level", "debug", "ps"],
+    "tls": ["--tls", "--host", "tcp://127.0.0.1:1", "ps"],
+    "tlscacert": ["--tlscacert", "none", "--host", "tcp://127.0.0.1:1", "ps"],
+    "tlscert": ["--tls", "--tlscacert", "link", "--tlscert", "none", "--host", "tcp://127.0.0.1:1", "ps"],
+    "tlskey": ["--tls", "--tlscacert", "link", "--tlskey", "none", "--host", "tcp://127.0.0.1:1", "ps"],
+    "tlsverify": ["--tlsverify", "--host", "tcp://127.0.0.1:1", "ps"],
+    "version": ["--version"],
+}
+
+
+@pytest.mark.parametrize("name", [flag[1] for flag in GLOBAL_FLAGS])
+def test_a_global_flag_has_an_effect(bench: evidence.Bench, name: str) -> None:
+    given = GLOBALS[name]
+    at = given.index(f"--{name}")
+    wide = 1 if name in ("debug", "tls", "tlsverify", "version") else 2
+    assert bench.run(given) != bench.run([*given[:at], *given[at + wide :]])
 
 
 @pytest.mark.parametrize("place", sorted(set(evidence.ELSEWHERE.values())))

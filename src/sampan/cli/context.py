@@ -52,12 +52,13 @@ def read_settings() -> dict[str, Any]:
 class Where:
     """The global flags and variables that say which engine is meant."""
 
-    __slots__ = ("_settings", "context", "hosts", "tls")
+    __slots__ = ("_settings", "context", "debug", "hosts", "tls")
 
     def __init__(self, options: Options | None = None) -> None:
         self.hosts: list[str] = options["host"] if options else []
         self.context: str = options["context"] if options else ""
         self.tls = options
+        self.debug = options is not None and (options["debug"] or options["log-level"] in ("debug", "trace"))
         self._settings: dict[str, Any] | None = None
         if len(self.hosts) > 1:
             raise Failure("Specify only one -H")
@@ -144,6 +145,8 @@ class Context:
         if self._client is None:
             address = self.where.address()
             self._client = Client(address, absent=_start if address.text == DEFAULT_HOST else None)
+            if self.where.debug:
+                self._client.trace = _trace
             headers = self.settings.get("HttpHeaders")
             if headers:
                 self._client.headers = {
@@ -156,7 +159,12 @@ class Context:
         client = Client(self.client.address)
         client.version = self.client.version
         client.headers = self.client.headers
+        client.trace = self.client.trace
         return client
+
+
+def _trace(request: str) -> None:
+    err(f'level=debug msg="{request}"')
 
 
 def _start(_reason: Exception) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli.command import Command, Options
-from sampan.cli.context import Context, out
+from sampan.cli.context import Context, out, read_settings
 from sampan.cli.progress import Progress
 from sampan.cli.references import check, split
 from sampan.cli.references import platform as normal_platform
@@ -11,8 +11,6 @@ from sampan.client.api import json_stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from sampan.client.api import Client
 
 
@@ -24,9 +22,8 @@ def pull(
     quiet: bool,
     fd: int,
     all_tags: bool = False,
-    settings: dict[str, Any] | None = None,
 ) -> None:
-    """Pull ``image`` with the credentials in ``settings``; progress goes to ``fd``. Raises Failure."""
+    """Pull ``image`` with the user's credentials; progress goes to ``fd``. Raises Failure."""
     name, tag, digest = split(image)
     query = {"fromImage": name}
     if digest:
@@ -37,6 +34,7 @@ def pull(
         query["platform"] = normal_platform(platform)
     client.agree()
     headers = None
+    settings = read_settings()
     if settings:
         from sampan.cli.credentials import header
 
@@ -67,7 +65,6 @@ def _pull(context: Context, options: Options, arguments: list[str]) -> int:
         quiet=options["quiet"],
         fd=1,
         all_tags=options["all-tags"],
-        settings=context.settings,
     )
     shown = name if not _short(name) else f"docker.io/{name if '/' in name else 'library/' + name}"
     out(f"{shown}@{digest}" if digest else f"{shown}:{tag}" if tag else shown)

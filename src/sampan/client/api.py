@@ -49,7 +49,17 @@ class Client:
     0 for any time.
     """
 
-    __slots__ = ("_absent", "_agreed", "_idle", "_patience", "address", "headers", "meanwhile", "version")
+    __slots__ = (
+        "_absent",
+        "_agreed",
+        "_idle",
+        "_patience",
+        "address",
+        "headers",
+        "meanwhile",
+        "trace",
+        "version",
+    )
 
     def __init__(
         self,
@@ -66,6 +76,7 @@ class Client:
         self._patience = patience
         self._idle: Connection | None = None
         self.meanwhile: Callable[[], object] | None = None  # done once, while an answer is awaited
+        self.trace: Callable[[str], object] | None = None  # told of each request and its status
 
     # -- plain calls -----------------------------------------------------------------------------------
 
@@ -220,12 +231,15 @@ class Client:
         try:
             connection.send(data)
             self._make_use_of_time()
-            return connection.answer(method)
+            answer = connection.answer(method)
         except (OSError, ProtocolError) as error:
             if connection.reused and not connection.early:  # the daemon let the idle connection go
                 connection.close()
                 return self._send(method, path, query, headers, body)
             raise Failure(f"error during connect: {error}") from error
+        if self.trace is not None:
+            self.trace(f"{method} {target(self._versioned(path), query)}: {answer.status}")
+        return answer
 
     def _make_use_of_time(self) -> None:
         if self.meanwhile is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests import reference
 from tests.unit.cli.conftest import Run
 
 from sampan.cli.index import GROUPS, top
@@ -22,8 +21,6 @@ FLAGS: tuple[tuple[str, ...], ...] = (
     ("", "rm", "bool", "help"),
     ("", "name", "string", "help"),
 )
-
-REFERENCE = reference.REFERENCE / "docker-cli-28.2.json"
 
 
 @pytest.mark.parametrize(
@@ -112,18 +109,6 @@ def test_every_command_loads_and_its_table_is_sound() -> None:
         assert len(set(letters)) == len(letters), words
         assert all(flag[2] in KINDS for flag in command.flags), words
         parse(command.flags, [])
-
-
-@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference list of docker's flags is not here")
-@pytest.mark.parametrize("words", ["run", "create", "exec", "ps", "start", "stop", "logs", "images", "rm"])
-def test_flags_are_dockers(words: str) -> None:
-    import json
-
-    reference = json.loads(REFERENCE.read_text())[words]["flags"]
-    wanted = {flag["long"][2:]: (flag["short"] or "-")[1:] for flag in reference if flag["long"] != "--help"}
-    module = top()[words]
-    ours = {flag[1]: flag[0] for flag in load(module, words).flags if flag[3]}
-    assert ours == wanted
 
 
 def test_run_takes_all_that_create_takes() -> None:
