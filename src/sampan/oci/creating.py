@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.errors import Failure
 from sampan.linux import process as p
-from sampan.oci import config, console, filters, hooks
+from sampan.oci import config, console, filters, hooks, seal
 from sampan.oci.container import VERSION, Container, write_whole
 from sampan.oci.failure import Failed
 from sampan.oci.starting import after_start, destroy
@@ -79,6 +79,7 @@ class Creation:
         self._id = container_id
         self.bundle = os.path.realpath(given.get("bundle") or ".")
         self.spec = config.read(self.bundle)
+        seal.against(self.spec)
         if self._given.get("pidfd-socket"):
             raise Failed("--pidfd-socket is not supported")
         if self._given.get("no-pivot"):

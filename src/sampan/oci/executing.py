@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from sampan.linux import process as p
-from sampan.oci import config, console, filters, shapes
+from sampan.oci import config, console, filters, seal, shapes
 from sampan.oci.container import Container, write_whole
 from sampan.oci.failure import Failed
 from sampan.sandbox import channel
@@ -27,6 +27,7 @@ def execute(root: str, given: dict[str, Any], container_id: str, words: list[str
         if given.get(name) and given[name] != "0":
             raise Failed(f"--{name} is not supported")
     container = Container.load(root, container_id)
+    seal.against(container.spec)
     status = container.status()
     if status == "stopped":
         raise Failed("cannot exec in a stopped container")
