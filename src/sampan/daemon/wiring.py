@@ -23,6 +23,7 @@ from sampan.engine.lookups import Lookups
 from sampan.engine.networks import Networks
 from sampan.engine.paths import Paths
 from sampan.engine.processes import Processes
+from sampan.engine.pulls import Pulls
 from sampan.engine.seccomp import Filters
 from sampan.engine.settings import Settings
 from sampan.engine.stats import Statistics
@@ -107,6 +108,9 @@ class Wiring:
             containers=use_cases.containers,
             execs=use_cases.execs,
             images=images,
+            pulls=Pulls(
+                images=images, catalog=self._catalog, publish=self._events.publish, settings=settings
+            ),
             networks=self._networks,
             volumes=self._volumes,
             events=self._events,
@@ -119,10 +123,6 @@ class Wiring:
             ),
             statistics=Statistics(store=store, measure=gauges.read, settings=settings),
             processes=Processes(store=store, events=self._events, members=gauges.processes),
-            archives=Archives(
-                store=store,
-                visitors=visitors,
-                visits=visits,
             commits=Commits(
                 store=store,
                 catalog=self._catalog,
@@ -132,6 +132,10 @@ class Wiring:
                 events=self._events,
                 settings=settings,
             ),
+            archives=Archives(
+                store=store,
+                visitors=visitors,
+                visits=visits,
                 snapshots=self._snapshots,
                 events=self._events,
             ),

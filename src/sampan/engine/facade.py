@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from sampan.engine.execs import Execs
     from sampan.engine.images import Images
     from sampan.engine.networks import Networks
-    from sampan.engine.pulls import Pulls
     from sampan.engine.processes import Processes
+    from sampan.engine.pulls import Pulls
     from sampan.engine.stats import Statistics
     from sampan.engine.system import System
     from sampan.engine.volumes import Volumes

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sampan.registry.settings import RegistrySettings
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
@@ -15,7 +17,8 @@ class EngineOptions:
     host's ids where it is private; id ranges are taken from
     ``first_host_id`` on, ``id_range`` ids each. ``cgroup_parent`` is absolute. ``log_options`` are the
     json-file driver's. ``seccomp_profile`` is the text of a profile, "unconfined", or None for the built-in
-    one. Times are seconds, sizes bytes.
+    one. ``max_downloads`` and ``max_uploads`` are how many layers of a pull or push go at once. Times are
+    seconds, sizes bytes.
     """
 
     userns: Literal["private", "host"] = "private"
@@ -37,6 +40,9 @@ class EngineOptions:
     labels: tuple[str, ...] = ()
     runtimes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # name → (program, arguments…)
     default_runtime: str = "sampan"
+    registries: RegistrySettings = field(default_factory=RegistrySettings)
+    max_downloads: int = 3
+    max_uploads: int = 5
     debug: bool = False
 
 

@@ -2,7 +2,9 @@
 
 Laws: a blob becomes visible by one rename, after its bytes were hashed and reached the disk; so a name under
 ``sha256/`` is always the truth. Everything unfinished lies in the store's temporary directory, which is
-emptied at start. All methods block; callers on the event loop use a thread for large blobs.
+emptied at start, but for parts of blobs that can be had again byte for byte: those lie in ``partial/`` and
+are gone on with, unless nobody did for a day. All methods block; callers on the event loop use a thread for
+large blobs.
 """
 
 from __future__ import annotations
@@ -12,12 +14,16 @@ import hashlib
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 
 from sampan.errors import Internal, InvalidArgument
 from sampan.linux import tree
 from sampan.spec import digest as digests
 from sampan.spec.digest import Digest
+
+PARTIAL_LIFE = 24 * 60 * 60.0  # seconds
+_BLOCK = 1 << 20
 
 
 class BlobStore:
@@ -26,11 +32,16 @@ class BlobStore:
     def __init__(self, root: str, temporary: str) -> None:
         self._directory = f"{root}/sha256"
         self._temporary = temporary
+        self._partial = f"{root}/partial"
         os.makedirs(self._directory, mode=0o711, exist_ok=True)
+        os.makedirs(self._partial, mode=0o700, exist_ok=True)
         os.makedirs(temporary, mode=0o700, exist_ok=True)
 
     def clear(self) -> None:
-        """Remove what an earlier life left unfinished. Before anything is begun in this one."""
+        """Remove what an earlier life left unfinished and nobody will finish. Before anything else."""
+        for entry in os.scandir(self._partial):
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime > PARTIAL_LIFE:
+                os.unlink(entry.path)
         fd = os.open(self._temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for name in os.listdir(fd):
@@ -106,6 +117,10 @@ class BlobStore:
             return None
         return place
 
+    def partial(self, digest: str) -> Part:
+        """The part of a blob that is fetched, with what an earlier attempt left. One holder at a time."""
+        return Part(f"{self._partial}/{digests.hex_of(digest)}", resume=True)
+
     @contextlib.contextmanager
     def workspace(self) -> Iterator[str]:
         """A directory for parts, gone with all that is left in it when the context ends."""
@@ -116,7 +131,8 @@ class BlobStore:
 class Part:
     """A file that may become a blob: written and hashed piece by piece, then closed."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, resume: bool = False) -> None:
+        """A new file at ``path``; with ``resume``, or what is there already, hashed again."""
         self.path = path
         self.size = 0
         self.head = b""
@@ -125,7 +141,10 @@ class Part:
         self._digest: Digest | None = None
         self._synced = False
         self._place = threading.Lock()  # held while the file has no certain name
-        self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        exclusive = 0 if resume else os.O_EXCL
+        self._fd = os.open(path, os.O_CREAT | exclusive | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        while block := os.read(self._fd, _BLOCK):
+            self._count(block)
 
     @property
     def digest(self) -> Digest:
@@ -136,13 +155,27 @@ class Part:
 
     def write(self, data: bytes | memoryview) -> None:
         """Append ``data``."""
-        if len(self.head) < 8:
-            self.head += bytes(data[: 8 - len(self.head)])
-        self._hash.update(data)
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]
+        self._count(data)
+
+    def _count(self, data: bytes | memoryview) -> None:
+        if len(self.head) < 8:
+            self.head += bytes(data[: 8 - len(self.head)])
+        self._hash.update(data)
         self.size += len(data)
+
+    def restart(self) -> None:
+        """Forget every byte that was written."""
+        os.ftruncate(self._fd, 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        self.size, self.head, self._hash = 0, b"", hashlib.sha256()
+
+    def remove(self) -> None:
+        """Take the file away: it is not what was wanted."""
+        with self._place, contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
 
     def close(self) -> None:
         """No more bytes come. Idempotent."""

@@ -19,8 +19,8 @@ import ctypes
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -52,6 +52,8 @@ class Archive:
     part: Part | None = None
     kept: bool = False
     """Whether the blob is wanted even if the layer is here already: a manifest names it."""
+    fetch: Callable[[], Awaitable[Part]] | None = None
+    """Brings the part of an archive that is elsewhere; asked only if it is needed."""
 
 
 class LayerStore:
@@ -125,10 +127,11 @@ class LayerStore:
         hold: Hold,
         steps: Sequence[tuple[Digest, Archive]],
         report: Callable[[Digest, Archive], None],
+        done: Callable[[Archive], None] | None = None,
     ) -> tuple[Digest, ...]:
         """The layers of an image, bottom first, as (diff id, archive); unpacked side by side where missing.
 
-        Answers with the chain ids. ``report`` is called for each layer when it begins to be unpacked.
+        Answers with the chain ids. ``report`` is called for each layer before it is unpacked, ``done`` after.
         InvalidArgument if an archive is bad or is another layer than promised; nothing of it stays then.
         """
         chain = digests.chain_ids(diff_id for diff_id, _ in steps)
@@ -136,7 +139,7 @@ class LayerStore:
         try:
             for (diff_id, archive), chain_id in zip(steps, chain, strict=True):
                 below = tasks[-1] if tasks else None
-                making = self._obtain(hold, chain_id, diff_id, archive, below, report)
+                making = self._obtain(hold, chain_id, diff_id, archive, below, report, done)
                 tasks.append(asyncio.create_task(making))
             # The first failure, in the order of layers, is the one to tell.
             for task in tasks:
@@ -147,9 +150,6 @@ class LayerStore:
             await asyncio.gather(*tasks, return_exceptions=True)
         return chain
 
-    async def _obtain(
-        self,
-        hold: Hold,
     async def obtain_above(
         self,
         hold: Hold,
@@ -167,27 +167,47 @@ class LayerStore:
         chain_id = digests.chain_id(parent, diff_id)
         return (await self._obtain(hold, chain_id, diff_id, archive, below, report)).chain_id
 
+    async def _obtain(
+        self,
+        hold: Hold,
         chain_id: Digest,
         diff_id: Digest,
         archive: Archive,
         below: asyncio.Task[Layer] | None,
         report: Callable[[Digest, Archive], None],
+        done: Callable[[Archive], None] | None = None,
     ) -> Layer:
         lock = self._locks.setdefault(chain_id, asyncio.Lock())
         try:
             async with lock:
                 layer = self._layers.get(chain_id)
                 if layer is None:
+                    archive = await self._fetched(hold, archive)
                     report(diff_id, archive)
                     layer = await self._make(hold, chain_id, diff_id, archive, below)
-                elif archive.part is not None and archive.kept:
+                    if done is not None:
+                        done(archive)
+                elif archive.kept:
+                    archive = await self._fetched(hold, archive)
                     hold.pin(archive.digest)
-                    await asyncio.to_thread(self._blobs.adopt, archive.part)
+                    if archive.part is not None:
+                        await asyncio.to_thread(self._blobs.adopt, archive.part)
                 hold.add(layer)
                 return layer
         finally:
             if not lock.locked():
                 self._locks.pop(chain_id, None)
+
+    async def _fetched(self, hold: Hold, archive: Archive) -> Archive:
+        """The archive with its part, or its blob, here."""
+        if archive.fetch is None:
+            return archive
+        hold.pin(archive.digest)
+        if self._blobs.has(archive.digest):
+            kind = await asyncio.to_thread(_detect, self._blobs.path(archive.digest))
+            return replace(archive, compression=kind)
+        part = await archive.fetch()
+        return replace(archive, part=part, compression=compression.detect(part.head))
 
     async def _make(
         self,
@@ -363,6 +383,10 @@ class LayerStore:
         )
 
 
+async def _given(layer: Layer) -> Layer:
+    return layer
+
+
 class Hold:
     """Layers and blobs that must stay until the hold is over."""
 
@@ -382,10 +406,6 @@ class Hold:
         """Keep a blob from being removed, whether it is there yet or not."""
         self._pinned[blob] += 1
         self.blobs.append(blob)
-
-async def _given(layer: Layer) -> Layer:
-    return layer
-
 
     def end(self) -> None:
         """Let go of everything. Idempotent."""

@@ -11,8 +11,9 @@ from sampan.errors import Failure, NotFound, Unauthenticated
 from sampan.registry import hosts
 from sampan.registry.auth import Authorizer
 from sampan.registry.credentials import NOBODY, Credentials
-from sampan.registry.hosts import Endpoint, RegistrySettings
+from sampan.registry.hosts import Endpoint
 from sampan.registry.repository import Document, Repository
+from sampan.registry.settings import RegistrySettings
 from sampan.registry.transport import Cancelled, Transport
 from sampan.spec.reference import Reference
 

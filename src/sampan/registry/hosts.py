@@ -11,30 +11,16 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from sampan.errors import InvalidArgument
+from sampan.registry.settings import RegistrySettings
 from sampan.spec.reference import DEFAULT_DOMAIN
 
 HUB = "registry-1.docker.io"
 HUB_INDEX = "https://index.docker.io/v1/"
 """The name under which clients keep Docker Hub's credentials."""
-CERTIFICATES = ("/etc/sampan/certs.d", "/etc/docker/certs.d")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistrySettings:
-    """What the operator says of registries.
-
-    ``mirrors`` are base URLs by domain; ``insecure`` are hosts, ``host:port`` and networks (CIDR);
-    ``certificates`` are directories as described above.
-    """
-
-    mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    insecure: tuple[str, ...] = ()
-    certificates: tuple[str, ...] = CERTIFICATES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

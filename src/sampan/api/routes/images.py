@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from sampan import errors
-from sampan.api.params import Query
 from sampan.api.render import image as render
 from sampan.api.request import Request
 from sampan.api.responses import (
@@ -21,7 +20,9 @@ from sampan.api.responses import (
 from sampan.api.routing import Route
 from sampan.engine.facade import Engine
 from sampan.engine.images import ImportOptions
-from sampan.errors import InvalidArgument, NotFound
+from sampan.engine.pulls import Wanted
+from sampan.errors import InvalidArgument
+from sampan.registry import credentials
 from sampan.spec import reference as references
 
 
@@ -76,7 +77,7 @@ async def create(request: Request, engine: Engine) -> Answer:
     """POST /images/create: import with ``fromSrc``, pull with ``fromImage``"""
     query = request.query
     if query.text("fromImage"):
-        return await _pull(query, engine)
+        return await _pull(request, engine)
     source = query.text("fromSrc")
     if source != "-":
         if not source:
@@ -98,21 +99,23 @@ async def _import(request: Request, engine: Engine, options: ImportOptions) -> A
     yield {"status": image.id}
 
 
-async def _pull(query: Query, engine: Engine) -> Answer:
-    """What is here is up to date, what the engine can make is made; there is no registry client yet."""
+async def _pull(request: Request, engine: Engine) -> Answer:
+    """What the engine can make by itself is made; anything else comes from a registry."""
+    query = request.query
     name, tag_or_digest = query.text("fromImage"), query.text("tag")
     if tag_or_digest:
         name += ("@" if ":" in tag_or_digest else ":") + tag_or_digest
-    reference = references.parse(name).tagged()
-    try:
-        image = (await engine.images.inspect(reference.familiar)).image
-    except NotFound as error:
-        raise NotFound(
-            f"pull access denied for {reference.familiar_name}, repository does not exist or may require "
-            "'docker login': pulling from registries is not offered by this engine yet"
-        ) from error
-    del image
-    return await _progress_after_first(_up_to_date(reference))
+    reference = references.parse(name)
+    if await engine.images.supplies(reference.tagged()):
+        return await _progress_after_first(_up_to_date(reference.tagged()))
+    wanted = Wanted(
+        reference=reference,
+        credentials=credentials.decode(request.header("x-registry-auth")),
+        platform=query.text("platform"),
+        all_tags=not (reference.tag or reference.digest),
+    )
+    messages = engine.pulls.pull(wanted)
+    return await _progress_after_first(render.progress_message(message) async for message in messages)
 
 
 async def _up_to_date(reference: references.Reference) -> AsyncIterator[Any]:
