@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sampan.network.naming import bridge_name
@@ -33,14 +33,14 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemon() -> Iterator[Daemon]:
-    """Serve while the context lasts, with busybox:latest (``images.py``) as the only image.
+def daemon(*options: str) -> Iterator[Daemon]:
+    """Serve with ``options`` while the context lasts, with busybox:latest (``images.py``) as the only image.
 
     AssertionError at its end if a container is left, an error was logged, or the host is not as before.
     """
     root = tempfile.mkdtemp(prefix="sampan-e2e-")
     served = Daemon(socket=f"{root}/run/sampan.sock", root=root)
-    process = _start(served)
+    process = _start(served, options)
     try:
         status, said = ask(served.socket, "POST", "/images/load?quiet=1", images.busybox())
         assert status == 200, said
@@ -58,7 +58,7 @@ def daemon() -> Iterator[Daemon]:
     assert "level=error" not in log, log
 
 
-def _start(served: Daemon) -> subprocess.Popen[bytes]:
+def _start(served: Daemon, options: Sequence[str]) -> subprocess.Popen[bytes]:
     """Returns once it serves."""
     with open(f"{served.root}/log", "wb") as log:
         process = subprocess.Popen(
@@ -67,6 +67,7 @@ def _start(served: Daemon) -> subprocess.Popen[bytes]:
                 *("/bin/sh", "-c", "trap '' HUP QUIT; exec \"$@\"", "sh"),
                 *(sys.executable, "-m", "sampan.daemon", "-H", served.host),
                 *("--data-root", f"{served.root}/data", "--exec-root", f"{served.root}/run"),
+                *options,
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,
