@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from sampan.engine import defaults, mounts, names, runtimes, validation
+from sampan.engine import defaults, logfiles, mounts, names, runtimes, validation
 from sampan.engine.model import (
     Container,
     ContainerConfig,
@@ -98,6 +98,7 @@ class Creation:
         run = image.config.config
         config = defaults.merge_image(config, run)
         host = defaults.fill_host(host, settings.options, settings.facts)
+        logfiles.check(host.log_config)
         points = mounts.settle(
             host,
             run.volumes,
@@ -112,7 +113,8 @@ class Creation:
             config = replace(config, hostname=hostname)
         command = defaults.command(config)
         home = settings.paths.container(container_id)
-        return Container(
+        own_log = host.log_config.type == "json-file"
+        container = Container(
             id=container_id,
             name=name or names.generate(self._store.taken, settings.chance),
             created=settings.now(),
@@ -126,8 +128,10 @@ class Creation:
             hostname_path=f"{home}/hostname",
             hosts_path=f"{home}/hosts",
             resolv_conf_path=f"{home}/resolv.conf",
-            log_path="" if host.log_config.type == "none" else settings.paths.container_log(container_id),
+            log_path=settings.paths.container_log(container_id) if own_log else "",
         )
+        logfiles.check_tag(container)
+        return container
 
     async def _make(self, container: Container, image: Image) -> Container:
         made: list[str] = []  # anonymous volumes
@@ -180,7 +184,10 @@ class Creation:
     async def _with_volume(self, point: MountPoint, asked: Mount | None, made: list[str]) -> MountPoint:
         """The mount with the volume or the image that it is of; ``asked`` is its --mount, if it has one."""
         if point.type == "image":
-            image = await self._catalog.resolve(point.name)
+            try:
+                image = await self._catalog.resolve(point.name)
+            except NotFound as error:  # not the container's own, which a client would pull
+                raise InvalidArgument(str(error)) from error
             if not image.chain:
                 raise InvalidArgument(f"image {point.name} has no layers to mount")
             return replace(point, source=image.id)

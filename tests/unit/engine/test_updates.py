@@ -117,6 +117,6 @@ async def test_a_failure_of_the_engine_itself_is_one(world: World) -> None:
     async def broken(_resources: object) -> None:
         raise Internal("no such file or directory")
 
-    task.update = broken  # type: ignore[method-assign]
+    task.update = broken  # type: ignore[assignment,method-assign]
     with pytest.raises(Internal, match="Cannot update container"):
         await world.containers.update(web, HostConfig(cpu_shares=5))
