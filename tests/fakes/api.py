@@ -33,6 +33,7 @@ from sampan.engine.model import (
     Pruned,
 )
 from sampan.engine.system import SystemInfo, SystemVersion
+from sampan.sandbox.cgroups import Features
 from sampan.sandbox.messages import AttachOptions
 from sampan.wire.http import ChunkedDecoder
 from sampan.wire.logblocks import Entry, Text
@@ -383,7 +384,8 @@ class FakeSystem:
             default_runtime="sampan",
             runtimes={"sampan": ("sampan",)},
             security_options=("name=seccomp,profile=builtin",),
-            swap_limit=True,
+            features=Features(memory_limit=True, swap_limit=True, pids_limit=True),
+            driver_status=(("Backing Filesystem", "extfs"),),
             ip_forwarding=True,
             debug=False,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,7 +13,10 @@ import msgspec
 from sampan import __version__
 from sampan.engine import runtimes
 from sampan.engine.model import Container, Event, EventType, Status
+from sampan.errors import Unavailable
 from sampan.linux.diskspace import Space
+from sampan.sandbox import cgroups
+from sampan.sandbox.cgroups import Features
 
 if TYPE_CHECKING:
     from sampan.engine.events import Events
@@ -52,7 +55,8 @@ class SystemInfo(msgspec.Struct, frozen=True, kw_only=True):
     default_runtime: str
     runtimes: dict[str, tuple[str, ...]]
     security_options: tuple[str, ...]
-    swap_limit: bool
+    features: Features
+    driver_status: tuple[tuple[str, str], ...]
     ip_forwarding: bool
     debug: bool
     labels: tuple[str, ...] = ()
@@ -78,6 +82,56 @@ class ContainerUsage(msgspec.Struct, frozen=True, kw_only=True):
     space: Space
 
 
+def detected() -> Features:
+    """What the host's cgroups can do; nothing where it has none."""
+    try:
+        return cgroups.detect().features
+    except Unavailable:
+        return Features()
+
+
+def lacking(features: Features, cgroup_version: str) -> Iterator[str]:
+    """The limits that the host cannot set, in dockerd's words and order."""
+    first_version = cgroup_version == "1"
+    for has, what in (
+        (features.memory_limit, "memory limit"),
+        (features.swap_limit, "swap limit"),
+        (features.oom_kill_disable or not first_version, "oom kill disable"),
+        (features.cpu_quota, "cpu cfs quota"),
+        (features.cpu_quota, "cpu cfs period"),
+        (features.cpu_shares, "cpu shares"),
+        (features.cpuset, "cpuset"),
+        (features.pids_limit, "pids limit"),
+        (features.blkio_throttle, "blkio throttle"),
+        (features.devices, "device access"),
+    ):
+        if not has:
+            yield what
+
+
+_FAMILIES = {"ext2": "extfs", "ext3": "extfs", "ext4": "extfs"}
+"""Docker's names of file systems where they are not the kernel's."""
+
+
+def storage(path: str) -> tuple[tuple[str, str], ...]:
+    """What overlayfs stands on, below the data root."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    kind = "<unknown>"
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            before, _, after = line.partition(" - ")
+            if before.split(" ")[2] == wanted:
+                kind = after.split(" ")[0]
+                break
+    return (
+        ("Backing Filesystem", _FAMILIES.get(kind, kind)),
+        ("Supports d_type", "true"),
+        ("Native Overlay Diff", "true"),
+        ("userxattr", "false"),
+    )
+
+
 class System:
     """Answers about the engine."""
 
@@ -89,7 +143,9 @@ class System:
         events: Events,
         count_images: Callable[[], int],
         settings: Settings,
+        features: Callable[[], Features] = detected,
     ) -> None:
+        self._features = features
         self._store = store
         self._snapshots = snapshots
         self._events = events
@@ -126,7 +182,8 @@ class System:
             default_runtime=options.default_runtime,
             runtimes=runtimes.listed(options),
             security_options=self._security_options(),
-            swap_limit=facts.swap_limit,
+            features=self._features(),
+            driver_status=storage(settings.paths.data),
             ip_forwarding=facts.ip_forwarding(),
             debug=options.debug,
             labels=options.labels,
@@ -178,10 +235,10 @@ class System:
         ]
 
     def _warnings(self) -> tuple[str, ...]:
-        facts = self._settings.facts
-        found = []
-        if not facts.swap_limit:
-            found.append("WARNING: No swap limit support")
+        facts, features = self._settings.facts, self._features()
+        found = [f"WARNING: No {what} support" for what in lacking(features, facts.cgroup_version)]
+        if not facts.ip_forwarding():
+            found.append("WARNING: IPv4 forwarding is disabled")
         if self._settings.options.userns == "private" and facts.idmaps.lacking:
             found.append(f"WARNING: Containers have the host's user ids: {facts.idmaps.lacking}")
         return tuple(found)

@@ -80,6 +80,7 @@ def version(found: SystemVersion) -> JSONObject:
 
 def info(found: SystemInfo, version: Version, *, descriptors: int) -> JSONObject:
     """GET /info; ``descriptors`` is how many this process has open."""
+    features = found.features
     shown: JSONObject = {
         "ID": found.id,
         "Containers": found.containers,
@@ -88,19 +89,19 @@ def info(found: SystemInfo, version: Version, *, descriptors: int) -> JSONObject
         "ContainersStopped": found.containers_stopped,
         "Images": found.images,
         "Driver": found.driver,
-        "DriverStatus": [],
+        "DriverStatus": found.driver_status,
         "Plugins": _PLUGINS,
-        "MemoryLimit": True,
-        "SwapLimit": found.swap_limit,
-        "CpuCfsPeriod": True,
-        "CpuCfsQuota": True,
-        "CPUShares": True,
-        "CPUSet": True,
-        "PidsLimit": True,
+        "MemoryLimit": features.memory_limit,
+        "SwapLimit": features.swap_limit,
+        "CpuCfsPeriod": features.cpu_quota,
+        "CpuCfsQuota": features.cpu_quota,
+        "CPUShares": features.cpu_shares,
+        "CPUSet": features.cpuset,
+        "PidsLimit": features.pids_limit,
         "IPv4Forwarding": found.ip_forwarding,
         "Debug": found.debug,
         "NFd": descriptors,
-        "OomKillDisable": found.cgroup_version == "1",
+        "OomKillDisable": features.oom_kill_disable,
         "NGoroutines": 0,
         "SystemTime": rfc3339(found.system_time_ns),
         "LoggingDriver": found.logging_driver,
