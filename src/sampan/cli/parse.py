@@ -8,8 +8,7 @@ interspersed.
 from __future__ import annotations
 
 from sampan.cli.command import Options
-from sampan.cli.values import KINDS, starting
-from sampan.wire.quoting import quoted
+from sampan.cli.values import KINDS, quoted, starting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,8 +7,6 @@ are imported when such a flag is used.
 
 from __future__ import annotations
 
-from sampan.wire.quoting import quoted
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +16,13 @@ TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 
 _UNITS = {"b": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+
+
+def quoted(text: str) -> str:
+    """``text`` as Go's %q shows it."""
+    from sampan.wire.quoting import quoted as spelled  # only failures need it
+
+    return spelled(text)
 
 
 def boolean(text: str) -> bool:
