@@ -283,6 +283,8 @@ class FakeTask:
         self.cgroup: str = launch.spec["linux"]["cgroupsPath"]
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self.on_detach: Callable[[], None] = lambda: None
+        self.on_log: Callable[[str], None] = lambda _what: None
+        self.patient: list[bool] = []
         self.signals: list[int] = []
         self.frozen = False
         self.gate: asyncio.Event | None = None  # closed: pausing waits
@@ -318,6 +320,9 @@ class FakeTask:
         with open(f"{self.launch.state}/exit.json", "wb") as file:
             file.write(encode(ended))
         self.exited.set_result(ended)
+
+    async def log(self, *, patient: bool) -> None:
+        self.patient.append(patient)
 
     async def update(self, resources: LinuxResources) -> None:
         limit = resources.get("memory", {}).get("limit", 0)

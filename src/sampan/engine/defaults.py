@@ -96,6 +96,7 @@ def command(config: ContainerConfig) -> tuple[str, ...]:
 def fill_host(host: HostConfig, options: EngineOptions, facts: HostFacts) -> HostConfig:
     """Docker's defaults for what was left open, as inspect shows them."""
     driver = host.log_config.type or options.log_driver
+    log_defaults = options.log_options if driver == options.log_driver else {}
     swap = host.memory_swap
     if host.memory > 0 and swap == 0:
         swap = host.memory * 2
@@ -108,7 +109,7 @@ def fill_host(host: HostConfig, options: EngineOptions, facts: HostFacts) -> Hos
         read_only = READONLY_PATHS if read_only is None else read_only
     return replace(
         host,
-        log_config=LogConfig(type=driver, config=host.log_config.config or {}),
+        log_config=LogConfig(type=driver, config={**log_defaults, **(host.log_config.config or {})}),
         network_mode="bridge" if host.network_mode in ("", "default") else host.network_mode,
         memory_swap=swap,
         shm_size=host.shm_size or options.shm_size,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sampan.engine.removal import Removal
     from sampan.engine.restarts import Restarts
     from sampan.engine.settings import Settings
+    from sampan.engine.shipping import Shipping
     from sampan.engine.store import ContainerStore, Instance
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Exits:
         removal: Removal,
         restarts: Restarts,
         checks: HealthChecks,
+        shipping: Shipping,
         settings: Settings,
     ) -> None:
         self._store = store
@@ -54,6 +56,7 @@ class Exits:
         self._restarts = restarts
         self._checks = checks
         self._removal = removal
+        self._shipping = shipping
         self._settings = settings
 
     def follow(self, instance: Instance, task: Task) -> None:
@@ -62,6 +65,7 @@ class Exits:
         task.on_detach = lambda: self._events.container(instance.container, "detach")
         instance.stopped = asyncio.get_running_loop().create_future()
         task.exited.add_done_callback(lambda exited: self._ended(instance, task, exited))
+        self._shipping.follow(instance.container, task)
         if instance.container.config.healthcheck is not None:
             self._checks.watch(instance)
 

@@ -15,12 +15,11 @@ from msgspec.structs import replace
 
 from sampan.engine import capabilities, cdi, files, oci, propagation, runtimes, security, timeouts
 from sampan.engine.killing import stop_signal
-from sampan.engine.logfiles import log_file_limits
 from sampan.engine.model import Container, EndpointSettings, HostConfig, MountPoint, NetworkSettings
 from sampan.engine.validation import OWN_NETWORKS
 from sampan.errors import InvalidArgument, NotFound
 from sampan.images.snapshots import part
-from sampan.sandbox.messages import Endpoint, Launch, LogFile, TimeLimit
+from sampan.sandbox.messages import Endpoint, Launch, TimeLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from sampan.engine.ports import Bridges, Catalog, SeccompFilters, Snapshots, Task, VolumeStore
     from sampan.engine.sandboxes import Sandboxes
     from sampan.engine.settings import Settings
+    from sampan.engine.shipping import Shipping
     from sampan.engine.users import Users
 
 
@@ -53,6 +53,7 @@ class Launches:
         network_id: Callable[[str], str],
         users: Users,
         sandboxes: Sandboxes,
+        shipping: Shipping,
         settings: Settings,
     ) -> None:
         self._sources = sources
@@ -60,6 +61,7 @@ class Launches:
         self._network_id = network_id
         self._users = users
         self._sandboxes = sandboxes
+        self._shipping = shipping
         self._settings = settings
         self._available = capabilities.held_by_daemon()
 
@@ -83,6 +85,7 @@ class Launches:
         sources, settings = self._sources, self._settings
         host = container.host
         joined = self._sandboxes.join(container)
+        await self._shipping.connect(container)
         if joined.network is None and host.network_mode not in OWN_NETWORKS:
             raise NotFound(f"failed to set up container networking: network {host.network_mode} not found")
         # Not by the image: a container outlives the removal of its image.
@@ -133,7 +136,7 @@ class Launches:
             endpoint=endpoint,
             open_stdin=container.config.open_stdin,
             stdin_once=container.config.stdin_once,
-            log=self._log(container),
+            log=self._shipping.copy(container),
             init=bool(settings.options.init if host.init is None else host.init),
             console_size=host.console_size if any(host.console_size) else None,
             limit=self._limit(container),
@@ -144,6 +147,7 @@ class Launches:
 
     async def release(self, container_id: str) -> None:
         """Give the container's address and ids back. Idempotent."""
+        await self._shipping.finish(container_id)
         self._users.release(container_id)
         await self._bridges.release(container_id)
 
@@ -203,12 +207,6 @@ class Launches:
             seconds = self._settings.options.stop_timeout
         grace = None if seconds < 0 else float(seconds)
         return timeouts.for_keeper(container, signal=stop_signal(container), grace=grace)
-
-    def _log(self, container: Container) -> LogFile | None:
-        limits = log_file_limits(container.host.log_config, self._settings.options.log_options)
-        if limits is None:
-            return None
-        return LogFile(path=container.log_path, max_size=limits[0], max_files=limits[1])
 
 
 def _link_local(address: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sampan.engine import logsources
 from sampan.engine.model import LogQuery
+from sampan.sandbox.logfile import COMPRESSED
 from sampan.wire import logblocks
 
 if TYPE_CHECKING:
@@ -26,10 +27,14 @@ _LONGEST = 1 << 20  # a record is at most 16 KiB of output, escaped
 
 
 class LogReader:
-    """Whole lines of one log at ``path``, whose older files are ``path.1`` (newest) and so on."""
+    """Whole lines of one log at ``path``, whose older files are ``path.1`` (newest) and so on.
 
-    def __init__(self, path: str) -> None:
+    ``on_done`` is told of a file that was read to its end when the next one is begun.
+    """
+
+    def __init__(self, path: str, *, on_done: Callable[[logsources.Source], None] | None = None) -> None:
         self._path = path
+        self._on_done = on_done
         self._source: logsources.Source | None = None
         self._rest = b""
 
@@ -104,7 +109,23 @@ class LogReader:
                 break
             newer = path  # ours may have been rotated out: then what is left is newer
         # Once more: a last record may have come between our read and the rotation.
-        return source.grew() or self.open(newer)
+        if source.grew():
+            return True
+        if self._on_done is not None:
+            self._on_done(source)
+        return self.open(newer)
+
+    def left(self) -> int:
+        """Bytes of the log that have not been read yet; those of compressed files are not counted."""
+        if self._source is None:
+            return 0
+        left = self._source.left()
+        for path in reversed(logsources.files(self._path)):
+            if self._source.is_at(path):
+                return left
+            with contextlib.suppress(FileNotFoundError):
+                left += 0 if path.endswith(COMPRESSED) else os.stat(path).st_size
+        return left
 
 
 def find(path: str, tail: int | None) -> tuple[str, int] | None:

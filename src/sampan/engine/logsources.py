@@ -13,6 +13,9 @@ from contextlib import closing
 
 from sampan.sandbox.logfile import COMPRESSED, rotated
 
+HEAD = 4096
+"""Bytes of a first line by which a file is known."""
+
 _GZIP = 31  # zlib's way to ask for a gzip stream with the largest window
 
 
@@ -36,6 +39,7 @@ class Source:
         self._block = block
         self._stream = zlib.decompressobj(_GZIP) if path.endswith(COMPRESSED) else None
         self.offset = 0
+        self._head = b""
 
     def close(self) -> None:
         os.close(self._fd)
@@ -57,6 +61,7 @@ class Source:
             except zlib.error:
                 break
             if data:
+                self._head = self._head or data[:HEAD].partition(b"\n")[0]
                 return data
         return b""
 
@@ -76,9 +81,23 @@ class Source:
 
     def grew(self) -> bool:
         """Whether there is more to read than was read so far."""
-        if self._stream is not None:
-            return False
-        return os.fstat(self._fd).st_size > self.offset
+        return self.left() > 0
+
+    def left(self) -> int:
+        """Bytes that have not been read yet; 0 for a compressed file, of which that is not known."""
+        return 0 if self._stream is not None else os.fstat(self._fd).st_size - self.offset
+
+    @property
+    def inode(self) -> int:
+        return os.fstat(self._fd).st_ino
+
+    def head(self) -> bytes:
+        """The first line, or as much of it as is there."""
+        if self._stream is None:
+            return os.pread(self._fd, HEAD, 0).partition(b"\n")[0]
+        if not self.offset:
+            self.read()
+        return self._head
 
     def is_at(self, path: str) -> bool:
         """Whether ``path`` names this file, or what it was compressed to."""

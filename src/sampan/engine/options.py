@@ -44,7 +44,3 @@ class EngineOptions:
     max_downloads: int = 3
     max_uploads: int = 5
     debug: bool = False
-
-
-DEFAULT_LOG_SIZE = "20m"
-DEFAULT_LOG_FILES = 5

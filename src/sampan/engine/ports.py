@@ -42,10 +42,12 @@ class ExecTask(Protocol):
 class Task(Protocol):
     """A running container. ``exited`` is also resolved when its keeper dies.
 
-    ``on_detach`` is called when a client leaves by its detach keys.
+    ``on_detach`` is called when a client leaves by its detach keys; ``on_log`` with "rotated", and with
+    "full" when output waits because the log's oldest records were not sent on yet.
     """
 
     on_detach: Callable[[], None]
+    on_log: Callable[[str], None]
 
     @property
     def pid(self) -> int: ...
@@ -66,6 +68,9 @@ class Task(Protocol):
 
     async def signal(self, number: int) -> None:
         """No-op when the process is gone; thaws a frozen one for SIGKILL."""
+
+    async def log(self, *, patient: bool) -> None:
+        """Whether the log's oldest records are kept until they were sent; no-op when the keeper is gone."""
 
     async def pause(self) -> None: ...
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sampan.engine.restarts import Restarts
     from sampan.engine.running import Starting
     from sampan.engine.settings import Settings
+    from sampan.engine.shipping import Shipping
     from sampan.engine.store import ContainerStore, Instance
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Recovery:
         restarts: Restarts,
         removal: Removal,
         leftovers: Leftovers,
+        shipping: Shipping,
         settings: Settings,
     ) -> None:
         self._store = store
@@ -67,6 +69,7 @@ class Recovery:
         self._restarts = restarts
         self._removal = removal
         self._leftovers = leftovers
+        self._shipping = shipping
         self._settings = settings
         self._unrecorded: list[Instance] = []
 
@@ -97,10 +100,11 @@ class Recovery:
             task = await self._adopt(instance.id)
             if task is not None:
                 self._follow(instance, task)
-                return
                 await let_go(self._settings.paths.container(instance.id), task)
+                return
             # A start or an exit that was cut short: whatever of it still runs has nobody who watches it.
             self._leftovers.end_processes(instance)
+        self._shipping.resume(instance.container)
         ended = read_exit(self._settings.paths.container(instance.id))
         known = ended is not None and int(ended.finished_at * 1e9) > state.finished_at
         if ended is not None and (known or state.running):

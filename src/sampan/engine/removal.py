@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sampan.engine.killing import Killing
     from sampan.engine.ports import Snapshots, VolumeStore
     from sampan.engine.settings import Settings
+    from sampan.engine.shipping import Shipping
     from sampan.engine.store import ContainerStore, Instance
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Removal:
         volumes: VolumeStore,
         events: Events,
         killing: Killing,
+        shipping: Shipping,
         settings: Settings,
     ) -> None:
         self._store = store
@@ -62,6 +64,7 @@ class Removal:
         self._volumes = volumes
         self._events = events
         self._killing = killing
+        self._shipping = shipping
         self._settings = settings
         self._clearing: set[asyncio.Task[None]] = set()
 
@@ -147,6 +150,7 @@ class Removal:
 
     async def _clear_files(self, instance: Instance) -> None:
         await leave(instance)
+        await self._shipping.forget(instance.id)
         await self._snapshots.remove(instance.id)
         remove_directory(self._settings.paths.container(instance.id))
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from sampan import errors
+from sampan.engine import logfiles
 from sampan.engine.handover import with_head_read
 from sampan.engine.logs import LogStream
 from sampan.engine.model import LogQuery, Status
@@ -35,13 +36,13 @@ class Streams:
     def logs(self, ref: str, query: LogQuery) -> LogStream:
         """Following ends with the run; a container that does not run has nothing to follow, as in Docker."""
         instance = self._store.find(ref)
-        if instance.container.host.log_config.type == "none":
+        if not logfiles.readable(instance.container.host.log_config):
             raise errors.NotImplemented("configured logging driver does not support reading")
         return self._read(instance, query)
 
     def _read(self, instance: Instance, query: LogQuery) -> LogStream:
         return LogStream(
-            instance.container.log_path,
+            self._settings.paths.container_log(instance.id),
             query,
             watching=self._watching,
             ended=instance.stopped,
@@ -76,7 +77,7 @@ class Streams:
         """Send the log of a container that does not run, when it was asked for, and hang up."""
         sock, _ = stream.detach()
         with sock:
-            if not options.logs or not instance.container.log_path:
+            if not options.logs or not logfiles.readable(instance.container.host.log_config):
                 return
             sock.setblocking(False)
             loop = asyncio.get_running_loop()

@@ -12,28 +12,16 @@ from sampan.engine.model import ContainerConfig, HostConfig
 
 Asked = Callable[[ContainerConfig, HostConfig], bool]
 
-_LOG_DRIVER_WORDS = "none json-file local journald syslog gelf fluentd awslogs splunk gcplogs etwlogs"
-_LOG_DRIVERS = frozenset(("", *_LOG_DRIVER_WORDS.split()))
-
 # An IPC, PID or network namespace of another container needs the shared sandbox of a later step.
 _TABLE: tuple[tuple[str, Asked], ...] = (
     ("--link", lambda _, host: bool(host.links)),
     ("--publish", lambda _, host: _publishes(host)),
     ("--publish-all", lambda config, host: host.publish_all_ports and bool(config.exposed_ports)),
-    ("--log-driver", lambda _, host: host.log_config.type not in ("", "json-file", "none")),
-    ("--log-opt compress", lambda _, host: (host.log_config.config or {}).get("compress") == "true"),
-    ("--log-opt mode", lambda _, host: (host.log_config.config or {}).get("mode") == "non-blocking"),
 )
 
 
 def refuse(config: ContainerConfig, host: HostConfig) -> None:
-    """Raise NotImplemented for the first flag that is not offered. ``config`` is as the user gave it.
-
-    A log driver that Docker does not have either is InvalidArgument.
-    """
-    driver = host.log_config.type
-    if driver not in _LOG_DRIVERS:
-        raise errors.InvalidArgument(f'error looking up logging plugin {driver}: plugin "{driver}" not found')
+    """Raise NotImplemented for the first flag that is not offered. ``config`` is as the user gave it."""
     for flag, asked in _TABLE:
         if asked(config, host):
             raise errors.NotImplemented(f"{flag} is not offered by this engine yet")

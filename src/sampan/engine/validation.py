@@ -21,7 +21,6 @@ from sampan.engine import (
     unsupported,
 )
 from sampan.engine.host import HostFacts
-from sampan.engine.logfiles import log_file_limits
 from sampan.engine.model import ContainerConfig, HostConfig, NetworkingConfig
 from sampan.errors import InvalidArgument
 from sampan.network import resolv
@@ -50,7 +49,6 @@ def check(
     _check_paths(config, host)
     sysctls.check(host)
     security.check(host.security_opt or (), facts)
-    log_file_limits(host.log_config, {})
     for rule in host.device_cgroup_rules or ():
         devices.parse_device_rule(rule)
     host = replace(

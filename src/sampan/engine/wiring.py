@@ -20,6 +20,7 @@ from sampan.engine.removal import Removal
 from sampan.engine.restarts import Restarts
 from sampan.engine.running import Running, Starting
 from sampan.engine.sandboxes import Sandboxes
+from sampan.engine.shipping import Shipping
 from sampan.engine.streams import Streams
 from sampan.engine.updates import Updates
 from sampan.engine.users import Users
@@ -63,12 +64,14 @@ class ContainerUseCases:
     checks: HealthChecks
     killing: Killing
     recovery: Recovery
+    shipping: Shipping
 
     async def close(self) -> None:
         """Begin nothing more by itself, and let what is under way come to its end."""
         await self.restarts.close()
         await self.containers.settle()
         await self.checks.close()
+        await self.shipping.close()
 
 
 def wire(given: Foundations) -> ContainerUseCases:
@@ -81,12 +84,14 @@ def wire(given: Foundations) -> ContainerUseCases:
     sandboxes = Sandboxes(store)
     restarts = Restarts(store=store, settings=settings)
     killing = Killing(store=store, events=events, restarts=restarts, settings=settings)
+    shipping = Shipping(watching=given.watching, settings=settings)
     launches = Launches(
         sources=sources,
         bridges=given.bridges,
         network_id=given.network_id,
         users=users,
         sandboxes=sandboxes,
+        shipping=shipping,
         settings=settings,
     )
     removal = Removal(
@@ -95,6 +100,7 @@ def wire(given: Foundations) -> ContainerUseCases:
         volumes=sources.volumes,
         events=events,
         killing=killing,
+        shipping=shipping,
         settings=settings,
     )
     execs = Execs(
@@ -108,6 +114,7 @@ def wire(given: Foundations) -> ContainerUseCases:
         removal=removal,
         restarts=restarts,
         checks=checks,
+        shipping=shipping,
         settings=settings,
     )
     starting = Starting(
@@ -150,6 +157,7 @@ def wire(given: Foundations) -> ContainerUseCases:
         execs=execs,
         restarts=restarts,
         checks=checks,
+        shipping=shipping,
         killing=killing,
         recovery=Recovery(
             store=store,
@@ -159,6 +167,7 @@ def wire(given: Foundations) -> ContainerUseCases:
             restarts=restarts,
             removal=removal,
             leftovers=leftovers,
+            shipping=shipping,
             settings=settings,
         ),
     )

@@ -72,6 +72,7 @@ class Task:
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self.released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.on_detach: Callable[[], None] = lambda: None
+        self.on_log: Callable[[str], None] = lambda _what: None
         self.cgroup: str = state["cgroup"]
         self._state: str = state["state"]
         self._execs: dict[str, asyncio.Future[int]] = {}
@@ -82,6 +83,10 @@ class Task:
     async def signal(self, number: int) -> None:
         with suppress(KeeperGone):
             await self.link.ask("signal", number=int(number))
+
+    async def log(self, *, patient: bool) -> None:
+        with suppress(KeeperGone):
+            await self.link.ask("log", patient=patient)
 
     async def pause(self) -> None:
         await self._ask("pause")
@@ -162,6 +167,8 @@ class Task:
                 self._release()
             case "detached":
                 self.on_detach()
+            case "log":
+                self.on_log(event["what"])
 
     def _resolve(self, ended: Exit) -> None:
         if not self.exited.done():

@@ -129,7 +129,18 @@ class Keeper:
 
     def _open_log(self) -> LogWriter:
         assert self._keeping.log is not None
-        return LogWriter(self._keeping.log)
+        return LogWriter(
+            self._keeping.log,
+            on_rotated=lambda: self._tell_all({"event": "log", "what": "rotated"}),
+            on_full=self._log_full,
+        )
+
+    def _log_full(self) -> None:
+        """Hold the process back until a daemon has sent the log on; without one, the oldest part goes."""
+        self._streams.log_full()
+        self._tell_all({"event": "log", "what": "full"})
+        if not self._controls:
+            self._streams.relent(patient=False)
 
     # -- exit -----------------------------------------------------------------------------------------
 
@@ -242,6 +253,8 @@ class Keeper:
             del self._controls[control]
             self._unsent.pop(control, None)
             sock.close()
+            if not self._controls:
+                self._streams.relent(patient=False)
             self._stop_if_done()
             return
         request, fds = message
@@ -267,6 +280,8 @@ class Keeper:
                 early = request["early"].encode("latin-1")
                 options = decode_attach(request["options"])
                 self._streams.attach(socket.socket(fileno=fds[0]), options, owner=False, early=early)
+            case "log":
+                self._streams.relent(patient=request["patient"])
             case "exec":
                 return self._exec(request, fds)
             case other:

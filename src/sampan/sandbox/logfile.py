@@ -169,7 +169,7 @@ class LogWriter:
     def _rotate(self) -> bool:
         """Begin a new file; whether that was possible."""
         path, last = self._log.path, self._log.max_files - 1
-        if self._patient and not _sent(path if not last else f"{path}.{last}"):
+        if self._patient and not all(map(_sent, rotated(path, last) if last else [path])):
             self._on_full()
             return False
         try:

@@ -60,6 +60,7 @@ class Streams:
         self._terminal = terminal
         self._ended = False
         self._held = False
+        self._log_full = False
         self._on_quiet = on_quiet
         self._on_detach = on_detach
 
@@ -97,11 +98,28 @@ class Streams:
         if not client.owner and client.backlog > _LATE_LIMIT:
             client.close()
             return
+        self._hold_if_needed()
+
+    def _hold_if_needed(self) -> None:
         longest = max((c.backlog for c in self._clients if c.owner), default=0)
-        if self._held and longest < _LOW:
+        if self._held and longest < _LOW and not self._log_full:
             self._hold(held=False)
-        elif not self._held and longest > _HIGH:
+        elif not self._held and (longest > _HIGH or self._log_full):
             self._hold(held=True)
+
+    # -- from the log ---------------------------------------------------------------------------------
+
+    def log_full(self) -> None:
+        """The log can take no more for now; see ``LogWriter``."""
+        self._log_full = True
+        self._hold_if_needed()
+
+    def relent(self, *, patient: bool) -> None:
+        """Go on, whatever the log has to drop; or, if ``patient``, only as far as it need not."""
+        if self._log is not None:
+            self._log.relent(patient=patient)
+        self._log_full = False
+        self._hold_if_needed()
 
     def gone(self, client: Client) -> None:
         if client in self._clients:

@@ -64,7 +64,7 @@ async def test_a_plain_container(world: World) -> None:
     assert request.seccomp_filter == "/seccomp/default.bpf"
     assert request.bundle == world.paths.bundle(container_id)
     assert request.log is not None
-    assert (request.log.max_size, request.log.max_files) == (20_000_000, 5)
+    assert (request.log.max_size, request.log.max_files) == (50_000_000, 5)
     assert request.user == ""
 
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from tests.fakes.engine import FACTS, World
 
 from sampan.daemon.instance import lock
-from sampan.engine import logfiles, names, signals
+from sampan.engine import names, signals
 from sampan.engine.host import HostFacts, parse_cpu_list
 from sampan.engine.idblocks import IdBlocks
 from sampan.engine.idranges import IdRanges, OneEngine
-from sampan.engine.model import ContainerConfig, Filters, LogConfig
+from sampan.engine.model import Filters
 from sampan.errors import InvalidArgument, Unavailable
 
 
@@ -52,13 +52,6 @@ def test_signals_that_cannot_be_sent(text: str) -> None:
     assert signals.number(text) == int(text)
     with pytest.raises(InvalidArgument, match=f"the linux daemon does not support signal {text}"):
         signals.sendable(text)
-
-
-def test_attributes_of_log_lines() -> None:
-    config = ContainerConfig(env=("A=1", "B=2", "C=3"), labels={"x": "y", "z": ""})
-    options = {"env": "A,Z", "env-regex": "^C", "labels": "x"}
-    assert logfiles.log_attributes(LogConfig(config=options), config) == {"A": "1", "C": "3", "x": "y"}
-    assert logfiles.log_attributes(LogConfig(), config) == {}
 
 
 def test_random_names_are_valid_and_avoid_the_taken() -> None:
@@ -187,27 +180,6 @@ def test_this_host_can_be_read() -> None:
     assert facts.cpu_count >= 1
     assert parse_cpu_list(facts.cpus)
     assert facts.memory_total > 1 << 20
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("10m", 10_000_000), ("1.5k", 1500), ("5", 5), ("20MB", 20_000_000), ("-1", 0)]
-)
-def test_log_sizes(text: str, size: int) -> None:
-    assert logfiles.parse_size(text, wrong="bad") == size
-
-
-@pytest.mark.parametrize("text", ["", "x", "-5", "1x", "nan", "inf"])
-def test_what_is_no_log_size(text: str) -> None:
-    with pytest.raises(InvalidArgument, match="bad: invalid size: "):
-        logfiles.parse_size(text, wrong="bad")
-
-
-def test_log_limits() -> None:
-    assert logfiles.log_file_limits(LogConfig(), {}) == (20_000_000, 5)
-    assert logfiles.log_file_limits(LogConfig(), {"max-size": "1m"}) == (1_000_000, 5)
-    own = LogConfig(config={"max-size": "-1", "max-file": "2"})
-    assert logfiles.log_file_limits(own, {"max-size": "1m"}) == (0, 2)
-    assert logfiles.log_file_limits(LogConfig(type="none"), {}) is None
 
 
 class TestFilters:

@@ -86,7 +86,7 @@ def _tail(given: str) -> int | None:
 
 def _details(container: Container) -> bytes:
     """What ``--details`` puts before each line: the attributes, then a blank that is there without any."""
-    pairs = log_attributes(container.host.log_config, container.config)
+    pairs = log_attributes(container)
     return (",".join(f"{quote_plus(key)}={quote_plus(pairs[key])}" for key in sorted(pairs)) + " ").encode()
 
 
