@@ -14,7 +14,9 @@ _NAMES = {
     for member in host_signals.Signals
     if member.name not in ("SIGRTMIN", "SIGRTMAX")
 }
-_NAMES |= {"RTMIN": _RTMIN, "RTMAX": _RTMAX, "CLD": _NAMES["CHLD"], "STKFLT": 16, "POLL": _NAMES["IO"]}
+_NAMES |= {"RTMIN": _RTMIN, "RTMAX": _RTMAX, "STKFLT": 16}
+# Second names: Go's clients may choose either.
+_NAMES |= {"CLD": _NAMES["CHLD"], "POLL": _NAMES["IO"], "IOT": _NAMES["ABRT"]}
 _NAMES |= {f"RTMIN+{n}": _RTMIN + n for n in range(1, 16)}
 _NAMES |= {f"RTMAX-{n}": _RTMAX - n for n in range(1, 15)}
 _NUMBERS = frozenset(_NAMES.values())
