@@ -50,8 +50,8 @@ class BoxSnapshots:
     def keys(self) -> Iterable[str]:
         return [path.name for path in self._layers.iterdir() if path.name != "1"]
 
-    async def usage(self, key: str) -> Space:
-        return Space()
+    async def usage(self, keys: Iterable[str]) -> dict[str, Space]:
+        return dict.fromkeys(keys, Space())
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.root)])

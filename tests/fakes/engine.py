@@ -135,8 +135,9 @@ class FakeSnapshots:
     def keys(self) -> Iterable[str]:
         return list(self.there)
 
-    async def usage(self, key: str) -> Space:
-        return Space(apparent=10, occupied=4096) if key in self.there else Space()
+    async def usage(self, keys: Iterable[str]) -> dict[str, Space]:
+        full = Space(apparent=10, occupied=4096)
+        return {key: full if key in self.there else Space() for key in keys}
 
 
 class FakeBridges:

@@ -134,8 +134,8 @@ class Snapshots(Protocol):
 
     def keys(self) -> Iterable[str]: ...
 
-    async def usage(self, key: str) -> Space:
-        """What the writable layer takes of the disk."""
+    async def usage(self, keys: Iterable[str]) -> Mapping[str, Space]:
+        """What writable layers take of the disk, by key."""
 
 
 class Bridges(Protocol):

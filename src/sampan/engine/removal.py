@@ -172,7 +172,7 @@ class Removal:
             if not _prunable(container, filters, before):
                 continue
             try:
-                used = (await self._snapshots.usage(container.id)).occupied
+                used = (await self._snapshots.usage((container.id,)))[container.id].occupied
                 await self.remove(container.id)
             except Failure as error:
                 logger.info("container %s was not pruned: %s", container.id, error)

@@ -227,12 +227,9 @@ class System:
 
     async def container_usage(self, containers: Iterable[Container] | None = None) -> list[ContainerUsage]:
         """Containers, by default all there are, with the space of their writable layers."""
-        if containers is None:
-            containers = self.containers()
-        return [
-            ContainerUsage(container=found, space=await self._snapshots.usage(found.id))
-            for found in containers
-        ]
+        wanted = self.containers() if containers is None else list(containers)
+        spaces = await self._snapshots.usage(found.id for found in wanted)
+        return [ContainerUsage(container=found, space=spaces[found.id]) for found in wanted]
 
     def _warnings(self) -> tuple[str, ...]:
         facts, features = self._settings.facts, self._features()

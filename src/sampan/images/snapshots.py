@@ -119,9 +119,10 @@ class Snapshots:
         layers = self._layers.chain(self._parents.get(key))
         return max((max(layer.max_uid, layer.max_gid) for layer in layers), default=0)
 
-    async def usage(self, key: str) -> Space:
-        """What the container has written."""
-        return await asyncio.to_thread(measure, f"{self._root}/{key}/fs")
+    async def usage(self, keys: Iterable[str]) -> dict[str, Space]:
+        """What containers have written, by key."""
+        wanted = list(keys)
+        return await asyncio.to_thread(lambda: {key: measure(f"{self._root}/{key}/fs") for key in wanted})
 
 
 def part(key: str, number: int) -> str:

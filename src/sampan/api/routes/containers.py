@@ -43,14 +43,16 @@ async def inspect(request: Request, engine: Engine) -> Answer:
 async def _sizes(engine: Engine, containers: Sequence[Container]) -> list[dict[str, int]]:
     """Bytes of each container's own layer, and of all its files."""
     layers = {one.container.id: one.space.apparent for one in await engine.system.container_usage(containers)}
+    images: dict[str, int] = {}
     found = []
     for container in containers:
         own = layers.get(container.id, 0)
-        try:
-            image = (await engine.images.inspect(container.image_id)).image.size
-        except NotFound:
-            image = 0
-        found.append({"SizeRw": own, "SizeRootFs": own + image})
+        if container.image_id not in images:
+            try:
+                images[container.image_id] = (await engine.images.inspect(container.image_id)).image.size
+            except NotFound:
+                images[container.image_id] = 0
+        found.append({"SizeRw": own, "SizeRootFs": own + images[container.image_id]})
     return found
 
 
