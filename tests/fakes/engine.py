@@ -144,6 +144,7 @@ class FakeBridges:
     def __init__(self) -> None:
         self.connected: dict[str, Endpoint] = {}
         self.reconciled: list[str] | None = None
+        self.swept = 0
         self._hosts = itertools.count(2)
 
     async def connect(self, container_id: str, *, mac: str | None = None) -> Endpoint:
@@ -160,6 +161,9 @@ class FakeBridges:
 
     async def release(self, container_id: str) -> None:
         self.connected.pop(container_id, None)
+
+    async def sweep(self) -> None:
+        self.swept += 1
 
     async def reconcile(self, live_ids: Iterable[str]) -> None:
         self.reconciled = list(live_ids)

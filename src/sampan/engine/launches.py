@@ -150,6 +150,9 @@ class Launches:
         await self._shipping.finish(container_id)
         self._users.release(container_id)
         await self._bridges.release(container_id)
+        if self._sandboxes.outlived(container_id):
+            # Its network namespace lives on: the interface would not go by itself.
+            await self._bridges.sweep()
 
     async def _connect(self, container: Container) -> Endpoint | None:
         if container.host.network_mode != "bridge" or container.config.network_disabled:

@@ -143,6 +143,9 @@ class Bridges(Protocol):
 
     async def release(self, container_id: str) -> None: ...
 
+    async def sweep(self) -> None:
+        """Delete the interfaces of what was released, if they are still there."""
+
     async def reconcile(self, live_ids: Iterable[str]) -> None: ...
 
     def endpoints(self) -> Mapping[str, Endpoint]: ...

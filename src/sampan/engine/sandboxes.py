@@ -102,6 +102,7 @@ class Sandboxes:
 
     def __init__(self, store: ContainerStore) -> None:
         self._store = store
+        self._owners: set[str] | None = None  # whose networks others have joined; None until it is asked for
 
     def resolved(self, host: HostConfig) -> HostConfig:
         """The configuration with every container named by its id. InvalidArgument for one that there is not.
@@ -140,6 +141,8 @@ class Sandboxes:
         else:
             reason = f"container {next(iter(members.values())).id[:12]}, which it joins, has them"
         network = members.get("network")
+        if network is not None:
+            self._network_owners().add(network.id)
         return Joined(
             paths=paths,
             neighbours=tuple(dict.fromkeys(neighbours.values())),
@@ -148,6 +151,20 @@ class Sandboxes:
             ids=ids,
             reason=reason,
         )
+
+    def outlived(self, container_id: str) -> bool:
+        """Whether others may be in the network of this container, which has ended. Told once."""
+        owners = self._network_owners()
+        if container_id not in owners:
+            return False
+        owners.discard(container_id)
+        return True
+
+    def _network_owners(self) -> set[str]:
+        if self._owners is None:
+            modes = (one.container.host.network_mode for one in self._store if one.task is not None)
+            self._owners = {owner for mode in modes if (owner := target(mode))}
+        return self._owners
 
     def _member(self, container: Container, kind: str, ref: str) -> Instance:
         """The running container whose namespace is joined."""

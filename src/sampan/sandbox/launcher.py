@@ -133,6 +133,7 @@ class Launcher:
                 if not launch.host_ids_allowed:
                     raise
                 reason = str(error)
+                self._ready = ()  # used up
                 launch = with_host_ids(launch)
                 started = self._start_in(cgroup, keeping, launch, stdio, keeper, error.corpses)
         except BaseException:
