@@ -94,11 +94,12 @@ class Exec:
         loop.watch(pidfd, READ, self._ended)
 
     def _expire(self) -> None:
-        """Kill it and what it started, as far as that stayed in its process group, which it leads."""
+        """Kill it and what it started, as far as that stayed in the process group that it leads."""
         self._timer = None
         self._timed_out = True
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+        self.kill()
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):
