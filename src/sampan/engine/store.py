@@ -169,8 +169,14 @@ class ContainerStore:
         self._creating[container.name] = container
 
     def containers_of(self, image_id: str) -> list[Container]:
-        """The containers of an image, those being created included: while there is one, it must stay."""
-        return [container for container in self.everything() if container.image_id == image_id]
+        """The containers of an image, those being created and those that mount it elsewhere included: while
+        there is one, it must stay."""
+        return [
+            container
+            for container in self.everything()
+            if container.image_id == image_id
+            or any(point.type == "image" and point.source == image_id for point in container.mounts)
+        ]
 
     def everything(self) -> list[Container]:
         """Every container, those being created included."""

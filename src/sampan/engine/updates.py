@@ -97,9 +97,7 @@ def _said_of(container_id: str) -> Iterator[None]:
     try:
         yield
     except (Conflict, InvalidArgument, Internal) as error:
-        # What the group refuses is a server's error in Docker, what contradicts itself a conflict.
-        kind = Conflict if isinstance(error, Conflict) else Internal
-        raise kind(f"Cannot update container {container_id}: {error}") from error
+        raise type(error)(f"Cannot update container {container_id}: {error}") from error
 
 
 def _merge(before: HostConfig, asked: HostConfig) -> HostConfig:

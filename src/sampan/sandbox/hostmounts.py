@@ -321,6 +321,8 @@ class LayersView:
                 m.fsconfig_set(fs_fd, "source", "overlay")
                 for name in names:
                     m.fsconfig_set(fs_fd, "lowerdir+", f"/proc/self/fd/{cloned}/{name}")
+                for key, value in _OVERLAY_OPTIONS:
+                    m.fsconfig_set(fs_fd, key, value)
                 m.fsconfig_create(fs_fd)
                 return m.fsmount(fs_fd, m.MOUNT_ATTR_RDONLY)
             finally:
@@ -338,7 +340,8 @@ class LayersView:
         m.mount("", "/sys", "", m.MS_PRIVATE)
         os.chdir("/sys")
         try:
-            m.mount("overlay", "/sys", "overlay", m.MS_RDONLY, f"lowerdir={':'.join(names)}")
+            options = [f"lowerdir={':'.join(names)}", *(f"{key}={value}" for key, value in _OVERLAY_OPTIONS)]
+            m.mount("overlay", "/sys", "overlay", m.MS_RDONLY, ",".join(options))
             fd = m.open_tree("/sys")
             for _ in range(2):
                 m.unmount("/sys", m.MNT_DETACH)
