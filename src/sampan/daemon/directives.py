@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Kind(enum.Enum):
-    """The form of a value: text, yes or no, a whole number, bytes ("64m"), texts, texts by name, …"""
+    """The form of a value: text, yes or no, a whole number, bytes ("64m"), texts, texts or lists by name, …"""
 
     TEXT = enum.auto()
     SWITCH = enum.auto()
@@ -22,6 +22,7 @@ class Kind(enum.Enum):
     SIZE = enum.auto()
     LIST = enum.auto()
     MAP = enum.auto()
+    LISTS = enum.auto()
     ULIMITS = enum.auto()
     RUNTIMES = enum.auto()
 
@@ -131,6 +132,32 @@ TABLE = (
         ("dns", "--dns", Kind.LIST, (), "resolver of containers (repeatable)", "ADDRESS"),
         ("dns-opts", "--dns-opt", Kind.LIST, (), "resolver option of containers (repeatable)", "OPTION"),
         ("dns-search", "--dns-search", Kind.LIST, (), "search domain (repeatable)", "DOMAIN"),
+        ("registry-mirrors", "--registry-mirror", Kind.LIST, (), "mirror of Docker Hub (repeatable)", "URL"),
+        ("mirrors", "", Kind.LISTS, {}, "mirrors of any registry, by its host", ""),
+        (
+            "insecure-registries",
+            "--insecure-registry",
+            Kind.LIST,
+            (),
+            "registry that may do without verified TLS (repeatable)",
+            "HOST|CIDR",
+        ),
+        (
+            "max-concurrent-downloads",
+            "--max-concurrent-downloads",
+            Kind.NUMBER,
+            3,
+            "layers of a pull at once",
+            "N",
+        ),
+        (
+            "max-concurrent-uploads",
+            "--max-concurrent-uploads",
+            Kind.NUMBER,
+            5,
+            "layers of a push at once",
+            "N",
+        ),
         ("init", "--init", Kind.SWITCH, False, "run an init in every container", ""),
         (
             "no-new-privileges",
@@ -168,7 +195,6 @@ TABLE = (
 
 BY_KEY: Mapping[str, Directive] = {directive.key: directive for directive in TABLE}
 
-_NO_REGISTRY = "no registry is spoken to"
 _NO_NETWORKS = "the bridge network has no settings"
 _NO_CONTAINERD = "there is no containerd"
 _NO_SWARM = "there is no swarm mode"
@@ -177,19 +203,15 @@ _NO_PLUGIN = "there are no plugins"
 WITHOUT_EFFECT: Mapping[str, str] = {
     **dict.fromkeys(
         (
-            "insecure-registries",
-            "registry-mirrors",
-            "allow-nondistributable-artifacts",
-            "max-concurrent-downloads",
-            "max-concurrent-uploads",
-            "max-download-attempts",
             "http-proxy",
             "https-proxy",
             "no-proxy",
             "proxies",
         ),
-        _NO_REGISTRY,
+        "proxies are taken from the environment: HTTP_PROXY, HTTPS_PROXY, NO_PROXY",
     ),
+    "allow-nondistributable-artifacts": "foreign layers are neither pulled nor pushed",
+    "max-download-attempts": "a download goes on as long as it comes further",
     **dict.fromkeys(
         (
             "bip",

@@ -15,6 +15,7 @@ from sampan.daemon.instance import name_of
 from sampan.engine import runtimes
 from sampan.engine.options import EngineOptions
 from sampan.errors import InvalidArgument
+from sampan.registry.settings import RegistrySettings
 
 CONFIG_FILE = "/etc/sampan/daemon.json"
 DATA_ROOT: str = BY_KEY["data-root"].default
@@ -110,6 +111,9 @@ def _engine(given: Mapping[str, Any], data_root: str, *, debug: bool) -> EngineO
         log_driver=given["log-driver"],
         log_options=given["log-opts"],
         no_new_privileges=given["no-new-privileges"],
+        registries=_registries(given),
+        max_downloads=_at_least_one(given, "max-concurrent-downloads"),
+        max_uploads=_at_least_one(given, "max-concurrent-uploads"),
         seccomp_profile=_profile(given["seccomp-profile"]),
         dns=given["dns"],
         dns_options=given["dns-opts"],
@@ -117,6 +121,19 @@ def _engine(given: Mapping[str, Any], data_root: str, *, debug: bool) -> EngineO
         labels=given["labels"],
         debug=debug,
     )
+
+
+def _registries(given: Mapping[str, Any]) -> RegistrySettings:
+    mirrors = {**given["mirrors"]}
+    mirrors["docker.io"] = (*given["registry-mirrors"], *mirrors.get("docker.io", ()))
+    return RegistrySettings(mirrors=mirrors, insecure=given["insecure-registries"])
+
+
+def _at_least_one(given: Mapping[str, Any], key: str) -> int:
+    number: int = given[key]
+    if number < 1:
+        raise InvalidArgument(f"invalid {key}: {number}; use 1 or more")
+    return number
 
 
 def _default_runtime(given: Mapping[str, Any]) -> str:
@@ -158,7 +175,8 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     for directive in TABLE:
-        parser.add_argument(*directive.flags, **_argument(directive))
+        if directive.flags:
+            parser.add_argument(*directive.flags, **_argument(directive))
     add = parser.add_argument
     add("--config-file", dest="config-file", metavar="FILE", help=f"settings (default {CONFIG_FILE})")
     add("--validate", action="store_true", default=False, help="check the settings and exit")

@@ -107,6 +107,10 @@ def _map(value: Any) -> dict[str, str]:
     return {name: _text(text) for name, text in _object(value).items()}
 
 
+def _lists(value: Any) -> dict[str, tuple[str, ...]]:
+    return {name: _list(texts) for name, texts in _object(value).items()}
+
+
 def _ulimits(value: Any) -> dict[str, tuple[int, int]]:
     found = {}
     for name, limit in _object(value).items():
@@ -175,6 +179,7 @@ _FROM_DOCUMENT: Mapping[Kind, Callable[[Any], Any]] = {
     Kind.SIZE: _size,
     Kind.LIST: _list,
     Kind.MAP: _map,
+    Kind.LISTS: _lists,
     Kind.ULIMITS: _ulimits,
     Kind.RUNTIMES: _runtimes,
 }

@@ -24,6 +24,8 @@ from sampan.engine.networks import Networks
 from sampan.engine.paths import Paths
 from sampan.engine.processes import Processes
 from sampan.engine.pulls import Pulls
+from sampan.engine.pushes import Pushes
+from sampan.engine.registries import Registries
 from sampan.engine.seccomp import Filters
 from sampan.engine.settings import Settings
 from sampan.engine.stats import Statistics
@@ -35,6 +37,7 @@ from sampan.engine.watching import Watching
 from sampan.engine.wiring import Foundations, wire
 from sampan.images.blobs import BlobStore
 from sampan.images.catalog import Catalog
+from sampan.images.compressed import CompressedForms
 from sampan.images.layers import LayerStore
 from sampan.images.snapshots import Snapshots
 from sampan.network import Bridges
@@ -110,6 +113,14 @@ class Wiring:
             images=images,
             pulls=Pulls(
                 images=images, catalog=self._catalog, publish=self._events.publish, settings=settings
+            ),
+            registries=Registries(settings=settings),
+            pushes=Pushes(
+                images=images,
+                catalog=self._catalog,
+                forms=CompressedForms(self._database, blobs),
+                publish=self._events.publish,
+                settings=settings,
             ),
             networks=self._networks,
             volumes=self._volumes,

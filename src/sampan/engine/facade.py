@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sampan.engine.networks import Networks
     from sampan.engine.processes import Processes
     from sampan.engine.pulls import Pulls
+    from sampan.engine.pushes import Pushes
+    from sampan.engine.registries import Registries
     from sampan.engine.stats import Statistics
     from sampan.engine.system import System
     from sampan.engine.volumes import Volumes
@@ -36,3 +38,5 @@ class Engine:
     archives: Archives
     commits: Commits
     pulls: Pulls
+    pushes: Pushes
+    registries: Registries

@@ -7,6 +7,7 @@ its events. The image ``sampan/base`` is made when it is first asked for.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fnmatch
 import re
 import time
@@ -309,6 +310,12 @@ class Images:
         """Keep images that were made here, whose layers are held, all or none."""
         async with self._changing:
             return await self._catalog.add(new, hold)
+
+    async def keep_name(self, image: Image, name: Reference) -> None:
+        """Give an image a name that it has earned elsewhere; gone meanwhile, it needs none."""
+        async with self._changing:
+            with contextlib.suppress(NotFound):
+                await self._catalog.tag(image, name)
 
     def tell(self, image: Image, action: str, name: str = "") -> None:
         """Publish an event of an image that another use case made or named."""

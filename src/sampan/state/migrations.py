@@ -77,4 +77,16 @@ IMAGES = Migration(
     ),
 )
 
-MIGRATIONS: tuple[Migration, ...] = (CONTAINERS, NETWORKS_AND_VOLUMES, IMAGES)
+COMPRESSED_LAYERS = Migration(
+    name="compressed layers",
+    statements=(
+        # blob: a plain tar. digest and size: of what it was compressed to for a registry.
+        """CREATE TABLE compressed (
+            blob TEXT PRIMARY KEY,
+            digest TEXT NOT NULL,
+            size INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+    ),
+)
+
+MIGRATIONS: tuple[Migration, ...] = (CONTAINERS, NETWORKS_AND_VOLUMES, IMAGES, COMPRESSED_LAYERS)

@@ -21,7 +21,9 @@ from sampan.api.routing import Route
 from sampan.engine.facade import Engine
 from sampan.engine.images import ImportOptions
 from sampan.engine.pulls import Wanted
+from sampan.engine.pushes import Pushed
 from sampan.errors import InvalidArgument
+from sampan.images.model import Progress
 from sampan.registry import credentials
 from sampan.spec import reference as references
 
@@ -123,6 +125,23 @@ async def _up_to_date(reference: references.Reference) -> AsyncIterator[Any]:
     yield {"status": f"Status: Image is up to date for {reference.familiar}"}
 
 
+async def push(request: Request, engine: Engine) -> Answer:
+    """POST /images/{name}/push?tag="""
+    reference = references.parse(request.name)
+    if tag := request.query.text("tag"):
+        reference = references.with_tag(reference.name, tag)
+    who = credentials.decode(request.header("x-registry-auth"))
+    messages = engine.pushes.push(reference, who)
+    return await _progress_after_first(_push_message(message) async for message in messages)
+
+
+def _push_message(message: Progress | Pushed) -> dict[str, Any]:
+    if isinstance(message, Pushed):
+        aux = {"Tag": message.tag, "Digest": message.digest, "Size": message.size}
+        return {"progressDetail": {}, "aux": aux}
+    return render.progress_message(message)
+
+
 def save_one(request: Request, engine: Engine) -> Answer:
     """GET /images/{name}/get"""
     return Stream(engine.images.save([request.name]), TAR)
@@ -168,5 +187,6 @@ ROUTES = (
     Route("GET", "/images/{name}/json", inspect),
     Route("GET", "/images/{name}/history", history),
     Route("POST", "/images/{name}/tag", tag),
+    Route("POST", "/images/{name}/push", push),
     Route("DELETE", "/images/{name}", remove),
 )

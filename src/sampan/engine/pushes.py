@@ -1,0 +1,303 @@
+"""Push: an image that is here, to a registry.
+
+Laws: the manifest goes last, after every blob that it names is at the registry; an image that came with a
+manifest is pushed with the same bytes, so that its digest stays; a layer kept as a plain tar goes compressed.
+A blob that the registry has is not sent, nor one that another of its repositories can hand over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, TypeVar
+
+from sampan.engine.model import Event, EventType
+from sampan.errors import InvalidArgument, NotFound
+from sampan.images import saving
+from sampan.images.model import Progress
+from sampan.spec import digest as digests
+from sampan.spec import image as documents
+from sampan.spec.digest import Digest
+from sampan.spec.image import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, OCI_LAYER, Descriptor
+from sampan.spec.reference import Reference
+
+if TYPE_CHECKING:
+    from sampan.engine.images import Images
+    from sampan.engine.settings import Settings
+    from sampan.images.blobs import Part
+    from sampan.images.catalog import Catalog
+    from sampan.images.compressed import CompressedForms
+    from sampan.images.layers import Hold
+    from sampan.images.model import Image
+    from sampan.registry.client import Session
+    from sampan.registry.credentials import Credentials
+    from sampan.registry.repository import Blob
+
+T = TypeVar("T")
+
+_TELL_EVERY = 0.1  # seconds
+_ORIGINS = 3
+_PLAIN = frozenset((DOCKER_LAYER, OCI_LAYER))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """The end of a push of one tag: what the registry has now."""
+
+    tag: str
+    digest: Digest
+    size: int
+
+
+class Pushes:
+    """Pushes images."""
+
+    def __init__(
+        self,
+        *,
+        images: Images,
+        catalog: Catalog,
+        forms: CompressedForms,
+        publish: Callable[[Event], None],
+        settings: Settings,
+    ) -> None:
+        self._images = images
+        self._catalog = catalog
+        self._forms = forms
+        self._publish = publish
+        self._settings = settings
+
+    def push(self, reference: Reference, credentials: Credentials) -> AsyncIterator[Progress | Pushed]:
+        """Push a tag, or every tag of the repository. NotFound before anything else if there is none."""
+        if reference.digest:
+            raise InvalidArgument("cannot push a digest reference")
+        tags = [reference] if reference.tag else self._tags_of(reference)
+        chosen = [(tag, image) for tag in tags if (image := self._catalog.owner(tag)) is not None]
+        if not chosen:
+            raise NotFound(
+                f"An image does not exist locally with the tag: {reference.familiar_name}"
+                if not reference.tag
+                else f"tag does not exist: {reference.familiar}"
+            )
+        return self._stream(reference, credentials, chosen)
+
+    def _tags_of(self, reference: Reference) -> list[Reference]:
+        names = [name for image in self._catalog for name in self._catalog.names_of(image.id)]
+        return sorted(
+            (name for name in names if name.tag and name.name == reference.name),
+            key=lambda name: name.tag or "",
+        )
+
+    async def _stream(
+        self, reference: Reference, credentials: Credentials, chosen: list[tuple[Reference, Image]]
+    ) -> AsyncIterator[Progress | Pushed]:
+        messages: asyncio.Queue[Progress | Pushed | None] = asyncio.Queue()
+        messages.put_nowait(Progress(status=f"The push refers to repository [{reference.name}]"))
+        task = asyncio.create_task(self._push(reference, credentials, chosen, messages.put_nowait))
+        task.add_done_callback(lambda _: messages.put_nowait(None))
+        try:
+            while (message := await messages.get()) is not None:
+                yield message
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _push(
+        self,
+        reference: Reference,
+        credentials: Credentials,
+        chosen: list[tuple[Reference, Image]],
+        tell: Callable[[Progress | Pushed], None],
+    ) -> None:
+        from sampan.registry.client import Session  # its HTTP library costs memory: loaded when needed
+
+        options = self._settings.options
+        session = Session(reference, credentials, options.registries)
+        with (
+            ThreadPoolExecutor(options.max_uploads, "push") as threads,
+            contextlib.closing(session),
+            self._catalog.blobs.workspace() as workspace,
+            self._catalog.layers.holding() as hold,
+        ):
+            work = _Push(self._catalog, self._forms, session, threads, workspace, tell)
+            for tag, image in chosen:
+                pushed = await work.image(image, tag, hold)
+                await self._images.keep_name(image, _by_digest(tag, pushed.digest))
+                tell(Progress(status=f"{pushed.tag}: digest: {pushed.digest} size: {pushed.size}"))
+                tell(pushed)
+                self._publish(_event(tag))
+
+
+def _by_digest(reference: Reference, digest: Digest) -> Reference:
+    return Reference(domain=reference.domain, path=reference.path, digest=digest)
+
+
+def _event(reference: Reference) -> Event:
+    return Event(
+        type=EventType.IMAGE,
+        action="push",
+        actor_id=reference.familiar,
+        attributes={"name": reference.familiar_name},
+    )
+
+
+class _Push:
+    """One push. ``threads`` bounds how much goes on at once; ``workspace`` is for compressed forms."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        forms: CompressedForms,
+        session: Session,
+        threads: ThreadPoolExecutor,
+        workspace: str,
+        tell: Callable[[Progress | Pushed], None],
+    ) -> None:
+        self._catalog = catalog
+        self._forms = forms
+        self._session = session
+        self._threads = threads
+        self._workspace = workspace
+        self._tell = tell
+        self._repository = session.writing()
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do ``work`` in a thread. Cancelled, it is told so and waited for."""
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            self._session.cancel()
+            await asyncio.gather(future, return_exceptions=True)
+            raise
+
+    async def image(self, image: Image, reference: Reference, hold: Hold) -> Pushed:
+        for blob in image.blobs:
+            hold.pin(blob.digest)
+        for blob in image.blobs:
+            self._tell(Progress(status="Preparing", id=digests.short(blob.digest)))
+        origins = self._origins(image, reference)
+        uploads = [asyncio.create_task(self._layer(blob, origins)) for blob in image.blobs]
+        try:
+            layers = [await upload for upload in uploads]
+        finally:
+            for upload in uploads:
+                upload.cancel()
+            await asyncio.gather(*uploads, return_exceptions=True)
+        await self.run(functools.partial(self._configuration, image))
+        raw, media_type = self._manifest(image, layers)
+        tag = reference.tag or ""
+        digest = await self.run(lambda: self._repository.put_manifest(tag, raw, media_type))
+        return Pushed(tag=tag, digest=digest, size=len(raw))
+
+    def _manifest(self, image: Image, layers: list[Descriptor]) -> tuple[bytes, str]:
+        if image.manifest is not None:
+            return saving.manifest_of(self._catalog, image)
+        config = Descriptor(media_type=DOCKER_CONFIG, digest=image.id, size=len(image.config.raw))
+        raw = documents.encode(
+            {
+                "schemaVersion": 2,
+                "mediaType": DOCKER_MANIFEST,
+                "config": config.document(),
+                "layers": [layer.document() for layer in layers],
+            }
+        )
+        return raw, DOCKER_MANIFEST
+
+    async def _layer(self, blob: Descriptor, origins: tuple[str, ...]) -> Descriptor:
+        """See to it that the registry has the layer; the descriptor of the form that it has."""
+        short = digests.short(blob.digest)
+        plain = blob.media_type in _PLAIN
+        form = self._forms.known(blob.digest) if plain else (blob.digest, blob.size)
+        if form is not None and await self._is_there(form[0], origins, short):
+            return _layer(form[0], form[1], blob, plain=plain)
+        part: Part | None = None
+        if plain:
+            target = f"{self._workspace}/{digests.hex_of(blob.digest)}"
+            part = await self.run(lambda: self._forms.make(blob.digest, target))
+            await self._forms.remember(blob.digest, part)
+            form = (part.digest, part.size)
+        assert form is not None
+        try:
+            if part is None or not await self._is_there(form[0], (), short):
+                await self._upload(form, part, short)
+                self._tell(Progress(status="Pushed", id=short))
+        finally:
+            if part is not None:
+                part.remove()
+        return _layer(form[0], form[1], blob, plain=plain)
+
+    async def _is_there(self, digest: Digest, origins: tuple[str, ...], short: str) -> bool:
+        if await self.run(lambda: self._repository.has_blob(digest)):
+            self._tell(Progress(status="Layer already exists", id=short))
+            return True
+        for origin in origins:
+            if await self.run(functools.partial(self._repository.mount, digest, origin)):
+                self._tell(Progress(status=f"Mounted from {origin}", id=short))
+                return True
+        return False
+
+    async def _upload(self, form: tuple[Digest, int], part: Part | None, short: str) -> None:
+        from sampan.registry.repository import Blob
+
+        digest, size = form
+        loop = asyncio.get_running_loop()
+        told = 0.0
+
+        def sent(count: int) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if count == size or now - told >= _TELL_EVERY:
+                told = now
+                message = Progress(status="Pushing", id=short, current=count, total=size)
+                loop.call_soon_threadsafe(self._tell, message)
+
+        def reading() -> IO[bytes]:
+            return os.fdopen(part.open() if part else self._catalog.blobs.open(digest), "rb", buffering=0)
+
+        await self.run(lambda: self._repository.upload(Blob(digest=digest, size=size, open=reading), sent))
+
+    def _configuration(self, image: Image) -> None:
+        if not self._repository.has_blob(image.id):
+            self._repository.upload(_document(image), lambda _count: None)
+
+    def _origins(self, image: Image, reference: Reference) -> tuple[str, ...]:
+        """Repositories of the same registry that are likely to have layers of the image."""
+        chain = set(image.chain)
+        kin: Iterable[Image] = (other for other in self._catalog if chain & set(other.chain))
+        paths = {
+            name.path
+            for other in kin
+            for name in self._catalog.names_of(other.id)
+            if name.domain == reference.domain
+            and name.path != reference.path
+            # Only of a name that came from the registry is it known that it is there.
+            and name.digest
+        }
+        return tuple(sorted(paths))[:_ORIGINS]
+
+
+def _layer(digest: Digest, size: int, blob: Descriptor, *, plain: bool) -> Descriptor:
+    media_type = f"{DOCKER_LAYER}.gzip" if plain else _docker_type(blob.media_type)
+    return Descriptor(media_type=media_type, digest=digest, size=size)
+
+
+def _docker_type(media_type: str) -> str:
+    """The type in a manifest of Docker's, which has no word for zstd."""
+    return f"{DOCKER_LAYER}.gzip" if media_type == f"{OCI_LAYER}+gzip" else media_type
+
+
+def _document(image: Image) -> Blob:
+    import io
+
+    from sampan.registry.repository import Blob
+
+    raw = image.config.raw
+    return Blob(digest=image.id, size=len(raw), open=lambda: io.BytesIO(raw))

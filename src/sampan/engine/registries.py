@@ -1,0 +1,84 @@
+"""What a user does with registries apart from pull and push: log in, and look at what is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sampan.errors import Failure, InvalidArgument
+from sampan.spec import image as documents
+from sampan.spec import reference as references
+from sampan.spec.image import INDEXES, Descriptor
+
+if TYPE_CHECKING:
+    from sampan.engine.settings import Settings
+    from sampan.registry.client import Session
+    from sampan.registry.credentials import Credentials
+
+_HUB_NAMES = frozenset(("", "docker.io", "index.docker.io", "registry-1.docker.io"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteImage:
+    """What a registry has under a name: the descriptor of its manifest or index, and for which platforms."""
+
+    descriptor: Descriptor
+    platforms: tuple[dict[str, Any], ...]
+
+
+class Registries:
+    """Asks registries."""
+
+    def __init__(self, *, settings: Settings) -> None:
+        self._settings = settings
+
+    async def log_in(self, credentials: Credentials) -> str:
+        """Prove the credentials; a token that stands for them, or "". Unauthenticated when they are wrong."""
+        from sampan.registry.client import log_in
+
+        options = self._settings.options.registries
+        domain = _domain(credentials.server)
+        return await asyncio.to_thread(log_in, domain, credentials, options)
+
+    async def look(self, text: str, credentials: Credentials) -> RemoteImage:
+        """What the registry has under a name with tag or digest."""
+        from sampan.registry.client import Session
+
+        try:
+            reference = references.parse(text).tagged()
+        except InvalidArgument as error:
+            raise InvalidArgument(f"invalid reference format: {text}: {error}") from None
+        session = Session(reference, credentials, self._settings.options.registries)
+        with contextlib.closing(session):
+            return await asyncio.to_thread(_look, session, reference.digest or reference.tag or "")
+
+
+def _look(session: Session, name: str) -> RemoteImage:
+    repository, document = session.reading(name)
+    descriptor = Descriptor(media_type=document.media_type, digest=document.digest, size=len(document.raw))
+    if document.media_type in INDEXES:
+        entries = documents.parse_index(document.raw).manifests
+        found = tuple(dict(entry.platform) for entry in entries if entry.platform)
+    else:
+        manifest = documents.parse_manifest(document.raw, document.media_type)
+        raw = b"".join(repository.blob(manifest.config.digest)[1])
+        found = (_platform(raw),)
+    return RemoteImage(descriptor=descriptor, platforms=found)
+
+
+def _platform(raw: bytes) -> dict[str, Any]:
+    try:
+        image = documents.parse_image(raw)
+    except Failure:
+        return {}  # an artifact that is no image runs nowhere
+    found = {"architecture": image.architecture, "os": image.os, "variant": image.variant}
+    return {name: value for name, value in found.items() if value}
+
+
+def _domain(server: str) -> str:
+    """The registry that ``serveraddress`` means: a host, or a URL as clients keep Docker Hub's."""
+    host = server.partition("://")[2] or server
+    host = host.partition("/")[0]
+    return "docker.io" if host in _HUB_NAMES else host
