@@ -222,7 +222,8 @@ class Keeping:
         return bytes((self.flags,)) + encode(self)
 
 
-TERMINAL, STDIN, LOGGED, CLIENTS, TIMED, EXTERNAL = 1, 2, 4, 8, 64, 128
+# 128 marks what is no container; see ``visit``.
+TERMINAL, STDIN, LOGGED, CLIENTS, EXTERNAL, TIMED = 1, 2, 4, 8, 32, 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
