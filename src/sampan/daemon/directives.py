@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Kind(enum.Enum):
-    """The form of a value: text, yes or no, a whole number, bytes ("64m"), texts, texts or lists by name, …"""
+    """A value: text, yes or no, a whole number, bytes ("64m"), texts, texts or lists by name, and so on."""
 
     TEXT = enum.auto()
     SWITCH = enum.auto()
