@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # Never "volatile": it would skip the flush that a kept container is promised.
 _OVERLAY_OPTIONS = (("redirect_dir", "off"), ("metacopy", "off"), ("index", "off"))
+# Without a writable layer "off" means that redirections are followed.
+_VIEW_OPTIONS = (("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off"))
 
 # Since this version of Linux layers are named one by one. Before, the option is refused only when the file
 # system is created, together with everything else that may be wrong then.
@@ -321,7 +323,7 @@ class LayersView:
                 m.fsconfig_set(fs_fd, "source", "overlay")
                 for name in names:
                     m.fsconfig_set(fs_fd, "lowerdir+", f"/proc/self/fd/{cloned}/{name}")
-                for key, value in _OVERLAY_OPTIONS:
+                for key, value in _VIEW_OPTIONS:
                     m.fsconfig_set(fs_fd, key, value)
                 m.fsconfig_create(fs_fd)
                 return m.fsmount(fs_fd, m.MOUNT_ATTR_RDONLY)
@@ -340,7 +342,7 @@ class LayersView:
         m.mount("", "/sys", "", m.MS_PRIVATE)
         os.chdir("/sys")
         try:
-            options = [f"lowerdir={':'.join(names)}", *(f"{key}={value}" for key, value in _OVERLAY_OPTIONS)]
+            options = [f"lowerdir={':'.join(names)}", *(f"{key}={value}" for key, value in _VIEW_OPTIONS)]
             m.mount("overlay", "/sys", "overlay", m.MS_RDONLY, ",".join(options))
             fd = m.open_tree("/sys")
             for _ in range(2):
