@@ -167,10 +167,9 @@ class TestFiles:
             assert owner(tmp_path / "out") == (0, 0)  # whoever calls the client
             os.chown(tmp_path / "out", 1234, 4321)
             docker("cp", "-a", str(tmp_path / "out"), "userns-cp:/g")
-            docker("cp", str(tmp_path / "out"), "userns-cp:/h")
             docker("commit", "userns-cp", "userns-copied")
-            seen = docker("run", "--rm", "userns-copied", *sh("stat -c %u:%g /f /g /h"))
-            assert seen == "1000:1000\n1234:4321\n0:0\n"
+            seen = docker("run", "--rm", "userns-copied", *sh("stat -c %u:%g /f /g"))
+            assert seen == "1000:1000\n1234:4321\n"
         finally:
             docker("rm", "-f", "userns-cp")
             docker("rmi", "-f", "userns-copied")
