@@ -82,7 +82,7 @@ class LayerStore:
         self._next = 1
         self._removals: set[asyncio.Task[None]] = set()
         os.makedirs(root, mode=0o711, exist_ok=True)
-        _spread(root)
+        spread(root)
 
     # ------------------------------------------------------------------ what is here
 
@@ -419,7 +419,7 @@ class Hold:
         self._ended = True
 
 
-def _spread(root: str) -> None:
+def spread(root: str) -> None:
     """Have the file system place layers apart from one another, where it knows how.
 
     ext4 does not reuse inodes deleted in the last minutes, and looks at each of them again for every file it

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from sampan.errors import Conflict, Internal
-from sampan.images.layers import INIT, LayerStore
+from sampan.images.layers import INIT, LayerStore, spread
 from sampan.images.model import Image
 from sampan.linux import tree
 from sampan.linux.diskspace import Space, measure
@@ -41,6 +41,7 @@ class Snapshots:
         self._root = root
         self._layers = layers
         os.makedirs(root, mode=0o711, exist_ok=True)
+        spread(root)
         self._released: Callable[[Digest], None] | None = None
         self._parents: dict[str, Digest | None] = {
             key: chain for key in os.listdir(root) if (chain := _read_parent(f"{root}/{key}")) is not None
