@@ -81,11 +81,10 @@ def _entrypoint(config: RunConfig, rest: str) -> RunConfig:
 
 
 def _env(config: RunConfig, rest: str) -> RunConfig:
-    env = list(config.env)
+    env = {entry.partition("=")[0]: entry for entry in config.env}
     for name, value in _pairs("ENV", rest):
-        env = [entry for entry in env if entry.partition("=")[0] != name]
-        env.append(f"{name}={value}")
-    return replace(config, env=tuple(env))
+        env[name] = f"{name}={value}"  # in its old place, if it has one
+    return replace(config, env=tuple(env.values()))
 
 
 def _label(config: RunConfig, rest: str) -> RunConfig:
