@@ -101,7 +101,8 @@ class Creation:
         group = hierarchy.group(self.spec["linux"]["cgroupsPath"])
         try:
             container.note(group.path)
-            group.create(self.spec["linux"].get("resources", {}))
+            # Who calls us may have made it, and be in it.
+            group.create(self.spec["linux"].get("resources", {}), shared=True)
             try:
                 started = self._start(container, group, hierarchy.mounted(), gate=gate)
                 try:
@@ -110,8 +111,8 @@ class Creation:
                     _kill(started.pidfd)
                     raise
             except BaseException:
-                group.kill()
-                group.remove()
+                with suppress(Failure):
+                    group.remove(patience=0.2)
                 raise
         except BaseException as error:
             container.remove()

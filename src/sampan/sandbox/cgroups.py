@@ -4,7 +4,8 @@
 value that names a group and costs nothing. A group:
 
 - ``create(resources)``: make it, with its parents, and set its limits. One that a start cut short has left
-  behind is made anew. On failure nothing is left.
+  behind is made anew; one with processes is a ``Conflict``, or taken as it is if it may be ``shared``. On
+  failure nothing is left.
 - ``update(resources)``: change the limits that ``resources`` mentions.
 - ``delegate(gid)``: let that group of users make groups inside it; its own limits stay out of their reach.
 - ``clone_fd()``: a descriptor (the caller's) for ``CLONE_INTO_CGROUP`` of clone3, or None where the host has
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     class Cgroup(Protocol):
         path: str
 
-        def create(self, resources: LinuxResources) -> None: ...
+        def create(self, resources: LinuxResources, *, shared: bool = False) -> None: ...
         def update(self, resources: LinuxResources) -> None: ...
         def delegate(self, gid: int) -> None: ...
         def clone_fd(self) -> int | None: ...

@@ -247,10 +247,10 @@ class Group:
         self._trees = [mount + path for mount in hierarchy._trees()]
         self._joined = [tree for tree in self._trees if tree != self._unified]
 
-    def create(self, resources: LinuxResources) -> None:
+    def create(self, resources: LinuxResources, *, shared: bool = False) -> None:
         try:
             for mount, tree in zip(self._hierarchy._trees(), self._trees, strict=True):
-                self._make(mount, tree)
+                self._make(mount, tree, shared=shared)
             self._inherit_cpuset(self.path)
             self._allot_realtime(resources)
             self._apply(limits(resources))
@@ -379,7 +379,7 @@ class Group:
         path = self._file(controller, file)
         return "" if path is None else files.read_or(path, "")
 
-    def _make(self, mount: str, tree: str) -> None:
+    def _make(self, mount: str, tree: str, *, shared: bool) -> None:
         try:
             os.mkdir(tree, 0o755)
         except FileNotFoundError:
@@ -388,6 +388,8 @@ class Group:
         except FileExistsError:
             # Left by a start that was cut short: its limits are not to be inherited.
             if not files.remove_directory(tree, patience=0):
+                if shared:
+                    return
                 raise Conflict(f"cgroup {self.path} already has processes") from None
             os.mkdir(tree, 0o755)
 

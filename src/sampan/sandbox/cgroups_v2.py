@@ -238,9 +238,9 @@ class Group:
         self._hierarchy = hierarchy
         self._directory = hierarchy.mount + path
 
-    def create(self, resources: LinuxResources) -> None:
+    def create(self, resources: LinuxResources, *, shared: bool = False) -> None:
         try:
-            self._make()
+            self._make(shared=shared)
             self._apply(limits(resources))
             self._rule_devices(resources.get("devices", []))
         except BaseException:
@@ -323,16 +323,17 @@ class Group:
     def _text(self, file: str) -> str:
         return files.read_or(f"{self._directory}/{file}", "")
 
-    def _make(self) -> None:
+    def _make(self, *, shared: bool) -> None:
         try:
             os.mkdir(self._directory, 0o755)
         except FileNotFoundError:
             os.makedirs(self._directory, 0o755)
         except FileExistsError:
             # Left by a start that was cut short: its limits are not to be inherited.
-            if not files.remove_directory(self._directory, patience=0):
+            if files.remove_directory(self._directory, patience=0):
+                os.mkdir(self._directory, 0o755)
+            elif not shared:
                 raise Conflict(f"cgroup {self.path} already has processes") from None
-            os.mkdir(self._directory, 0o755)
         wanted = self._hierarchy.controllers
         if not wanted <= set(self._text("cgroup.controllers").split()):
             self._switch_on(wanted)

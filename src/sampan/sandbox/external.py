@@ -2,8 +2,8 @@
 
 The launcher makes what our own launch makes (the root, the network, places that need care) in a mount
 namespace of its own, writes the same specification into a bundle and has the runtime create and start the
-container. The keeper is then the parent of the container's first process, as it is with our own, because it is
-the subreaper of what the runtime leaves behind. Laws:
+container. The keeper is then the parent of the container's first process, as with our own, because it is the
+subreaper of what the runtime leaves behind. Laws:
 
 - Everything a runtime keeps is below ``oci`` in the container's bundle, its own state included. What is
   mounted there is seen by nobody outside: it ends with the launcher and the container.
@@ -56,7 +56,12 @@ _PATIENCE = 30.0
 _NOT_FOUND = ("executable file not found", "no such file or directory", "not found in $path")
 _NOT_EXECUTABLE = ("permission denied", "is a directory")
 # What they say before the reason; it is said once more by who tells the user.
-_HEADS = ("runc create failed: ", "exec failed: ", "unable to start container process: ")
+_HEADS = (
+    "runc create failed: ",
+    "sampan create failed: ",
+    "exec failed: ",
+    "unable to start container process: ",
+)
 _SETUP_FAILED = 128
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SHARED = frozenset({"shared", "rshared"})
