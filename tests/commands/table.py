@@ -57,11 +57,9 @@ FLAGS: dict[tuple[str, str], str] = {
             "disable-content-trust": TRUST,
             "io-maxbandwidth": WINDOWS,
             "io-maxiops": WINDOWS,
-            "kernel-memory": "cgroup v2 has none, as with Docker there",
             "link": NETWORKS,
             "publish": NETWORKS,
             "publish-all": NETWORKS,
-            "volume-driver": "volume driver plugins come with volumes",
         }.items()
     },
     ("images", "tree"): PLATFORMS,
@@ -81,6 +79,12 @@ FLAGS: dict[tuple[str, str], str] = {
 }
 """Flags that are refused, or taken and without effect where the reason says so, by our words for the command.
 """
+
+HOLLOW: dict[tuple[str, str], str] = {
+    (words, "kernel-memory"): "taken without effect, as with Docker since API 1.42"
+    for words in ("create", "run")
+}
+"""Flags that do nothing, because Docker's do nothing."""
 
 GROUP_REASONS: dict[str, str] = {
     **dict.fromkeys(("config", "node", "secret", "service", "stack", "swarm"), SWARM),
@@ -139,7 +143,9 @@ def _row(words: str, names: list[str]) -> Row:
     states = {}
     for name in names:
         reason = refused or FLAGS.get((command.words, name))
-        states[name] = "missing" if name not in ours else f"refused: {reason}" if reason else "works"
+        hollow = HOLLOW.get((command.words, name))
+        works = f"works: {hollow}" if hollow else "works"
+        states[name] = "missing" if name not in ours else f"refused: {reason}" if reason else works
     state = f"refused: {refused}" if refused else "works"
     return Row(words=words, state=state, ours=command.words, flags=states)
 
@@ -148,7 +154,7 @@ def render() -> str:
     """The document."""
     found = list(rows())
     states = [state for row in found for state in (row.state, *row.flags.values())]
-    works = sum(state == "works" for state in states)
+    works = sum(state.startswith("works") for state in states)
     refused = sum(state.startswith("refused") for state in states)
     missing = sum(state == "missing" for state in states)
     lines = [
