@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from sampan.engine import files
 from sampan.engine.commits import let_go
 from sampan.engine.launches import connected
 from sampan.engine.model import Status
 from sampan.engine.removal import remove_bundle, remove_directory
+from sampan.engine.sandboxes import target
 from sampan.errors import Failure
 from sampan.sandbox.messages import Exit
 from sampan.sandbox.stdio import read_exit
@@ -83,7 +85,7 @@ class Recovery:
         await self._leftovers.clean(self._store)
         for instance in self._unrecorded:
             if instance.task is not None:
-                container = self._leftovers.reconnected(instance.container)
+                container = self._leftovers.reconnected(instance.container, self._store)
                 self._store.update(instance, container)
         self._unrecorded.clear()
         self._restarts.begin(functools.partial(self._starting.start, by_policy=True), self._starting.start)
@@ -125,10 +127,13 @@ class Recovery:
     def _follow(self, instance: Instance, task: Task) -> None:
         state = instance.state
         status = Status.PAUSED if state.paused else Status.RUNNING
+        base, span = _id_map(task.pid)
         if not state.running:  # the daemon died before it could record what the start was given
             self._unrecorded.append(instance)
-            base, span = _id_map(task.pid)
-            state = replace(state, id_base=base, id_span=span, exit_code=0, error="")
+            reason = "" if span else state.host_ids or "found at its start"
+            state = replace(state, id_base=base, id_span=span, host_ids=reason, exit_code=0, error="")
+        elif span:
+            state = replace(state, id_base=base, id_span=span)
         state = replace(state, status=status, pid=task.pid, started_at=int(task.started_at * 1e9))
         self._store.update(instance, replace(instance.container, state=state))
         if state.id_span:
@@ -170,12 +175,15 @@ class Leftovers:
         if not self._id_ranges.claim(container_id, base, span):
             logger.warning("container %s: its ids from %d on are not ours any more", container_id, base)
 
-    def reconnected(self, container: Container) -> Container:
+    def reconnected(self, container: Container, store: ContainerStore) -> Container:
         """A running container with the network and ids that it was found to have."""
         state = container.state
+        if (owner := target(container.host.network_mode)) is not None:
+            return files.sharing(container, store.find(owner).container) if owner in store else container
         endpoint = self._bridges.endpoints().get(container.id)
         network_id = self._network_id(container.host.network_mode)
-        return connected(container, endpoint, network_id, (state.id_base, state.id_span))
+        ids = (state.id_base, state.id_span)
+        return connected(container, endpoint, network_id, ids, state.host_ids)
 
     def end_processes(self, instance: Instance) -> None:
         """Kill what a container without a keeper still runs, and remove its cgroup."""
