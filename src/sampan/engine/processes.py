@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 DEFAULT = "-ef"
 
 _RENAMED = re.compile(r"\s+(\S+)=\s*(PID\S*)")  # a column that would be called PID and is another
+_CUT = re.compile(r"\d+\+")
 _NUMERIC_UID = re.compile(r"\buid\b")
 _BLANKS = re.compile(r"[ \t\n\v\f\r]+")
 
@@ -72,11 +73,13 @@ class Processes:
 async def _ps(options: str, pids: Sequence[int]) -> str:
     arguments = options.split(" ")
     listed = ",".join(map(str, pids))
-    # Not every option goes with -q (such as f), nor with a list at all; what fails alone tells why.
-    for selection in ([f"-q{listed}"], [f"-p{listed}"], []):
+    code, out, said = await _run([*arguments, f"-q{listed}"])
+    if code != 0:
+        # A forest cannot be drawn of -q, nor other selections be made beside it; what fails alone tells why.
+        selection = [f"-p{listed}"] if "forest" in said else []
         code, out, said = await _run([*arguments, *selection])
-        if code == 0:
-            return out
+    if code == 0:
+        return out
     raise InvalidArgument("ps: " + (said.partition("\n")[0] or f"exit status {code}"))
 
 
@@ -129,17 +132,36 @@ def inside(table: Table, base: int, span: int, *, numeric: bool) -> Table:
 
     ``numeric``: the column UID holds numbers; ``ps -f`` has names in it.
     """
-    kinds = [None if numeric and title == "UID" else _OWNERS.get(title) for title in table.titles]
+    pids = table.titles.index("PID")
 
-    def shown(cell: str, title: str, name_of: Callable[[int], str] | None) -> str:
-        known = title in _OWNERS or title in _IDS
-        if not (known and cell.isdecimal() and base <= int(cell) < base + span):
+    def shown(cell: str, title: str, pid: str) -> str:
+        owner = _OWNERS.get(title)
+        if owner is not None and _CUT.fullmatch(cell):
+            cell = _id_of(pid, *owner[1:]) or cell
+        if not (cell.isdecimal() and base <= int(cell) < base + span):
             return cell
         number = int(cell) - base
-        return name_of(number) if name_of is not None else str(number)
+        if owner is not None and not (numeric and title == "UID"):
+            return owner[0](number)
+        return str(number) if owner is not None or title in _IDS else cell
 
-    rows = tuple(tuple(map(shown, row, table.titles, kinds)) for row in table.rows)
+    rows = tuple(
+        tuple(shown(cell, title, row[pids]) for cell, title in zip(row, table.titles, strict=True))
+        for row in table.rows
+    )
     return Table(titles=table.titles, rows=rows)
+
+
+def _id_of(pid: str, line: str, column: int) -> str:
+    """An id of a process from its status; ps cuts what is longer than its column."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            for text in file:
+                if text.startswith(line):
+                    return text.split()[column]
+    except OSError:
+        pass  # it has ended
+    return ""
 
 
 def _user(number: int) -> str:
@@ -156,10 +178,20 @@ def _group(number: int) -> str:
         return str(number)
 
 
-_OWNERS: dict[str, Callable[[int], str]] = {
-    **dict.fromkeys(("UID", "USER", "EUSER", "RUSER", "SUSER", "FUSER"), _user),
-    **dict.fromkeys(("GROUP", "EGROUP", "RGROUP", "SGROUP", "FGROUP"), _group),
+_OWNERS: dict[str, tuple[Callable[[int], str], str, int]] = {
+    "UID": (_user, "Uid:", 2),
+    "USER": (_user, "Uid:", 2),
+    "EUSER": (_user, "Uid:", 2),
+    "RUSER": (_user, "Uid:", 1),
+    "SUSER": (_user, "Uid:", 3),
+    "FUSER": (_user, "Uid:", 4),
+    "GROUP": (_group, "Gid:", 2),
+    "EGROUP": (_group, "Gid:", 2),
+    "RGROUP": (_group, "Gid:", 1),
+    "SGROUP": (_group, "Gid:", 3),
+    "FGROUP": (_group, "Gid:", 4),
 }
+"""Columns of names: how a number becomes one, and where /proc/PID/status has the number."""
 _IDS = frozenset(("EUID", "RUID", "SUID", "FUID", "GID", "EGID", "RGID", "SGID", "FGID"))
 
 

@@ -4,6 +4,8 @@ from tests.e2e.parity.scene import Differs, Scene
 
 _EVENT = "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}"
 
+_ON_DISK = "what the disk holds, in its blocks, not the lengths of files"
+
 SCENES = (
     Scene(
         name="ps",
@@ -198,6 +200,27 @@ SCENES = (
             "docker info -f '{{.Driver}} {{.LoggingDriver}} {{.CgroupDriver}} {{.DefaultRuntime}} {{.LiveRestoreEnabled}} {{.Swarm.LocalNodeState}}'": Differs(
                 reason="the runtime's name; containers always outlive the daemon",
                 out="overlay2 json-file cgroupfs sampan true inactive\n",
+            ),
+            "docker system df # with a container and a volume": Differs(
+                reason=_ON_DISK,
+                out="TYPE  TOTAL  ACTIVE  SIZE  RECLAIMABLE\nImages  1  1  SIZE  0B (0%)\n"
+                "Containers  1  0  SIZE  SIZE (100%)\nLocal Volumes  1  1  SIZE  0B (0%)\n"
+                "Build Cache  0  0  0B  0B\n",
+            ),
+            "docker system df -v": Differs(
+                reason=_ON_DISK,
+                out="Images space usage:\n\n"
+                "REPOSITORY  TAG  IMAGE ID  CREATED  SIZE  SHARED SIZE  UNIQUE SIZE  CONTAINERS\n"
+                "busybox  latest  ID  AGE ago  SIZE  0B  SIZE  1\n\nContainers space usage:\n\n"
+                "CONTAINER ID  IMAGE  COMMAND  LOCAL VOLUMES  SIZE  CREATED  STATUS  NAMES\n"
+                'ID  busybox  "sh -c \'echo 1234567…"  1  SIZE  AGE ago  Exited (0) AGE ago  cc\n\n'
+                "Local Volumes space usage:\n\nVOLUME NAME  LINKS  SIZE\nvol  1  SIZE\n\n"
+                "Build cache usage: 0B\n\n"
+                "CACHE ID  CACHE TYPE  SIZE  CREATED  LAST USED  USAGE  SHARED\n",
+            ),
+            "docker system prune -f": Differs(
+                reason=_ON_DISK,
+                out="Deleted Containers:\nID\n\nTotal reclaimed space: SIZE\n",
             ),
             "docker info -f '{{.SecurityOptions}} {{.Plugins.Volume}} {{.Plugins.Network}} {{.IndexServerAddress}}'": Differs(
                 reason="28's name of the profile; user namespaces; the network drivers that are offered",

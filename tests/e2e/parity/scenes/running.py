@@ -253,7 +253,7 @@ SCENES = (
         differs={
             "docker create --platform linux/arm64 busybox": Differs(
                 reason="registries are not offered yet",
-                err="Unable to find image 'busybox:latest' locally\nlatest: Pulling from library/busybox\nStatus: Image is up to date for busybox:latest\nError response from daemon: image with reference busybox was found but does not match the specified platform: wanted linux/arm64, actual: linux/amd64\n",
+                err="Unable to find image 'busybox:latest' locally\nlatest: Pulling from library/busybox\nStatus: Image is up to date for busybox:latest\nError response from daemon: image with reference busybox was found but its platform (linux/amd64) does not match the specified platform (linux/arm64)\n",
             ),
             "docker run --rm --mac-address 02:00:00:00:00:01 busybox cat /sys/class/net/eth0/address": Differs(
                 reason="needs API 1.44", code=0, out="MAC\n", err=""
