@@ -74,13 +74,14 @@ async def _ps(options: str, pids: Sequence[int]) -> str:
     arguments = options.split(" ")
     listed = ",".join(map(str, pids))
     code, out, said = await _run([*arguments, f"-q{listed}"])
+    if code != 0 and "other selection" not in said:
+        # What is sorted or drawn as a forest takes another list.
+        code, out, _ = await _run([*arguments, f"-p{listed}"])
     if code != 0:
-        # A forest cannot be drawn of -q, nor other selections be made beside it; what fails alone tells why.
-        selection = [f"-p{listed}"] if "forest" in said else []
-        code, out, said = await _run([*arguments, *selection])
-    if code == 0:
-        return out
-    raise InvalidArgument("ps: " + (said.partition("\n")[0] or f"exit status {code}"))
+        code, out, said = await _run(arguments)  # what fails alone tells why
+    if code != 0:
+        raise InvalidArgument("ps: " + (said.partition("\n")[0] or f"exit status {code}"))
+    return out
 
 
 async def _run(arguments: Sequence[str]) -> tuple[int, str, str]:
