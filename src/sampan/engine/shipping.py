@@ -24,7 +24,7 @@ from sampan.engine import logfiles, logpacking, logsources
 from sampan.engine.logdrivers import DRIVERS, Collector, dial, options, own_options
 from sampan.engine.logdrivers.subject import Subject
 from sampan.engine.logs import LogReader
-from sampan.errors import Failure, Internal
+from sampan.errors import Failure, StartFailed
 from sampan.sandbox.logfile import SENT
 from sampan.wire import logblocks
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _START_FAILED = f"failed to create task for container: {logfiles.DRIVER_FAILED}"
+_FAILED = 128
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 30.0  # seconds between attempts to reach a collector
 _PATIENCE = 10.0  # seconds that the end of a run waits for its last records to be sent
 
@@ -258,7 +259,7 @@ class Shipping:
     async def connect(self, container: Container) -> None:
         """Reach the collector of a container that is about to start, if its driver has one.
 
-        Raises Internal in Docker's words when it cannot be reached, unless the driver does not wait for it.
+        Raises StartFailed in Docker's words when it cannot be reached, unless the driver does not wait for it.
         """
         collector = self._collector(container)
         if collector is None:
@@ -267,7 +268,7 @@ class Shipping:
             try:
                 await collector.connect()
             except dial.Unreachable as error:
-                raise Internal(f"{_START_FAILED}: {error}") from error
+                raise StartFailed(f"{_START_FAILED}: {error}", exit_code=_FAILED) from error
         if (earlier := self._collectors.pop(container.id, None)) is not None:
             earlier.close()
         self._collectors[container.id] = collector
@@ -282,7 +283,7 @@ class Shipping:
             subject = Subject.of(container, logfiles.named_attributes(given, container.config))
             return driver.collector(subject, given)
         except Failure as error:
-            raise Internal(f"{_START_FAILED}: {error}") from error
+            raise StartFailed(f"{_START_FAILED}: {error}", exit_code=_FAILED) from error
 
     def follow(self, container: Container, task: Task) -> None:
         """The container runs: look after its log until ``finish``."""
@@ -306,7 +307,7 @@ class Shipping:
         connected = collector is not None and not collector.at_once
         try:
             collector = collector or self._collector(container)
-        except Internal as error:  # found good at create: the host has changed
+        except StartFailed as error:  # found good at create: the host has changed
             logger.warning("container %s: %s", container.id, error)
             return
         assert collector is not None

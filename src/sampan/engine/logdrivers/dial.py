@@ -96,8 +96,9 @@ class Connection:
 
     def close(self) -> None:
         if self._streams is not None:
-            self._streams[1].close()
-        self._sock.close()
+            self._streams[1].close()  # owns the socket, and may have something to send yet
+        else:
+            self._sock.close()
 
 
 async def stream(host: str, port: str, tls: ssl.SSLContext | None = None) -> Connection:
