@@ -39,8 +39,9 @@ def docker() -> str:
 
 @pytest.fixture(scope="session")
 def environment(daemon: Daemon, docker: str) -> dict[str, str]:
-    """Environment in which both clients find the engine."""
-    return {**os.environ, "DOCKER_HOST": daemon.host, "SAMPAN_HOST": daemon.host}
+    """Environment in which both clients find the engine, and no settings of whoever runs the tests."""
+    place = {"DOCKER_HOST": daemon.host, "SAMPAN_HOST": daemon.host, "DOCKER_CONFIG": f"{daemon.root}/none"}
+    return {**os.environ, **place}
 
 
 @pytest.fixture(scope="session")

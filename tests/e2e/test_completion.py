@@ -34,6 +34,7 @@ LINES = {
     "sampan ps --filter status=exi": "<sampan><ps><--filter><status=exited>",
     "sampan run busybox:la": "<sampan><run><busybox:latest>",
     "sampan logs completed-": "<sampan><logs><completed-box>",
+    "sampan cp completed-": "<sampan><cp><completed-box:>",
     "sampan volume rm completed-": "<sampan><volume><rm><completed-volume>",
     "sampan --context=comp": "<sampan><--context=completed>",
     "sampan context use comp": "<sampan><context><use><completed>",
@@ -102,8 +103,7 @@ def test_nothing_is_started(tmp_path: Path, complete: Callable[..., list[str]]) 
 
 @pytest.fixture
 def complete(tmp_path: Path) -> Callable[..., list[str]]:
-    """Run ``sampan __complete`` with words; the lines that it prints. Nothing may be said but the directive.
-    """
+    """Run ``sampan __complete`` with words; the lines that it prints. Nothing else may be said."""
 
     def run(*words: str, host: str = "") -> list[str]:
         environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}

@@ -118,7 +118,7 @@ def test_a_project_lives(compose: Compose, inspect: Callable[[str], dict[str, ob
 def test_a_plugin_of_dockers_client_is_a_command(
     environment: dict[str, str], tmp_path: Path, daemon: Daemon
 ) -> None:
-    folder = tmp_path / ".docker" / "cli-plugins"
+    folder = tmp_path / "cli-plugins"
     folder.mkdir(parents=True)
     plugin = folder / "docker-hello"
     plugin.write_text(
@@ -130,7 +130,7 @@ def test_a_plugin_of_dockers_client_is_a_command(
     def sampan(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*PROGRAMS["sampan"], *arguments],
-            env={**environment, "HOME": str(tmp_path)},
+            env={**environment, "DOCKER_CONFIG": str(tmp_path)},
             capture_output=True,
             text=True,
             check=False,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from sampan.cli.command import UsageError
 from sampan.cli.context import PROGRAM, Where, out
-from sampan.cli.index import INSTEAD, UNOFFERED
+from sampan.cli.index import INSTEAD
 
 FLAG_ERROR = 125
 
@@ -43,8 +43,6 @@ def _unknown(path: list[str]) -> UsageError:
         )
         hint = f"Usage:  {PROGRAM} {group}\n\nRun '{PROGRAM} {group} --help' for more information"
         return UsageError(what, hint=hint, code=FLAG_ERROR)
-    if path[-1] in UNOFFERED.get(group, ()):
-        return UsageError(f"{PROGRAM}: '{PROGRAM} {spelled}' is not offered yet")
     usage = f"Usage:  {PROGRAM} {group}\n\n" if group else ""
     where = f"{PROGRAM} {group}" if group else PROGRAM
     hint = f"{usage}Run '{where} --help' for more information"

@@ -185,6 +185,9 @@ COMMON = (
     "info",
 )
 
+OWN = ("daemon", "oci")
+"""Commands that Docker's client lacks."""
+
 _SWARM = "Swarm mode is not offered; run several containers as one with Compose ({program} compose)"
 
 INSTEAD = {
@@ -199,9 +202,6 @@ INSTEAD = {
     "swarm": _SWARM,
     "trust": "Docker Content Trust is not offered; sign and verify images with cosign or notation",
 }
-
-UNOFFERED: dict[str, list[str]] = {}
-
 
 def module_of(words: list[str]) -> str | None:
     """The module of the command that ``words`` spell, or None."""

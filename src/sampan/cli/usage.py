@@ -6,7 +6,7 @@ import os
 
 from sampan.cli.command import UsageError
 from sampan.cli.context import PROGRAM
-from sampan.cli.index import COMMON, GROUP_SUMMARIES, GROUPS, module_of, top
+from sampan.cli.index import COMMON, GROUP_SUMMARIES, GROUPS, OWN, module_of, top
 from sampan.cli.values import KINDS
 
 TYPE_CHECKING = False
@@ -83,7 +83,16 @@ def flag_lines(flags: tuple[Flag, ...], columns: int) -> str:
     return "\n".join(f"{left:<{indent}}{wrap(text, indent, columns)}" for left, text in rows)
 
 
+_EMPTY = {
+    **dict.fromkeys(("map", "sysctl"), "map[]"),
+    **dict.fromkeys(("throttle-bps", "throttle-iops", "ulimit", "weight-device"), "[]"),
+}
+"""Kinds whose emptiness Docker's help shows."""
+
+
 def _default(flag: Flag) -> str:
+    if flag[2] in _EMPTY:
+        return f" (default {_EMPTY[flag[2]]})"
     if len(flag) < 5 or flag[4] in ("", "false"):
         return ""
     kind = KINDS[flag[2]]
@@ -139,8 +148,8 @@ def program_help(flags: tuple[Flag, ...]) -> str:
     """What ``sampan --help`` prints."""
     commands = _summaries(top(), prefix="")
     common = {name: commands[name] for name in COMMON if name in commands}
-    rest = {name: text for name, text in commands.items() if name not in common and name != "daemon"}
-    own = {"daemon": commands["daemon"]}
+    own = {name: commands[name] for name in OWN if name in commands}
+    rest = {name: text for name, text in commands.items() if name not in common and name not in own}
     groups = {**GROUP_SUMMARIES, **_plugins()}
     parts = [
         f"Usage:  {PROGRAM} [OPTIONS] COMMAND",
@@ -199,5 +208,5 @@ def _summaries(index: dict[str, str], *, prefix: str) -> dict[str, str]:
         canonical = [alias for alias in command.aliases if prefix and alias.startswith(prefix)]
         if canonical and canonical[0] != prefix + name:
             continue  # a second spelling of a listed command
-        found[name] = command.summary
+        found[name] = command.summary.partition("\n")[0]
     return found

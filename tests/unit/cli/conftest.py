@@ -15,6 +15,12 @@ Run: TypeAlias = Callable[..., tuple[int, str, str]]
 """Arguments to exit code, output and message."""
 
 
+@pytest.fixture(autouse=True)
+def _no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have settings and contexts of their own."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))
+
+
 @pytest.fixture
 def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     """A daemon that refuses everything, which ``SAMPAN_HOST`` points at."""
