@@ -44,9 +44,10 @@ def decode(header: str) -> Credentials:
     """The header's value; base64 of either alphabet. InvalidArgument for anything else."""
     if not header:
         return NOBODY
-    text = header.replace("+", "-").replace("/", "_")
+    text = header.replace("+", "-").replace("/", "_").rstrip("=")
     try:
-        document = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) or b"{}")
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+        document = json.loads(raw or b"{}")
     except ValueError:
         raise InvalidArgument("invalid X-Registry-Auth header: it is no base64 of a JSON object") from None
     return from_document(document)

@@ -81,13 +81,13 @@ class Response:
         return bytes(found)
 
     def close(self) -> None:
-        # The connection is used again only if nothing of this answer is left in it.
-        if self.headers.get("Content-Length") == "0" or self._raw.closed:
-            self._raw.release_conn()
-        else:
-            with contextlib.suppress(HTTPError, OSError):
-                self._raw.drain_conn() if self._short() else self._raw.close()
-            self._raw.release_conn()
+        """Read the little that may be left, so that the connection serves again; a long rest ends it."""
+        with contextlib.suppress(HTTPError, OSError):
+            if self._short():
+                self._raw.drain_conn()
+            else:
+                self._raw.close()
+        self._raw.release_conn()
 
     def _short(self) -> bool:
         length = self.headers.get("Content-Length", "")

@@ -1,0 +1,200 @@
+"""Pull and push between both clients, this engine and Debian's docker-registry, on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Client
+from tests.e2e.serving import Daemon
+from tests.e2e.talk import ask
+
+pytestmark = pytest.mark.skipif(shutil.which("docker-registry") is None, reason="needs docker-registry")
+
+SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an empty registry."""
+    root = tmp_path_factory.mktemp("registry")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {
+        "version": "0.1",
+        "storage": {"filesystem": {"rootdirectory": str(root / "data")}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+        "log": {"level": "error"},
+    }
+    (root / "config.yml").write_text(json.dumps(settings))
+    process = subprocess.Popen(
+        ["docker-registry", "serve", str(root / "config.yml")],
+        stdout=subprocess.DEVNULL,
+        stderr=(root / "log").open("wb"),
+    )
+    try:
+        _await(f"http://127.0.0.1:{port}/v2/", process)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _await(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None
+        with contextlib.suppress(urllib.error.URLError):
+            urllib.request.urlopen(url, timeout=SECONDS).close()
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+    raise AssertionError("the registry does not serve")
+
+
+@pytest.fixture
+def three_layers(client: Client, daemon: Daemon, image: str) -> Iterator[str]:
+    """A name of an image of three layers, committed one upon the other."""
+    name = image
+    made = []
+    for number in range(2):
+        ran = client(
+            "docker", ["run", "--name", f"step{number}", name, "sh", "-c", f"echo {number} > /f{number}"]
+        )
+        assert ran.returncode == 0, ran.stderr
+        name = f"made:{number}"
+        made.append(name)
+        assert client("docker", ["commit", f"step{number}", name]).returncode == 0
+        client("docker", ["rm", f"step{number}"])
+    yield name
+    for name in made:
+        client("docker", ["rmi", "-f", name])
+
+
+def _images(daemon: Daemon) -> set[str]:
+    _, body = ask(daemon.socket, "GET", "/images/json")
+    return {tag for image in json.loads(body) for tag in image["RepoTags"] or ()}
+
+
+@pytest.mark.parametrize(("pushes", "pulls"), [("docker", "sampan"), ("sampan", "docker")])
+def test_what_was_pushed_is_pulled_as_it_was(
+    client: Client, daemon: Daemon, registry: str, three_layers: str, pushes: str, pulls: str
+) -> None:
+    name = f"{registry}/{pushes}/made:1"
+    before = client("docker", ["inspect", "--format", "{{.Id}} {{.RootFS.Layers}}", three_layers]).stdout
+    assert client("docker", ["tag", three_layers, name]).returncode == 0
+    pushed = client(pushes, ["push", name])
+    assert pushed.returncode == 0, pushed.stderr
+    assert pushed.stdout.count(": Pushed\n") + pushed.stdout.count(": Mounted from") == 3
+    digest = pushed.stdout.rpartition("digest: ")[2].partition(" ")[0]
+    again = client(pushes, ["push", name])
+    assert again.stdout.count(": Layer already exists\n") == 3
+    assert client("docker", ["rmi", name, three_layers, "made:0"]).returncode == 0
+    pulled = client(pulls, ["pull", name])
+    assert pulled.returncode == 0, pulled.stderr
+    assert f"Digest: {digest}\nStatus: Downloaded newer image for {name}\n" in pulled.stdout
+    after = client("docker", ["inspect", "--format", "{{.Id}} {{.RootFS.Layers}}", name]).stdout
+    assert after == before
+    ran = client("docker", ["run", "--rm", name, "cat", "/f0", "/f1"])
+    assert ran.stdout == "0\n1\n"
+    assert f"Status: Image is up to date for {name}" in client(pulls, ["pull", name]).stdout
+    # By digest it is the same image, and pushing what was pulled keeps the digest.
+    by_digest = f"{registry}/{pushes}/made@{digest}"
+    assert client(pulls, ["pull", by_digest]).returncode == 0
+    assert f"digest: {digest} " in client(pushes, ["push", name]).stdout
+    assert client("docker", ["rmi", name]).returncode == 0
+
+
+@pytest.mark.parametrize("program", ["docker", "sampan"])
+def test_a_run_pulls_what_is_missing(
+    client: Client, daemon: Daemon, registry: str, image: str, program: str
+) -> None:
+    name = f"{registry}/{program}/run:x"
+    client("docker", ["tag", image, name])
+    assert client(program, ["push", "-q", name]).returncode == 0
+    assert client("docker", ["rmi", name]).returncode == 0
+    ran = client(program, ["run", "--rm", name, "echo", "hi"])
+    assert (ran.returncode, ran.stdout) == (0, "hi\n"), ran.stderr
+    assert f"Unable to find image '{name}' locally" in ran.stderr
+    client("docker", ["rmi", name])
+
+
+@pytest.mark.parametrize("program", ["docker", "sampan"])
+def test_every_tag_goes_and_comes(
+    client: Client, daemon: Daemon, registry: str, image: str, program: str
+) -> None:
+    name = f"{registry}/{program}/tags"
+    names = {f"{name}:{tag}" for tag in ("a", "b")}
+    for one in names:
+        client("docker", ["tag", image, one])
+    pushed = client(program, ["push", "-a", name])
+    assert pushed.returncode == 0, pushed.stderr
+    client("docker", ["rmi", *names])
+    assert client(program, ["pull", "-a", name]).returncode == 0
+    assert names <= _images(daemon)
+    client("docker", ["rmi", *names])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["pull", "{}/none:x"], "manifest for {}/none:x not found: manifest unknown: manifest unknown"),
+        (["pull", "nowhere.invalid/a:x"], "dial tcp: lookup nowhere.invalid: no such host"),
+        (["push", "{}/none:x"], "tag does not exist: {}/none:x"),
+        (["pull", "127.0.0.1:1/a:x"], "dial tcp 127.0.0.1:1: connect: connection refused"),
+    ],
+)
+@pytest.mark.parametrize("program", ["docker", "sampan"])
+def test_what_cannot_be_had_is_said(
+    client: Client, registry: str, arguments: list[str], words: str, program: str
+) -> None:
+    done = client(program, [argument.format(registry) for argument in arguments])
+    assert done.returncode == 1
+    assert words.format(registry) in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_lying_registry_leaves_nothing(
+    client: Client,
+    daemon: Daemon,
+    registry: str,
+    three_layers: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    name = f"{registry}/lying:x"
+    client("docker", ["tag", three_layers, name])
+    assert client("docker", ["push", name]).returncode == 0
+    client("docker", ["rmi", name, three_layers, "made:0"])
+    root = Path(daemon.root) / "data"
+    before = {path for path in root.rglob("*") if "/blobs/" in str(path)}
+    manifest = urllib.request.urlopen(
+        urllib.request.Request(
+            f"http://{registry}/v2/lying/manifests/x",
+            headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
+        ),
+        timeout=SECONDS,
+    ).read()
+    layer = json.loads(manifest)["layers"][-1]["digest"].partition(":")[2]
+    store = next(tmp_path_factory.getbasetemp().glob("registry*")) / "data"
+    (blob,) = store.glob(f"docker/registry/v2/blobs/sha256/*/{layer}/data")
+    data = bytearray(blob.read_bytes())
+    data[len(data) // 2] ^= 1
+    blob.write_bytes(data)
+    done = client("docker", ["pull", name])
+    assert done.returncode == 1
+    assert f"filesystem layer verification failed for digest sha256:{layer}" in done.stderr
+    assert name not in _images(daemon)
+    assert {path for path in root.rglob("*") if "/blobs/" in str(path)} == before
+    assert os.listdir(root / "blobs/partial") == []
