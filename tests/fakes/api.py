@@ -247,8 +247,15 @@ class FakeContainers:
             raise errors.NotFound(f"No such container: {ref}")
 
     async def create(
-        self, name: str | None, config: ContainerConfig, host: HostConfig, networking: NetworkingConfig
+        self,
+        name: str | None,
+        config: ContainerConfig,
+        host: HostConfig,
+        networking: NetworkingConfig,
+        *,
+        platform: tuple[str, str, str] | None = None,
     ) -> Created:
+        self.platform = platform
         self.calls.append(("create", name, config, host, networking))
         return Created(id="ab" * 32, warnings=("mind the gap",))
 

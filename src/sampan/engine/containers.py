@@ -81,14 +81,20 @@ class Containers:
         await self._removal.settle()
 
     async def create(
-        self, name: str | None, config: ContainerConfig, host: HostConfig, networking: NetworkingConfig
+        self,
+        name: str | None,
+        config: ContainerConfig,
+        host: HostConfig,
+        networking: NetworkingConfig,
+        *,
+        platform: tuple[str, str, str] | None = None,
     ) -> Created:
         """Record a container; nothing runs yet. Kept on disk when it returns, unless ``auto_remove``.
 
         Raises InvalidArgument, NotFound (image), Conflict (name) or NotImplemented, and then has changed
         nothing.
         """
-        return await self._to_the_end(self._creation.create(name, config, host, networking))
+        return await self._to_the_end(self._creation.create(name, config, host, networking, platform))
 
     async def start(self, ref: str) -> bool:
         """Run it; False when it runs already. A program that cannot be run is InvalidArgument."""

@@ -27,6 +27,7 @@ from sampan.engine.model import (
 from sampan.engine.removal import remove_directory
 from sampan.errors import Conflict, Failure, InvalidArgument, NotFound
 from sampan.images.snapshots import part
+from sampan.spec import platform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,14 +66,21 @@ class Creation:
         self._settings = settings
 
     async def create(
-        self, name: str | None, config: ContainerConfig, host: HostConfig, networking: NetworkingConfig
+        self,
+        name: str | None,
+        config: ContainerConfig,
+        host: HostConfig,
+        networking: NetworkingConfig,
+        wanted: tuple[str, str, str] | None = None,
     ) -> Created:
+        """``wanted`` is the platform (os, architecture, variant) that the image must be of, if any."""
         if name:
             name = names.check(name)
         runtimes.find(host.runtime, self._settings.options)
         host, warnings = validation.check(config, host, networking, self._settings.facts)
         host = self._sandboxes.resolved(host)
         image = await self._catalog.resolve(config.image)
+        warnings += _check_platform(config.image, image, wanted)
         container = self._describe(name or "", config, host, networking, image)
         self._store.reserve(container.name, container.id)
         try:
@@ -228,6 +236,23 @@ class Creation:
                 self._store.unreserve(name)
                 raise
         self._events.container(instance.container, "rename", oldName="/" + before.name)
+
+
+def _check_platform(reference: str, image: Image, wanted: tuple[str, str, str] | None) -> list[str]:
+    """Warn of an image for another machine, which may run all the same; NotFound for one of another platform
+    than was asked for."""
+    found = (image.config.os, image.config.architecture, image.config.variant)
+    if not platform.fits(found, wanted or platform.parse("")):
+        if wanted is not None:
+            raise NotFound(
+                f"image with reference {reference} was found but its platform ({platform.shown(*found)}) "
+                f"does not match the specified platform ({platform.shown(*wanted)})"
+            )
+        return [
+            f"The requested image's platform ({platform.shown(*found)}) does not match the detected host "
+            f"platform ({platform.shown(*platform.parse(''))}) and no specific platform was requested"
+        ]
+    return []
 
 
 @contextlib.contextmanager

@@ -55,3 +55,17 @@ def parse(text: str) -> tuple[str, str, str]:
     if first in _ARCHITECTURES:
         return "linux", first, ""
     raise InvalidArgument(f'"{text}": unknown operating system or architecture: invalid argument')
+
+
+def shown(system: str, architecture: str, variant: str) -> str:
+    """A platform as Docker writes it."""
+    return "/".join(part for part in (system, architecture, variant) if part)
+
+
+def fits(found: tuple[str, str, str], wanted: tuple[str, str, str]) -> bool:
+    """Whether an image of one platform is what another means; later 32-bit ARM runs what is for earlier."""
+    if found[:2] != wanted[:2]:
+        return False
+    if found[1] == "arm" and found[2] and wanted[2]:
+        return found[2] <= wanted[2]
+    return True

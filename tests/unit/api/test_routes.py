@@ -196,13 +196,15 @@ def test_create_moves_the_mac_address_to_the_endpoint(serve: Serve) -> None:
     assert answer["message"].startswith("the container-wide MAC address must match")
 
 
-def test_create_knows_only_the_hosts_platform(serve: Serve) -> None:
-    served = serve(FakeEngine())
-    for platform in ("linux/s390x", "windows"):
-        status, answer = served.post(f"/containers/create?platform={platform}", {"Image": "busybox"})
-        assert status == 404
-        assert "does not match the specified platform: wanted" in answer["message"]
-    assert served.post("/containers/create?platform=linux", {"Image": "busybox"})[0] == 201
+def test_create_hands_the_platform_on(serve: Serve) -> None:
+    engine = FakeEngine()
+    served = serve(engine)
+    assert served.post("/containers/create?platform=linux/s390x", {"Image": "busybox"})[0] == 201
+    assert engine.containers.platform == ("linux", "s390x", "")
+    assert served.post("/containers/create", {"Image": "busybox"})[0] == 201
+    assert engine.containers.platform is None
+    status, answer = served.post("/containers/create?platform=nosuch", {"Image": "busybox"})
+    assert (status, answer["message"].startswith('"nosuch": unknown operating system')) == (400, True)
 
 
 def test_listing(serve: Serve, description: Description) -> None:

@@ -26,8 +26,9 @@ from sampan.engine.model import (
     VolumeOptions,
     WeightDevice,
 )
-from sampan.errors import Failure, InvalidArgument
+from sampan.errors import Failure, InvalidArgument, NotFound
 from sampan.sandbox.cgroups import Features
+from sampan.spec import platform
 from sampan.spec.image import RunConfig
 
 
@@ -296,3 +297,54 @@ async def test_a_device_may_be_anywhere(world: World) -> None:
     await world.containers.start(web)
     spec = world.store.find(web).task.launch.spec  # type: ignore[union-attr]
     assert "/opt/x" in {device["path"] for device in spec["linux"]["devices"]}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (None, ""),
+        (("linux", "amd64", ""), ""),
+        (
+            ("linux", "arm64", "v8"),
+            "image with reference base was found but its platform (linux/amd64) does not match the specified "
+            "platform (linux/arm64/v8)",
+        ),
+    ],
+)
+async def test_the_platform_of_an_image(
+    world: World, wanted: tuple[str, str, str] | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sampan.spec.platform.own_architecture", lambda: "amd64")
+    config = ContainerConfig(image="base", cmd=("sleep",))
+    if words:
+        with pytest.raises(NotFound) as refused:
+            await world.containers.create(None, config, HostConfig(), NetworkingConfig(), platform=wanted)
+        assert str(refused.value) == words
+    else:
+        made = await world.containers.create(None, config, HostConfig(), NetworkingConfig(), platform=wanted)
+        assert made.warnings == ()
+
+
+async def test_an_image_for_another_machine_is_warned_of(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sampan.spec.platform.own_architecture", lambda: "riscv64")
+    config = ContainerConfig(image="base", cmd=("sleep",))
+    made = await world.containers.create(None, config, HostConfig(), NetworkingConfig())
+    assert made.warnings == (
+        "The requested image's platform (linux/amd64) does not match the detected host platform "
+        "(linux/riscv64) and no specific platform was requested",
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "answer"),
+    [
+        ("linux/arm/v6", "linux/arm/v7", True),
+        ("linux/arm/v7", "linux/arm/v6", False),
+        ("linux/arm64/v8", "linux/arm64", True),
+        ("windows/amd64", "linux/amd64", False),
+    ],
+)
+def test_which_platforms_fit(found: str, wanted: str, answer: bool) -> None:
+    assert platform.fits(platform.parse(found), platform.parse(wanted)) is answer

@@ -15,7 +15,7 @@ from sampan.engine.model import (
     Mount,
     NetworkingConfig,
 )
-from sampan.errors import InvalidArgument, NotFound
+from sampan.errors import InvalidArgument
 from sampan.spec import platform
 
 replace = msgspec.structs.replace
@@ -53,10 +53,14 @@ async def create(request: Request, engine: Engine) -> Answer:
     if request.version < (1, 44) and len(endpoints) > 1:
         names = ", ".join(endpoints)
         raise InvalidArgument(f"Container cannot be created with multiple network endpoints: {names}")
-    _check_platform(config.image, request.query.text("platform"))
+    wanted = request.query.text("platform")
     name = request.query.text("name") or None
     created = await engine.containers.create(
-        name, config, host, NetworkingConfig(endpoints_config=endpoints or None)
+        name,
+        config,
+        host,
+        NetworkingConfig(endpoints_config=endpoints or None),
+        platform=platform.parse(wanted) if wanted else None,
     )
     return json_response({"Id": created.id, "Warnings": [*created.warnings, *warnings]}, status=201)
 
@@ -141,19 +145,6 @@ def _move_mac_address(
             "It should be specified in EndpointsConfig instead."
         )
     return replace(config, mac_address=""), endpoints, warnings
-
-
-def _check_platform(image: str, text: str) -> None:
-    """Only the host's own platform is there to choose."""
-    if not text:
-        return
-    system, architecture, _ = platform.parse(text)
-    own = platform.own_architecture()
-    if (system, architecture) != ("linux", own):
-        raise NotFound(
-            f"image with reference {image} was found but does not match the specified platform: "
-            f"wanted {system}/{architecture}, actual: linux/{own}"
-        )
 
 
 ROUTES = (Route("POST", "/containers/create", create),)
