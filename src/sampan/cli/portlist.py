@@ -34,7 +34,7 @@ def ports_text(ports: list[dict[str, Any]]) -> str:
         if key in groups:
             finished.append(_group(key, *groups[key]))
         groups[key] = (private, private)
-    finished += [_group(key, *groups[key]) for key in sorted(groups)]
+    finished += [_group(key, *span) for key, span in groups.items()]
     return ", ".join(finished + mappings)
 
 
