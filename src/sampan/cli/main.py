@@ -119,7 +119,7 @@ def _dispatch(where: Where, words: list[str]) -> int:
         return 0
     if name not in GROUPS:
         spelled, path = name, [name]
-    elif not rest or rest[0] in ("--help", "help"):
+    elif not rest or rest[0] == "--help":
         from sampan.cli.usage import group_help
 
         out(group_help(name))

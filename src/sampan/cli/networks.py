@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sampan.cli.command import Command, Options
-from sampan.cli.context import Context, each, out
+from sampan.cli.context import Context, err, out
 from sampan.cli.listing import FORMAT_HELP, Labelled, filtered, filters, identities, natural, render
-from sampan.client.api import segment
+from sampan.client.api import ApiError, segment
 from sampan.errors import Failure
 
 TYPE_CHECKING = False
@@ -169,14 +169,19 @@ def _disconnect(context: Context, options: Options, arguments: list[str]) -> int
 
 
 def _rm(context: Context, options: Options, arguments: list[str]) -> int:
-    def remove(name: str) -> None:
+    code = 0
+    for name in arguments:
         try:
             context.client.raw("DELETE", f"/networks/{segment(name)}")
-        except Failure as error:
-            if not (options["force"] and getattr(error, "status", 0) == 404):
-                raise
-
-    return each(arguments, remove)
+        except ApiError as error:
+            if not (options["force"] and error.status == 404):
+                err(str(error))
+                code = 1
+        else:
+            out(name)
+    if code:
+        err(f"exit status {code}")  # as Docker's client says it
+    return code
 
 
 COMMANDS: tuple[Command, ...] = (

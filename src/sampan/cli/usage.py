@@ -193,7 +193,10 @@ def help_topic(words: list[str]) -> str:
         return group_help(words[0])
     module = module_of(words)
     if module is None:
-        raise UsageError(f"unknown help topic: {' '.join(words)}")
+        known = 1 if words[0] in GROUPS or words[0] in top() else 0
+        if words[0] in GROUPS and module_of(words[:2]):
+            known = 2
+        raise UsageError(f"unknown help topic: {' '.join(words[known:])}")
     return help_of(load(module, " ".join(words)), " ".join(words))
 
 

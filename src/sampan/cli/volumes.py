@@ -98,7 +98,10 @@ def _create(context: Context, options: Options, arguments: list[str]) -> int:
     name = options["name"]
     if arguments:
         if "name" in options.given:
-            raise Failure("conflicting options: either specify --name or provide positional arg, not both")
+            raise Failure(
+                "conflicting options: "
+                "cannot specify a volume-name through both --name and as a positional arg"
+            )
         name = arguments[0]
     if any(flag[1] in options.given for flag in _CLUSTER):
         raise Failure("cluster volumes are not offered: they need Swarm mode")
