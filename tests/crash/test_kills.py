@@ -242,7 +242,7 @@ def question(rng: random.Random) -> tuple[str, str, Any]:
     )
 
 
-@pytest.mark.parametrize(("seed", "options"), [(1, ()), (2, ("--userns", "private"))])
+@pytest.mark.parametrize(("seed", "options"), [(1, ("--userns", "host")), (2, ())])
 def test_killed_in_the_middle(seed: int, options: tuple[str, ...]) -> None:
     rng = random.Random(seed)
     print("seed", seed)

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from sampan.spec.runtime import IdMapping
 
 _SETUP_FAILED = 128
+# A cgroup namespace is rooted where its maker is, and the message queues of an ipc namespace belong to its
+# maker: so the child makes them, once it is in its cgroup and is who it is to be.
+_MADE_BY_CHILD = p.CLONE_NEWCGROUP | p.CLONE_NEWIPC
 # The request itself is wrong (a user that the image does not have): told in its own words.
 REQUEST_FAILED = 125
 
@@ -142,8 +145,7 @@ def start(
         child.run(cgroup, cloned=cgroup_fd is not None, init=launch.init)
 
     try:
-        # A cgroup namespace is rooted where its creator is: the child makes it once it is in its cgroup.
-        flags = plan.flags & ~p.CLONE_NEWCGROUP
+        flags = plan.flags & ~_MADE_BY_CHILD
         if p.CLONE_NEWUSER in namespaces:
             pid, pidfd, between = _clone_within(flags, namespaces, run_child, cgroup_fd, sibling=sibling)
         else:
@@ -448,6 +450,8 @@ class _Child:
         elif p.CLONE_NEWUSER in self.namespaces:
             become_root()
             p.set_dumpable(dumpable=False)  # a change of identity makes a process dumpable again
+        if self.plan.flags & p.CLONE_NEWIPC:
+            p.unshare(p.CLONE_NEWIPC)
         for step in self.plan.late:
             _run(step, step.prepare, context)
         context.host_mounts = self._await_parent()
