@@ -72,14 +72,15 @@ class Starting:
             await leave(instance)
         before = instance.container
         attachments, instance.pending = instance.pending, []
-        handed_over = False
+        prepared = None
         try:
             launch, prepared = await self._launches.prepare(before)
-            handed_over = True
             task = await self._runtime.launch(launch, attachments)
         except (Failure, OSError) as error:
-            if not handed_over:
+            if prepared is None:
                 hang_up(attachments)
+            else:
+                self._tell_of_attempt(prepared)
             await self._failed(instance, error)
             raise _start_error(error) from error
         self._begin(instance, prepared, task, by_policy=by_policy)
@@ -105,6 +106,13 @@ class Starting:
         announce_volumes(self._events, container, "mount")
         self._events.container(container, "start")
         self._exits.follow(instance, task)
+
+    def _tell_of_attempt(self, prepared: Container) -> None:
+        """What a start that failed had taken and given back, in dockerd's order."""
+        announce_network(self._events, prepared, "connect")
+        announce_volumes(self._events, prepared, "mount")
+        announce_network(self._events, prepared, "disconnect")
+        announce_volumes(self._events, prepared, "unmount")
 
     async def _failed(self, instance: Instance, error: Exception) -> None:
         await self._launches.release(instance.id)
