@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 18
 _DIRECTORY, _LINK = 1 << 31, 1 << 27  # bits of Go's fs.FileMode
-_DEVICE, _IRREGULAR = 1 << 26, 0b1000111 << 19  # devices; fifos, sockets, and what is none of all these
+_DEVICE, _IRREGULAR = 1 << 26, 1 << 19
 _CLEAR = "\r\x1b[2K"
 _INTERVAL = 0.075  # seconds between two updates of the progress line
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sampan.engine.ports import Snapshots, Visit, Visits, VolumeStore
     from sampan.engine.store import ContainerStore, Instance
 
-PATIENCE = 10.0
+PATIENCE = 5.0
 """Seconds that a start waits for visitors."""
 
 _EXIT = 5.0  # seconds until the exit of a container whose processes are gone is known

@@ -159,7 +159,7 @@ class Onto(Extractor):
     def refusal(self, what: str, by: str, path: bytes, base: bytes) -> InvalidArgument:
         """Docker's words for two kinds that do not go together."""
         top = (self.target.shown or self.target.path).rstrip(b"/")
-        where = b"/".join(part for part in (top, path, base) if part or part is top)
+        where = top + b"/" + (path + b"/" + base if path else base)
         return _KindsDiffer(f"{what} {quoted(where)} {by} {quoted(top or b'/')}")
 
     def failed(self, error: Failure | OSError, name: bytes) -> Failure:
