@@ -86,8 +86,9 @@ def test_stats(run: Run) -> None:
 
 def test_top(run: Run) -> None:
     container = run(["sh", "-c", "sleep 100 & exec sleep 101"])
-    while any("exec" in row[-1] for row in (found := container.top())["Processes"]):
-        continue  # the shell has not become the second sleep yet
+    found = container.top()
+    while any("exec" in row[-1] for row in found["Processes"]):
+        found = container.top()  # the shell has not become the second sleep yet
     assert found["Titles"][-1] == "CMD"
     assert "PID" in found["Titles"]
     commands = sorted(row[-1] for row in found["Processes"])
