@@ -20,12 +20,16 @@ PATIENCE = 20.0
 
 
 class Collector:
-    """Keeps what it is sent. ``address`` is where; ``kind`` is tcp, udp, unix or unixgram."""
+    """Keeps what it is sent. ``address`` is where; ``kind`` is tcp, udp, unix or unixgram.
+
+    It takes no more than ``limit`` bytes from streams until that is raised.
+    """
 
     def __init__(self, kind: str, *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.kind = kind
         self._tls = tls
-        self.received = b""
+        self.limit = 1 << 62
+        self.streams: list[bytes] = []  # one for each connection
         self.datagrams: list[bytes] = []
         self.answer: Callable[[bytes], bytes] | None = None
         self._changed = threading.Condition()
@@ -64,10 +68,14 @@ class Collector:
         with contextlib.suppress(OSError):
             if self._tls is not None:
                 sock = self._tls.wrap_socket(sock, server_side=True)
-            while data := sock.recv(1 << 20):
+            with self._changed:
+                number = len(self.streams)
+                self.streams.append(b"")
+            while data := sock.recv(1 << 16):
                 with self._changed:
-                    self.received += data
+                    self.streams[number] += data
                     self._changed.notify_all()
+                    self._changed.wait_for(lambda: len(self.received) < self.limit)
                 if self.answer is not None:
                     sock.sendall(self.answer(data))
 
@@ -85,12 +93,19 @@ class Collector:
     def wait(self, true: Callable[[Collector], bool]) -> None:
         """Until it is so, of what was received."""
         with self._changed:
-            assert self._changed.wait_for(lambda: true(self), PATIENCE), (self.received, self.datagrams)
+            came = self._changed.wait_for(lambda: true(self), PATIENCE)
+            assert came, (self.received[-1000:], self.datagrams[-10:])
 
-    def forget(self) -> None:
-        """Begin anew, as a collector does that was started again."""
+    @property
+    def received(self) -> bytes:
+        """What all streams brought, one after the other."""
+        return b"".join(self.streams)
+
+    def take(self, more: int) -> None:
+        """Raise the limit to so many bytes more than there are."""
         with self._changed:
-            self.received, self.datagrams = b"", []
+            self.limit = len(self.received) + more
+            self._changed.notify_all()
 
     def close(self) -> None:
         for sock in self._open:

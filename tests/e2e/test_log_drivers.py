@@ -218,7 +218,7 @@ def test_compressed_files_are_read_as_if_they_were_not(run: Run, client: Client,
     def packed() -> bool:
         return sorted(path.suffix for path in folder.glob("*-json.log.*")) == [".gz"] * 3
 
-    for _ in range(500):
+    for _ in range(100):
         if packed():
             break
         client("docker", ["version"])

@@ -248,6 +248,7 @@ class Shipping:
         self._collectors: dict[str, Collector] = {}  # connected, for a start under way
         self._shipments: dict[str, tuple[Shipment, asyncio.Task[None]]] = {}
         self._packing: dict[str, asyncio.Task[None]] = {}
+        self._rotated: set[str] = set()  # have something to compress
 
     def copy(self, container: Container) -> LogFile | None:
         """What the keeper of a start is to write; see ``logfiles``."""
@@ -342,14 +343,19 @@ class Shipping:
 
     def _pack(self, container: Container) -> None:
         copy = self.copy(container)
-        if copy is None or not copy.compressed or container.id in self._packing:
+        if copy is None or not copy.compressed:
+            return
+        self._rotated.add(container.id)
+        if container.id in self._packing:
             return
         task = asyncio.get_running_loop().create_task(self._pack_all(container.id))
         self._packing[container.id] = task
 
     async def _pack_all(self, container_id: str) -> None:
         try:
-            await logpacking.pack(self._path(container_id))
+            while container_id in self._rotated:
+                self._rotated.discard(container_id)
+                await logpacking.pack(self._path(container_id))
         except OSError as error:
             logger.warning("the log of container %s could not be compressed: %s", container_id, error)
         finally:
