@@ -266,10 +266,6 @@ SCENES = (
                 reason="not offered yet",
                 err="docker: Error response from daemon: --link is not offered by this engine yet\n\nRun 'docker run --help' for more information\n",
             ),
-            "docker run --rm --volumes-from nope busybox true": Differs(
-                reason="not offered yet",
-                err="docker: Error response from daemon: --volumes-from is not offered by this engine yet\n\nRun 'docker run --help' for more information\n",
-            ),
         },
     ),
     Scene(
@@ -323,10 +319,6 @@ SCENES = (
             "docker run --rm -v $T/dir:/proc busybox true": Differs(
                 reason="refused at create instead of at start",
                 err='docker: Error response from daemon: error mounting "TMP/dir" to rootfs at "/proc": "/proc" cannot be mounted because it is not of type proc\n\nRun \'docker run --help\' for more information\n',
-            ),
-            "docker run --rm --mount src=vol,dst=/d,volume-driver=nope busybox true": Differs(
-                reason="not offered yet",
-                err="docker: Error response from daemon: --mount volume-driver and volume-opt are not offered by this engine yet\n\nRun 'docker run --help' for more information\n",
             ),
         },
     ),
