@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+_ESCAPES = {
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+    "\v": "\\v",
+}
+
 
 def quoted(text: str) -> str:
     """``text`` as Go's %q shows it."""
@@ -9,8 +19,8 @@ def quoted(text: str) -> str:
     for character in text:
         if character in '"\\':
             out.append("\\" + character)
-        elif character in "\n\t\r":
-            out.append({"\n": "\\n", "\t": "\\t", "\r": "\\r"}[character])
+        elif character in _ESCAPES:
+            out.append(_ESCAPES[character])
         elif ord(character) < 32 or ord(character) == 127:
             out.append(f"\\x{ord(character):02x}")
         else:
