@@ -1,7 +1,7 @@
 """Variables and quotes in a Dockerfile's words.
 
-``expand`` gives one word, ``expand_words`` splits at unquoted spaces after expanding, as COPY, ADD, EXPOSE and
-the like need. Modifiers: ``${v:-w}``, ``${v-w}``, ``${v:+w}``, ``${v+w}``, ``${v:?w}``, ``${v?w}``,
+``expand`` gives one word, ``expand_words`` splits at unquoted spaces after expanding, as COPY, ADD and EXPOSE
+need. Modifiers: ``${v:-w}``, ``${v-w}``, ``${v:+w}``, ``${v+w}``, ``${v:?w}``, ``${v?w}``,
 ``${v#p}``, ``${v##p}``, ``${v%p}``, ``${v%%p}``, ``${v/p/w}``, ``${v//p/w}``, with patterns of ``*``, ``?``
 and escaped characters. Source: Dockerfile reference, "Environment replacement".
 """
