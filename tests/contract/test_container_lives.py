@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from sampan.engine.model import ContainerConfig, ExecConfig, HostConfig, NetworkingConfig, Status
+from sampan.engine.events import Subscription
+from sampan.engine.model import (
+    ContainerConfig,
+    ExecConfig,
+    Filters,
+    HealthConfig,
+    HostConfig,
+    NetworkingConfig,
+    RestartPolicy,
+    Status,
+)
 from sampan.errors import Conflict, InvalidArgument, NotFound
 from tests.contract.conftest import Engine
 from tests.fakes.engine import World
@@ -135,5 +145,48 @@ def test_the_next_daemon_finds_what_runs(engine: Engine) -> None:
         ended = world.containers.wait(web)
         await world.containers.kill(web)
         assert (await ended).code == 137
+
+    engine(work)
+
+
+async def told(subscription: Subscription, action: str, times: int = 1) -> list[str]:
+    """The actions of containers up to and including the one that is waited for."""
+    found: list[str] = []
+    async for event in subscription:
+        found.append(event.action)
+        if found.count(action) == times:
+            break
+    return found
+
+
+def test_a_failure_is_answered_by_its_policy(engine: Engine) -> None:
+    async def work(world: World) -> None:
+        await world.built.recovery.run()
+        policy = RestartPolicy(name="on-failure", maximum_retry_count=1)
+        web = await create(world, "exit 3", restart_policy=policy)
+        subscription = world.events.subscribe(filters=Filters({"type": ("container",)}))
+        await world.containers.start(web)
+        assert await told(subscription, "die", 2) == ["start", "die"] * 2
+        found = world.containers.get(web)
+        assert (found.state.status, found.state.exit_code, found.restart_count) == (Status.EXITED, 3, 1)
+
+    engine(work)
+
+
+def test_a_check_of_its_health_is_run_inside(engine: Engine) -> None:
+    async def work(world: World) -> None:
+        check = HealthConfig(test=("CMD", "sh", "-c", "exit 7"), interval=10_000_000, retries=2)
+        config = ContainerConfig(image="base", cmd=("sh", "-c", STUBBORN), healthcheck=check)
+        host = HostConfig(network_mode="none", security_opt=("seccomp=unconfined",))
+        web = (await world.containers.create(None, config, host, NetworkingConfig())).id
+        subscription = world.events.subscribe(filters=Filters({"type": ("container",)}))
+        await world.containers.start(web)
+        actions = await told(subscription, "health_status: unhealthy")
+        probe = ["exec_create: sh -c exit 7", "exec_start: sh -c exit 7", "exec_die"]
+        assert actions == ["start", *probe, *probe, "health_status: unhealthy"]
+        health = world.containers.get(web).state.health
+        assert health is not None
+        assert [result.exit_code for result in health.log] == [7, 7]
+        await world.containers.kill(web)
 
     engine(work)

@@ -92,16 +92,18 @@ class Check:
 
     def wait(self, status: HealthStatus, age: int) -> int:
         """Nanoseconds until the next check of a container that was started ``age`` ago."""
-        if status is HealthStatus.STARTING and age < self.start_period:
-            return self.start_interval
-        return self.interval
+        return self.start_interval if self._is_starting(status, age) else self.interval
+
+    def _is_starting(self, status: HealthStatus, age: int) -> bool:
+        # A clock that was set back must not make a start of what has no start period.
+        return bool(self.start_period) and status is HealthStatus.STARTING and age < self.start_period
 
     def judge(self, before: Health, result: ProbeResult, age: int) -> Health:
         """What ``result`` makes of ``before``; the check began ``age`` after the container's start."""
         log = (*before.log, result)[-_KEPT_RESULTS:]
         if result.exit_code == 0:
             return Health(status=HealthStatus.HEALTHY, log=log)
-        if before.status is HealthStatus.STARTING and age < self.start_period:
+        if self._is_starting(before.status, age):
             return replace(before, log=log)
         streak = before.failing_streak + 1
         status = HealthStatus.UNHEALTHY if streak >= self.retries else before.status
