@@ -243,7 +243,7 @@ ROWS: tuple[tuple[str, str, str, str, str], ...] = (
         "--isolation hyperv",
         REFUSED,
         "",
-        "invalid isolation: \"hyperv\" - linux only supports 'default'",
+        "invalid isolation 'hyperv' on linux",
     ),
     ("kernel-memory", "--kernel-memory 64m", INSIDE, "echo fine", "fine"),
     ("label", "-l a=b", INSPECT, '{{index .Config.Labels "a"}}', r"^b$"),

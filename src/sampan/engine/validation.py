@@ -114,7 +114,7 @@ def _check_modes(config: ContainerConfig, host: HostConfig) -> None:
     if host.uts_mode == "host" and (config.hostname or config.domainname):
         raise InvalidArgument("conflicting options: hostname and the UTS mode")
     if host.isolation not in ("", "default"):
-        raise InvalidArgument(f"invalid isolation: \"{host.isolation}\" - linux only supports 'default'")
+        raise InvalidArgument(f"invalid isolation '{host.isolation}' on linux")
 
 
 def _check_paths(config: ContainerConfig, host: HostConfig) -> None:
