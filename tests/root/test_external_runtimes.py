@@ -61,8 +61,8 @@ def box(request: pytest.FixtureRequest, tmp_path: Path) -> OtherBox:
     return made
 
 
-def process(*args: str, **more: Any) -> Process:
-    return {"args": list(args), "env": ["PATH=/bin"], "cwd": "/", **more}
+def process(*args: str) -> Process:
+    return {"args": list(args), "env": ["PATH=/bin"], "cwd": "/"}
 
 
 async def execute(task: Task, *args: str, user: str | None = "", exec_id: str = "x") -> int:
@@ -174,7 +174,8 @@ def test_binds_below_a_volume_that_lead_out_are_not_followed(box: OtherBox, tmp_
     def below(spec: Spec) -> None:
         source = str(tmp_path / "volume")
         mount: Any = {"destination": "/v", "type": "bind", "source": source, "options": ["rbind"]}
-        spec["mounts"].append({**mount, "subpath": "inner"})
+        mount["subpath"] = "inner"
+        spec["mounts"].append(mount)
 
     async def work(box: Box) -> None:
         assert (await box.finish(box.launch("cat", "/v/file", change=below))).output == b"mine"
