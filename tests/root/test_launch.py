@@ -17,7 +17,7 @@ import pytest
 from sampan.errors import StartFailed
 from sampan.linux import kernel
 from sampan.sandbox.hostmounts import OverlayRoot
-from sampan.sandbox.messages import AttachOptions
+from sampan.sandbox.messages import AttachOptions, RootFilesystem
 from tests.root.boxes import FIRST_ID, Box, Stream
 
 if TYPE_CHECKING:
@@ -90,7 +90,9 @@ def test_roots_of_a_hundred_layers_also_before_linux_6_5(box: Box, monkeypatch: 
 
     def content() -> bytes:
         """Of the topmost file; in a fork, because the old way stays in a mount namespace of its own."""
-        root = replace(box.launch("true").root, lowers=lowers)
+        root = box.launch("true").root
+        assert isinstance(root, RootFilesystem)
+        root = replace(root, lowers=lowers)
         read, write = os.pipe()
         if os.fork() == 0:
             try:

@@ -11,23 +11,22 @@ caller owns.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
-import select
 import signal
 import socket
 import termios
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sampan.errors import Failure
 from sampan.linux import process as p
 from sampan.sandbox import channel, interfaces, neighbours, pid1
-from sampan.sandbox.hostmounts import HostMount, IdMap, IdmapError, acting_as, idmap
+from sampan.sandbox.clones import await_death, clone_within, owning_users
+from sampan.sandbox.hostmounts import HostMount, IdMap, IdmapError, idmap
 from sampan.sandbox.plan import Plan, compile_plan
 from sampan.sandbox.program import Program, ProgramError, bequeath, run
 from sampan.sandbox.steps import Context, Step
@@ -147,11 +146,11 @@ def start(
     try:
         flags = plan.flags & ~_MADE_BY_CHILD
         if p.CLONE_NEWUSER in namespaces:
-            pid, pidfd, between = _clone_within(flags, namespaces, run_child, cgroup_fd, sibling=sibling)
+            pid, pidfd, between = clone_within(flags, namespaces, run_child, cgroup_fd, sibling=sibling)
         else:
             if p.CLONE_NEWPID in namespaces:
                 p.setns(namespaces[p.CLONE_NEWPID], p.CLONE_NEWPID)
-            with _owning_users(launch, plan):
+            with owning_users(_owner(launch, plan)):
                 pid, pidfd = p.clone3(flags, cgroup_fd=cgroup_fd, sibling=sibling)
                 if pid == 0:
                     run_child()
@@ -165,65 +164,11 @@ def start(
     return _see_through(ours, launch, plan, stdio, pid, pidfd, on_clone, between, ready, stages or Stages())
 
 
-@contextmanager
-def _owning_users(launch: Launch, plan: Plan) -> Iterator[None]:
-    """Make a user namespace as its own root on the host.
-
-    The kernel counts what a user namespace uses (inotify instances, keys, …) also against the user who made
-    it: made by root, all containers would share one quota.
-    """
+def _owner(launch: Launch, plan: Plan) -> int | None:
+    """The root, on the host, of the user namespace that is made; None when none is."""
     if not plan.flags & p.CLONE_NEWUSER:
-        yield
-        return
-    owner = _host_root(launch.spec["linux"]["uidMappings"])
-    with acting_as(owner, None, saved=True):
-        # Files are opened as root still: the child joins its cgroup before it has ids of its own.
-        p.set_fsuid(0)
-        yield
-
-
-def _clone_within(
-    flags: int,
-    namespaces: dict[int, int],
-    run_child: Callable[[], NoReturn],
-    cgroup_fd: int | None,
-    *,
-    sibling: bool,
-) -> tuple[int, int, tuple[int, ...]]:
-    """Clone from inside another container's user namespace: (pid, pidfd, what is left to reap).
-
-    What is made there belongs to that namespace, but who has entered it cannot come back: so a process goes
-    in between, and ends when it has cloned. Nobody in there may look into it.
-    """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        between, between_fd = p.clone3(sibling=sibling)
-        if between == 0:
-            try:
-                ours.close()
-                p.set_dumpable(dumpable=False)
-                if p.CLONE_NEWPID in namespaces:
-                    p.setns(namespaces[p.CLONE_NEWPID], p.CLONE_NEWPID)
-                p.setns(namespaces[p.CLONE_NEWUSER], p.CLONE_NEWUSER)
-                pid, pidfd = p.clone3(flags, cgroup_fd=cgroup_fd, sibling=True)
-                if pid == 0:
-                    theirs.close()
-                    run_child()
-                channel.send(theirs, {"pid": pid}, (pidfd,))
-            except OSError as error:
-                channel.send(theirs, {"errno": error.errno})
-            finally:
-                os._exit(0)
-        theirs.close()
-        try:
-            message = channel.receive(ours)
-            _await_death(between_fd)
-        finally:
-            os.close(between_fd)
-    document, fds = message if message is not None else ({"errno": errno.ESRCH}, [])
-    if not fds:
-        raise OSError(document["errno"], os.strerror(document["errno"]))
-    return document["pid"], fds[0], (between,) if sibling else ()
+        return None
+    return _host_root(launch.spec["linux"]["uidMappings"])
 
 
 def _see_through(
@@ -294,15 +239,7 @@ def _last_words(ours: socket.socket) -> None:
 def _put_down(pidfd: int) -> None:
     """Kill a child or sibling and wait until it is dead; a sibling is reaped by its parent."""
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    _await_death(pidfd)
-
-
-def _await_death(pidfd: int) -> None:
-    dead = select.poll()
-    dead.register(pidfd, select.POLLIN)
-    dead.poll()
-    with suppress(ChildProcessError):
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    await_death(pidfd)
 
 
 def _hand_over(

@@ -142,7 +142,7 @@ async def test_what_the_launcher_found_is_recorded_and_the_range_given_back(worl
         task.host_ids = "/b cannot be given a container's own user ids"
         return task
 
-    world.runtime.launch = fall_back  # type: ignore[method-assign]
+    world.runtime.launch = fall_back  # type: ignore[method-assign,assignment]
     await world.containers.start("one")
     assert users(world, "one") == (0, 0, "/b cannot be given a container's own user ids")
     first = users(world, await world.run("sleep", "1", name="other"))
