@@ -237,8 +237,9 @@ class Execs:
         oldest = self._settings.now() - _KEPT_NS
         while self._ended and self._ended[0][0] < oldest:
             exec_id = self._ended.popleft()[1]
-            instance, _ = self._execs.pop(exec_id)
-            instance.execs.pop(exec_id, None)
+            found = self._execs.pop(exec_id, None)  # gone already with a container that was removed
+            if found is not None:
+                found[0].execs.pop(exec_id, None)
         for exec_id in [key for key, (instance, _) in self._execs.items() if instance.removed]:
             del self._execs[exec_id]
 

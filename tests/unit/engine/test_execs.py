@@ -139,6 +139,19 @@ async def test_the_terminals_size(world: World) -> None:
     assert world.task(web).exec_tasks[0].size == (40, 120)
 
 
+async def test_an_ended_exec_that_went_with_its_container_is_not_missed(world: World) -> None:
+    gone, web = await world.run("sleep"), await world.run("sleep")
+    exec_id = await world.execs.create(gone, ExecConfig(cmd=("true",)))
+    await world.execs.start(exec_id, detach=True)
+    world.task(gone).exec_tasks[0].exited.set_result(0)
+    await settle()
+    await world.containers.remove(gone, force=True)
+    await world.execs.create(web, ExecConfig(cmd=("true",)))
+    world.time += 301 * 1_000_000_000
+    await world.execs.create(web, ExecConfig(cmd=("true",)))
+    await world.containers.settle()
+
+
 async def test_ended_execs_are_forgotten_after_a_while(world: World) -> None:
     web = await world.run("sleep")
     old = await world.execs.create(web, LS)
