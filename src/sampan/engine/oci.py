@@ -178,15 +178,15 @@ def namespaces(
 
 
 def _devices(spec: Spec, host: HostConfig) -> tuple[list[Device], list[DeviceRule]]:
-    if host.privileged:
-        return devices.host_devices(), [{"allow": True, "access": "rwm"}]
-    nodes = list(spec["linux"]["devices"])
+    nodes = devices.host_devices() if host.privileged else list(spec["linux"]["devices"])
     rules = list(spec["linux"]["resources"]["devices"])
     for mapping in host.devices or ():
         for node, rule in devices.device(mapping):
             nodes = [known for known in nodes if known["path"] != node["path"]]
             nodes.append(node)
             rules.append(rule)
+    if host.privileged:
+        return nodes, [{"allow": True, "access": "rwm"}]
     rules.extend(devices.parse_device_rule(text) for text in host.device_cgroup_rules or ())
     return nodes, rules
 

@@ -292,8 +292,13 @@ async def test_storage_options_are_refused(world: World, options: dict[str, str]
     assert str(refused.value) == words
 
 
-async def test_a_device_may_be_anywhere(world: World) -> None:
-    web = await make(world, devices=(DeviceMapping(path_on_host=os.devnull, path_in_container="/opt/x"),))
+@pytest.mark.parametrize("privileged", [False, True])
+async def test_a_device_may_be_anywhere(world: World, *, privileged: bool) -> None:
+    web = await make(
+        world,
+        privileged=privileged,
+        devices=(DeviceMapping(path_on_host=os.devnull, path_in_container="/opt/x"),),
+    )
     await world.containers.start(web)
     spec = world.store.find(web).task.launch.spec  # type: ignore[union-attr]
     assert "/opt/x" in {device["path"] for device in spec["linux"]["devices"]}
