@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from sampan.api import handshake
 from sampan.api.decode import decode_json
 from sampan.api.params import Query
 from sampan.api.responses import MULTIPLEXED_STREAM, RAW_STREAM
@@ -129,6 +130,15 @@ class Request:
         if not given:
             raise InvalidArgument("malformed Content-Type header (): mime: no media type")
         raise InvalidArgument(f"unsupported Content-Type header ({given}): must be 'application/json'")
+
+    def websocket_hijacker(self) -> Callable[[], ClientStream]:
+        """The same for a request that asks for a WebSocket; InvalidArgument when it does not."""
+        accepted = handshake.accept(self.header("upgrade"), self.header("sec-websocket-key"))
+        head = (
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Accept: {accepted}\r\n"
+        )
+        return lambda: self._exchange.hijack(head.encode("ascii"))
 
     def hijacker(self, *, multiplexed: bool) -> Callable[[], ClientStream]:
         """What takes the connection over when called: the answer's head is sent then, not before.

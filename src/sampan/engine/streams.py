@@ -11,7 +11,7 @@ from sampan.engine.handover import with_head_read
 from sampan.engine.logs import LogStream
 from sampan.engine.model import LogQuery, Status
 from sampan.errors import Conflict, NotFound
-from sampan.wire import stdcopy
+from sampan.wire import stdcopy, websocket
 
 if TYPE_CHECKING:
     from sampan.engine.events import Events
@@ -84,5 +84,11 @@ class Streams:
             query = LogQuery(stdout=options.stdout, stderr=options.stderr)
             async for texts in self._read(instance, query).texts():
                 for stream_number, text in texts:
-                    framed = stdcopy.frame(stream_number, text) if options.multiplex else text
-                    await loop.sock_sendall(sock, framed)
+                    await loop.sock_sendall(sock, _framed(options, stream_number, text))
+
+
+def _framed(options: AttachOptions, stream: int, text: bytes) -> bytes:
+    """Output as a client that attached takes it."""
+    if options.websocket:
+        return websocket.frame(text)
+    return stdcopy.frame(stream, text) if options.multiplex else text

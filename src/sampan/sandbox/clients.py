@@ -12,7 +12,7 @@ from sampan.sandbox import detach
 from sampan.sandbox.logfile import LogWriter, replay_records
 from sampan.sandbox.loop import HANGUP, READ, WRITE, Loop
 from sampan.sandbox.messages import AttachOptions
-from sampan.wire import stdcopy
+from sampan.wire import stdcopy, websocket
 
 if TYPE_CHECKING:
     from sampan.sandbox.streams import Streams
@@ -47,6 +47,7 @@ class Client:
         self._input_held = False
         self._replay: Iterator[tuple[int, bytes]] | None = None
         self._log: LogWriter | None = None
+        self._frames = websocket.Decoder() if options.websocket else None
         self._keys: detach.DetachKeys | None = None
         if terminal and options.stdin:
             keys = options.detach_keys or detach.DEFAULT
@@ -56,7 +57,7 @@ class Client:
         self._sock.setblocking(False)
         self._update()
         if early:
-            self._take_input(early)
+            self._hear(early)
         if self._replay is not None:
             self._pump_replay()
 
@@ -73,7 +74,9 @@ class Client:
     def _deliver(self, stream: int, data: bytes) -> None:
         if not (self.options.stderr if stream == 2 else self.options.stdout):
             return
-        if self.options.multiplex:
+        if self._frames is not None:
+            self._send(websocket.header(len(data)), data)
+        elif self.options.multiplex:
             self._send(stdcopy.header(stream, len(data)), data)
         else:
             self._send(data)
@@ -129,7 +132,28 @@ class Client:
                 self._streams.input_ended()
             self._update()
             return
-        self._take_input(data)
+        self._hear(data)
+
+    def _hear(self, data: bytes) -> None:
+        """What the client sent, framed or not."""
+        if self._frames is None:
+            self._take_input(data)
+            return
+        try:
+            frames = self._frames.feed(data)
+        except websocket.ProtocolError:
+            self.close()
+            return
+        for opcode, payload in frames:
+            if self._sock.fileno() < 0:
+                return
+            if opcode == websocket.BINARY:
+                self._take_input(payload)
+            elif opcode == websocket.PING:
+                self._send(websocket.frame(payload, websocket.PONG))
+            elif opcode == websocket.CLOSE:
+                self._send(websocket.frame(payload, websocket.CLOSE))
+                self.close()
 
     def _take_input(self, data: bytes) -> None:
         if not self.options.stdin:
@@ -204,6 +228,8 @@ class Client:
     def _close_if_done(self) -> None:
         if self._finishing and not self._queue and self._replay is None:
             with suppress(OSError):
+                if self._frames is not None:
+                    self._sock.send(websocket.frame(b"", websocket.CLOSE))
                 self._sock.shutdown(socket.SHUT_WR)
                 # Input left unread at the close would reach the client as a reset instead of an end.
                 while self._sock.recv(_CHUNK):

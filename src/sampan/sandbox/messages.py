@@ -94,7 +94,8 @@ class LogFile:
 class AttachOptions:
     """How a client socket is joined to a process's streams.
 
-    ``multiplex`` frames output as in Docker's stdcopy; without it bytes are raw (a terminal has one stream).
+    ``multiplex`` frames output as in Docker's stdcopy; without it bytes are raw (a terminal has one stream),
+    or in ``websocket`` frames both ways.
     ``logs`` replays the log first, ``stream`` goes on live.
     """
 
@@ -105,6 +106,7 @@ class AttachOptions:
     logs: bool = False
     detach_keys: str | None = None
     multiplex: bool = True
+    websocket: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,7 +135,6 @@ def test_headers_are_dockers(serve: Serve) -> None:
             "this node to swarm and try again.",
         ),
         ("POST /v1.40/build", 501, "building images is not offered by this engine"),
-        ("GET /containers/x/attach/ws", 501, "attaching over a websocket is not offered"),
     ],
 )
 def test_what_is_not_there_says_so_as_docker_does(serve: Serve, line: str, status: int, message: str) -> None:

@@ -9,7 +9,6 @@ from itertools import groupby
 from operator import itemgetter
 from urllib.parse import quote_plus
 
-from sampan import errors
 from sampan.api.params import timestamp
 from sampan.api.request import Request
 from sampan.api.responses import (
@@ -158,9 +157,28 @@ async def attach(request: Request, engine: Engine) -> Answer:
     return HIJACKED
 
 
-def attach_websocket(_request: Request, _engine: Engine) -> Answer:
-    """GET /containers/{id}/attach/ws"""
-    raise errors.NotImplemented("attaching over a websocket is not offered")
+async def attach_websocket(request: Request, engine: Engine) -> Answer:
+    """GET /containers/{id}/attach/ws
+
+    Output is not framed by streams. Before 1.42 all three were attached, whatever was asked for.
+    """
+    query = request.query
+    container = engine.containers.get(request.name)
+    everything = request.version < (1, 42)
+    if keys := query.text("detachKeys"):
+        detach.parse(keys)
+    options = AttachOptions(
+        stdin=everything or query.flag("stdin"),
+        stdout=everything or query.flag("stdout"),
+        stderr=everything or query.flag("stderr"),
+        stream=query.flag("stream"),
+        logs=query.flag("logs"),
+        detach_keys=keys or None,
+        multiplex=False,
+        websocket=True,
+    )
+    await engine.containers.attach(container.id, options, request.websocket_hijacker())
+    return HIJACKED
 
 
 ROUTES = (
