@@ -171,8 +171,10 @@ def check_output(path: str) -> None:
         raise Failure(f'invalid output path: directory "{directory}" does not exist')
     try:
         mode = os.stat(path).st_mode
-    except OSError:
+    except FileNotFoundError:
         return
+    except OSError as error:
+        raise _failure("stat", path, error) from None
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         why = "got a device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else "got an irregular file"
         raise Failure(f'invalid output path: "{path}" must be a directory or a regular file: {why}')
@@ -201,7 +203,7 @@ def _missing(path: str) -> str:
         if not os.path.lexists(walked):
             return walked
         if os.path.islink(walked) and not os.path.exists(walked):
-            return joined(walked, os.readlink(walked))
+            return _missing(joined(walked, os.readlink(walked)))
     return path
 
 
