@@ -70,16 +70,21 @@ class Lookups:
             found = [container for container in found if all(test(container) for test in tests)]
         found.sort(key=lambda container: container.created, reverse=True)
         found = found[: query.limit] if query.limit > 0 else found
-        return [self._with_its_image(container) for container in found]
+        meant = {name: self._meant(name) for name in {container.config.image for container in found}}
+        # Shown by its image's id when the reference that it was made from means another image now.
+        return [
+            container
+            if meant[container.config.image] == container.image_id
+            else replace(container, config=replace(container.config, image=container.image_id))
+            for container in found
+        ]
 
-    def _with_its_image(self, container: Container) -> Container:
-        """Shown by its image's id when the reference that it was made from means another image now."""
+    def _meant(self, reference: str) -> str:
+        """The id of the image that a reference means now; empty for none."""
         try:
-            if self._catalog.find(container.config.image).id == container.image_id:
-                return container
+            return self._catalog.find(reference).id
         except (NotFound, InvalidArgument):
-            pass
-        return replace(container, config=replace(container.config, image=container.image_id))
+            return ""
 
     def everything(self) -> Iterable[Container]:
         """Every container there is, in no order."""
