@@ -34,6 +34,8 @@ _HOSTS_CAPABILITIES = frozenset(
     )
 )
 
+_LAST_ID = (1 << 31) - 1  # that a user or group may have
+
 # What is asked for, and the flag that says it ("" if it was not).
 _TABLE: tuple[Callable[[HostConfig], str], ...] = (
     lambda host: "--userns host" if host.userns_mode == "host" else "",
@@ -70,7 +72,7 @@ def largest_id(container: Container, *, image: int) -> int:
     """The largest id that the container is known to need; ``image`` is that of its image's files."""
     found = [image]
     for text in (*container.config.user.split(":"), *(container.host.group_add or ())):
-        if text.isascii() and text.isdecimal():
+        if text.isascii() and text.isdecimal() and int(text) <= _LAST_ID:  # others are refused at the start
             found.append(int(text))
     for point in container.mounts:
         if point.type == "bind":

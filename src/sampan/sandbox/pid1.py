@@ -31,6 +31,7 @@ _FORWARDED = frozenset(signal.valid_signals()) - {
 def run_as_init(program: Program, parent: socket.socket) -> None:
     """Fork the program and serve as its init. Returns in the program's process alone, which must run it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {signal.SIGCHLD})
+    p.set_name("init")  # before the program can look
     pid, pidfd = p.clone3()
     if pid == 0:
         os.setpgid(0, 0)
@@ -38,7 +39,6 @@ def run_as_init(program: Program, parent: socket.socket) -> None:
         return
     os.close(pidfd)
     p.set_dumpable(dumpable=False)
-    p.set_name("init")
     p.set_title("init")
     parent.close()
     drop_privileges(program)

@@ -258,10 +258,6 @@ SCENES = (
             "docker run --rm --mac-address 02:00:00:00:00:01 busybox cat /sys/class/net/eth0/address": Differs(
                 reason="needs API 1.44", code=0, out="MAC\n", err=""
             ),
-            "docker run --rm --network container:nope busybox true": Differs(
-                reason="not offered yet",
-                err="docker: Error response from daemon: --network container: is not offered by this engine yet\n\nRun 'docker run --help' for more information\n",
-            ),
             "docker run --rm --link nope busybox true": Differs(
                 reason="not offered yet",
                 err="docker: Error response from daemon: --link is not offered by this engine yet\n\nRun 'docker run --help' for more information\n",
