@@ -7,6 +7,7 @@ import glob
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from sampan.errors import StartFailed
 from sampan.oci.container import start_time
+from sampan.runtime.runtime import end_group
 from sampan.sandbox import external
 from sampan.sandbox.cgroups_files import mount_points
 from sampan.sandbox.messages import ExternalRuntime, Launch
@@ -214,3 +216,27 @@ def test_a_start_that_was_cut_short_does_not_hinder_the_next(box: OtherBox) -> N
 
     box.run(work)
     assert box.traces() == []
+
+
+@pytest.mark.parametrize(
+    "victims", ["$PPID", "$(cut -d' ' -f4 /proc/$PPID/stat) $PPID"], ids=["launcher", "both"]
+)
+def test_a_launcher_that_is_killed_leaves_what_is_cleared(tmp_path: Path, victims: str) -> None:
+    box = OtherBox(directory=tmp_path, private_users=False)
+    script = tmp_path / "runtime"
+    script.write_text(f"#!/bin/sh\ncase $* in *create*) kill -9 {victims}; sleep 100;; esac\n")
+    script.chmod(0o755)
+    box.by = ExternalRuntime(path=str(script))
+
+    async def work(box: Box) -> None:
+        launch = box.launch("true")
+        # Who dies first decides what is heard: the zygote ends what a dead keeper was about to keep.
+        with pytest.raises(StartFailed, match=r"its keeper ended without a word|create ended with 137"):
+            await box.start(launch)
+        end_group(launch.spec["linux"]["cgroupsPath"])
+        external.clear(launch.bundle)
+
+    box.run(work)
+    assert box.traces() == []
+    found = subprocess.run(["pgrep", "-f", str(script)], capture_output=True, text=True, check=False)
+    assert found.stdout == ""

@@ -10,7 +10,8 @@ subreaper of what the runtime leaves behind. Laws:
 - On hybrid hosts the runtime is cloned into the container's version 2 group, where what it starts stays: so
   ``kill`` and ``freeze`` of ``cgroups`` reach everything at any moment.
 - What this host does not allow (raising limits, lowering the OOM score) is cut to what it does, as with ours.
-- ``clear`` removes whatever is left, after any death of anybody, and succeeds when there is nothing.
+- ``clear`` removes whatever is left, after any death of anybody, and succeeds when there is nothing. It is
+  called by who ends a container, and before each start: nobody clears what another start may be making.
 """
 
 from __future__ import annotations
@@ -29,12 +30,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from sampan.errors import Failure
 from sampan.linux import capabilities, tree
 from sampan.linux import mount as m
 from sampan.linux import process as p
-from sampan.sandbox import accounts, cgroups_files, cgroups_v1, interfaces, keeper_socket, mountopts
-from sampan.sandbox.hostmounts import Bind, LayersView, OverlayRoot
+from sampan.sandbox import accounts, cgroups_files, cgroups_v1, interfaces, mountopts
+from sampan.sandbox.hostmounts import Bind, LayersView, NeighboursMount, OverlayRoot
 from sampan.sandbox.launch import LaunchError, Started, failure_of
 from sampan.sandbox.messages import (
     Endpoint,
@@ -217,7 +217,7 @@ def _start(launch: Launch, stdio: Sequence[int], cgroup: Cgroup, on_create: Call
     m.move_mount(root, place.root)
     os.close(root)
     spec["root"]["path"] = place.root
-    _make_places(spec, place)
+    _make_places(launch, place)
     process = spec["process"]
     _settle_process(process, launch.user, launch.group_add, lambda: os.chroot(place.root))
     if launch.console_size:
@@ -265,10 +265,10 @@ def _see_alone(spec: Spec, bundle: str) -> None:
         m.mount("", "/", "", m.MS_REC | m.MS_SLAVE)
 
 
-def _make_places(spec: Spec, place: Place) -> None:
+def _make_places(launch: Launch, place: Place) -> None:
     """Mount what no runtime can be told of by a path that is safe to follow, and name that mount."""
-    for number, mount in enumerate(spec["mounts"]):
-        made = _needs_care(mount)
+    for number, mount in enumerate(launch.spec["mounts"]):
+        made = _needs_care(launch, mount)
         if made is None:
             continue
         fd = made.open(None)
@@ -286,7 +286,10 @@ def _make_places(spec: Spec, place: Place) -> None:
         mount.update({"type": "bind", "source": target, "options": ["rbind", *options]})
 
 
-def _needs_care(mount: Mount) -> Bind | LayersView | None:
+def _needs_care(launch: Launch, mount: Mount) -> Bind | LayersView | NeighboursMount | None:
+    if mount.get("type") == "neighbour":
+        neighbour = next(found for found in launch.neighbours if found.pid == int(mount["source"]))
+        return NeighboursMount(neighbour=neighbour, place=mount["destination"])
     options = mountopts.parse(mount.get("options", ()))
     subpath = mount.get("subpath", "")
     if mount.get("type") == "overlay":
@@ -462,16 +465,6 @@ def _receive_console(listener: socket.socket) -> int:
 
 
 # -- end --------------------------------------------------------------------------------------------------
-
-
-def end(keeping: Keeping, hierarchy: Hierarchy) -> None:
-    """End a start whose launcher was killed."""
-    cgroup = hierarchy.group(keeping.cgroup)
-    cgroup.kill()
-    clear(keeping.bundle)
-    with suppress(OSError, Failure):
-        cgroup.remove()
-    keeper_socket.remove(keeping.bundle)
 
 
 def clear(bundle: str) -> None:

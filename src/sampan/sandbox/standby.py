@@ -24,11 +24,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sampan.linux.process import set_child_subreaper
-from sampan.sandbox import channel, external
+from sampan.sandbox import channel
 from sampan.sandbox.keeper import Keeper
 from sampan.sandbox.launch import Started
 from sampan.sandbox.launcher import Launcher
-from sampan.sandbox.messages import CLIENTS, EXTERNAL, STDIN, TERMINAL, TIMED, decode_keeping
+from sampan.sandbox.messages import CLIENTS, EXTERNAL, STDIN, TERMINAL, TIMED
 
 if TYPE_CHECKING:
     from sampan.sandbox.cgroups import Hierarchy
@@ -65,9 +65,7 @@ def stand_by(job: int, hierarchy: Hierarchy) -> None:
         os.write(ours, b".")
     running = _await_start(ours, flags) if keeping else None
     if running is None:
-        _, status = os.waitpid(fork, 0)
-        if status and flags & EXTERNAL:
-            external.end(decode_keeping(keeping), hierarchy)
+        os.waitpid(fork, 0)
         return
     pid, pidfd, mounts, console, at, clients = running
     if flags & EXTERNAL:
