@@ -88,6 +88,8 @@ def test_a_client_that_leaves_disturbs_nobody(daemon: Daemon, echo: str) -> None
 
 
 def test_the_log_alone_is_replayed(daemon: Daemon, client: Client, echo: str) -> None:
+    with attached(daemon, "logs=1&stream=1&stdout=1") as opened:
+        heard(opened, b"ready")
     with attached(daemon, "logs=1&stdout=1") as opened:
         assert heard(opened, b"ready") in (b"ready\n", b"ready\r\n")
         assert opened.recv_data()[0] == websocket.ABNF.OPCODE_CLOSE

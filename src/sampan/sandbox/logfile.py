@@ -122,7 +122,7 @@ class LogWriter:
 
     def _long(self, data: bytes, after: bytes) -> bytes:
         """The records of whole lines of which some may be too long for one."""
-        found = []
+        found: list[bytes] = []
         start = 0
         while start < len(data):
             end = data.index(b"\n", start) + 1
