@@ -261,7 +261,6 @@ async def test_a_refused_request_changes_nothing(world: World, host: dict[str, A
 NOT_OFFERED: list[tuple[dict[str, Any], str]] = [
     ({"links": ("db",)}, "--link"),
     ({"port_bindings": {"80/tcp": (PortBinding(host_port="80"),)}}, "--publish"),
-    ({"runtime": "runc"}, "--runtime"),
 ]
 
 
