@@ -207,8 +207,8 @@ def _from(source: Instruction, flags: _Flags) -> Step:
         if not (name[:1].isalpha() and all(part.isalnum() or part in "-_." for part in name)):
             raise error(
                 source,
-                f"invalid name for build stage: {quoted(words[2])}, name can't start with a number or contain "
-                "symbols",
+                f"invalid name for build stage: {quoted(words[2])}, name can't start with a number or "
+                "contain symbols",
             )
     else:
         raise error(source, "FROM requires either one or three arguments")
