@@ -298,6 +298,11 @@ def _listed(fd: int) -> list[str]:
         raise
 
 
+def xattrs_of(fd: int) -> dict[str, bytes] | None:
+    """Those of an open file that a copy is to have."""
+    return _xattrs(fd, _listed(fd))
+
+
 def _xattrs(fd: int, names: list[str]) -> dict[str, bytes] | None:
     """Those that a copy is to have: capabilities, access lists and the user's own."""
     kept: dict[str, bytes] = {}

@@ -100,11 +100,22 @@ def enter_stopped(root: RootFilesystem, binds: list[Bind], *, writable: bool) ->
 def enter_reading(root: RootFilesystem) -> int:
     """Stand in a container's root without its binds, not to be written to."""
     _alone()
+    return _enter_merged(root)
+
+
+def _enter_merged(root: RootFilesystem) -> int:
     fd = _merged(root.base, (root.upper, *root.lowers))
     m.mount_setattr(fd, attr_set=m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_RDONLY)
     _become_root_of(fd, f"{root.base}/{root.upper}")
     _keep_few_capabilities()
     return os.open("/", _DIRECTORY)
+
+
+def enter_reading_from(other: RootFilesystem, root: RootFilesystem) -> tuple[int, int]:
+    """As ``enter_reading`` of ``root``, with the tree of ``other`` in hand: (that, the root) by descriptor."""
+    _alone()
+    tree = _merged(other.base, (other.upper, *other.lowers))
+    return tree, _enter_merged(root)
 
 
 def open_both(root: RootFilesystem) -> tuple[int, int]:

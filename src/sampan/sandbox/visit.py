@@ -7,6 +7,7 @@ container's files (``places``), does one thing, tells about it on the control so
     {"op": "pack", …}      {"stat": {…}}, then the archive over the pipe, then {"done": true}
     {"op": "extract", …}   {"done": true} once the archive from the pipe is in place
     {"op": "export", …}    {"stat": {}}, then the archive of the whole root over the pipe, then {"done": true}
+    {"op": "compose", …}   {"stat": {}}, then a layer (``compose``) over the pipe, then {"done": true, "digest": …}
     {"op": "changes", …}   {"stat": {}}, then ``KIND path NUL`` for each change, then {"done": true}
 
 or ``{"failed": kind, "message": text}``, kind being one of ``missing``, ``gone``, ``invalid``, ``internal``.
@@ -181,11 +182,49 @@ def _changes(request: dict[str, Any], control: socket.socket, fds: Sequence[int]
     return {"done": True}
 
 
+def _compose(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
+    # Only builds need it. Everything is loaded before the host's tree is out of sight.
+    from sampan.sandbox.compose import Composer, Order
+    from sampan.wire.ignore import Matcher
+
+    tree = request["tree"]
+    if isinstance(tree, str):
+        source = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = places.enter_reading(_root(request))
+    else:
+        source, root = places.enter_reading_from(
+            RootFilesystem(**{**tree, "lowers": tuple(tree["lowers"])}), _root(request)
+        )
+    order = request["order"]
+    owner = None
+    if order["chown"]:
+        account = accounts.resolve(order["chown"])
+        owner = (account.uid, account.gid)
+    composer = Composer(
+        fds[-1],
+        root,
+        source,
+        Order(
+            sources=tuple(order["sources"]),
+            target=order["target"],
+            owner=owner,
+            mode=order["mode"],
+            parents=order["parents"],
+            excluded=Matcher(order["excluded"]).ignores,
+            epoch=order["epoch"],
+        ),
+    )
+    channel.send(control, {"stat": {}})
+    composer.run()
+    return {"done": True, "digest": composer.digest}
+
+
 _OPERATIONS: dict[str, Callable[[dict[str, Any], socket.socket, Sequence[int]], dict[str, Any]]] = {
     "stat": _stat,
     "pack": _pack,
     "extract": _extract,
     "export": _export,
+    "compose": _compose,
     "changes": _changes,
 }
 

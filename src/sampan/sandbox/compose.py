@@ -1,0 +1,324 @@
+"""What COPY and ADD put into an image, as the archive of a layer: files of one tree, placed in another.
+
+The visitor stands in the tree that the layer will lie over (read-only) and holds the tree that the files come
+from by descriptor. The archive holds every file under the place where it is to lie, with the directories that
+are missing on the way there; a link of the lower tree on the way is followed, as the kernel would.
+
+Laws:
+- No path of either tree leaves it: a source that leads out by ``..`` is refused, links are followed within.
+- Equal trees and equal words give an equal content digest, whatever the times of the files are.
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import functools
+import hashlib
+import os
+import posixpath
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from sampan.errors import InvalidArgument, NotFound
+from sampan.linux import process as p
+from sampan.sandbox.pack import Packer, xattrs_of
+from sampan.wire import tar
+from sampan.wire.tar import Member
+
+_RESOLVE = p.RESOLVE_IN_ROOT | p.RESOLVE_NO_MAGICLINKS
+_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_BLOCK = 1 << 18
+_SECOND = 1_000_000_000  # ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One COPY. ``target`` is absolute and ends with a slash where it names a directory.
+
+    Files belong to ``owner`` (uid, gid), to root without one; ``mode`` replaces their own. ``parents`` keeps
+    the sources' folders; ``excluded`` tells of a path of their tree whether it stays out; ``epoch`` (seconds)
+    is the time of the directories that are made, and the latest that files may have.
+    """
+
+    sources: tuple[str, ...]
+    target: str
+    owner: tuple[int, int] | None = None
+    mode: int | None = None
+    parents: bool = False
+    excluded: Callable[[str], bool] = field(default=lambda _path: False)
+    epoch: int | None = None
+
+
+class Composer(Packer):
+    """Writes the archive to ``out`` and digests what is in it. ``lower`` and ``tree`` are directories."""
+
+    def __init__(self, out: int, lower: int, tree: int, order: Order) -> None:
+        super().__init__(out)
+        self._lower = lower
+        self._tree = tree
+        self._order = order
+        self._made: set[str] = {"/", ""}
+        self._digest = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        """Of names, kinds, owners, modes and contents; in hexadecimal."""
+        return self._digest.hexdigest()
+
+    def run(self) -> None:
+        """Write it all. NotFound, InvalidArgument for sources that are not there or not allowed."""
+        order = self._order
+        sources = list(self._sources())
+        many = len(sources) > 1
+        if many and not order.target.endswith("/"):
+            raise InvalidArgument(
+                "When using COPY with more than one source file, the destination must be a directory and end "
+                "with a /"
+            )
+        for path in sources:
+            self._source(path)
+        self.finish()
+
+    # ------------------------------------------------------------------ sources
+
+    def _sources(self) -> Iterator[str]:
+        for source in self._order.sources:
+            clean = posixpath.normpath("/" + source).lstrip("/")
+            if posixpath.normpath(source).startswith(".."):
+                raise InvalidArgument(f"forbidden path outside the build context: {source} ()")
+            if not any(character in source for character in "*?["):
+                if not self._exists(clean):
+                    raise NotFound(f"file not found in build context or excluded by .dockerignore: {source}")
+                yield clean
+                continue
+            found = [path for path in self._matching(clean) if not self._order.excluded(path)]
+            if not found:
+                raise NotFound(f"no source files were specified: nothing matches {source}")
+            yield from found
+
+    def _exists(self, path: str) -> bool:
+        try:
+            os.close(p.openat2(self._tree, path or ".", _LOOK, resolve=_RESOLVE))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return False
+            raise
+        return True
+
+    def _matching(self, pattern: str) -> list[str]:
+        """The paths that a pattern means, sorted; its parts match one name each."""
+        found = [""]
+        for part in pattern.split("/"):
+            step: list[str] = []
+            for folder in found:
+                prefix = f"{folder}/" if folder else ""
+                if not any(character in part for character in "*?["):
+                    if self._exists(prefix + part):
+                        step.append(prefix + part)
+                    continue
+                expression = re.compile(fnmatch.translate(part))
+                step += [prefix + name for name in self._names(folder) if expression.match(name)]
+            found = step
+        return sorted(found)
+
+    def _names(self, folder: str) -> list[str]:
+        try:
+            fd = p.openat2(self._tree, folder or ".", _DIRECTORY, resolve=_RESOLVE)
+        except OSError:
+            return []
+        try:
+            return os.listdir(fd)
+        finally:
+            os.close(fd)
+
+    def _source(self, path: str) -> None:
+        order = self._order
+        # The last link of a source is followed too, as in Docker.
+        fd = p.openat2(self._tree, path or ".", os.O_PATH | os.O_CLOEXEC, resolve=_RESOLVE)
+        try:
+            there = os.fstat(fd)
+        finally:
+            os.close(fd)
+        target = order.target
+        if order.parents:
+            target = posixpath.join(target, posixpath.dirname(path)) + "/"
+            self._copy_parents(path)
+        if stat.S_ISDIR(there.st_mode):
+            place = posixpath.join(target, posixpath.basename(path)) if order.parents else target
+            directory = p.openat2(self._tree, path or ".", _DIRECTORY, resolve=_RESOLVE)
+            try:
+                base = self._directory_at(place.rstrip("/") or "/", None)
+                self._contents_of(directory, base, path)
+            finally:
+                os.close(directory)
+            return
+        name = posixpath.basename(path)
+        if target.endswith("/") or self._is_directory(target):
+            base = self._directory_at(target.rstrip("/") or "/", None)
+        else:
+            base = self._directory_at(posixpath.dirname(target.rstrip("/")) or "/", None)
+            name = posixpath.basename(target)
+        self._put(
+            lambda flags: p.openat2(self._tree, path, flags | os.O_CLOEXEC, resolve=_RESOLVE),
+            posixpath.join(base, name),
+        )
+
+    def _copy_parents(self, path: str) -> None:
+        """The source's folders, with their own modes."""
+        folders = path.split("/")[:-1]
+        for depth in range(len(folders)):
+            folder = "/".join(folders[: depth + 1])
+            fd = p.openat2(self._tree, folder, _DIRECTORY, resolve=_RESOLVE)
+            try:
+                self._directory_at(
+                    posixpath.join(self._order.target.rstrip("/") or "/", folder), os.fstat(fd)
+                )
+            finally:
+                os.close(fd)
+
+    # ------------------------------------------------------------------ places
+
+    def _directory_at(self, path: str, there: os.stat_result | None) -> str:
+        """See to it that the layer or what is below has a directory at ``path``; where it really lies.
+
+        ``there`` is the directory that it is a copy of; None for one that is only on the way.
+        """
+        walked = "/"
+        parts = [part for part in path.split("/") if part]
+        for depth, part in enumerate(parts):
+            walked = self._resolved(posixpath.join(walked, part))
+            if walked in self._made:
+                continue
+            last = depth == len(parts) - 1
+            copied = there if last else None
+            if copied is not None or not self._is_directory(walked):
+                self._add_directory(walked, copied)
+            self._made.add(walked)
+        return walked
+
+    def _resolved(self, path: str) -> str:
+        """Where a path leads in the tree below, by its last link; itself if it is none."""
+        for _ in range(64):
+            try:
+                fd = p.openat2(self._lower, path.lstrip("/") or ".", _LOOK, resolve=_RESOLVE)
+            except OSError:
+                return path
+            try:
+                if not stat.S_ISLNK(os.fstat(fd).st_mode):
+                    return path
+                target = os.readlink("", dir_fd=fd)
+            finally:
+                os.close(fd)
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+            path = "/" + path.lstrip("/")
+        raise InvalidArgument(f"too many links on the way to {path}")
+
+    def _is_directory(self, path: str) -> bool:
+        if path.rstrip("/") in self._made:
+            return True
+        try:
+            fd = p.openat2(self._lower, path.lstrip("/") or ".", os.O_PATH | os.O_DIRECTORY, resolve=_RESOLVE)
+        except OSError:
+            return False
+        os.close(fd)
+        return True
+
+    # ------------------------------------------------------------------ members
+
+    def _contents_of(self, directory: int, base: str, origin: str) -> None:
+        """Everything below a directory, sorted, under ``base``; ``origin`` is its path in its own tree."""
+        for name in sorted(os.listdir(directory)):
+            path = f"{origin}/{name}" if origin else name
+            there = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            skipped = self._order.excluded(path)
+            place = posixpath.join(base, name)
+            if not stat.S_ISDIR(there.st_mode):
+                if not skipped:
+                    self._put(functools.partial(_open_in, directory, name), place)
+                continue
+            fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+            try:
+                # A directory that is left out may hold what is not: it is made when that comes.
+                self._contents_of(fd, place if skipped else self._directory_at(place, there), path)
+            finally:
+                os.close(fd)
+
+    def _put(self, opened: Callable[[int], int], place: str) -> None:
+        """One entry that is no directory; ``opened`` opens it with flags, and never another."""
+        parent = posixpath.dirname(place)
+        place = posixpath.join(self._directory_at(parent, None), posixpath.basename(place))
+        fd = opened(os.O_PATH)
+        try:
+            there = os.fstat(fd)
+            link = os.fsencode(os.readlink("", dir_fd=fd)) if stat.S_ISLNK(there.st_mode) else b""
+        finally:
+            os.close(fd)
+        name = os.fsencode(place.lstrip("/"))
+        if stat.S_ISREG(there.st_mode):
+            fd = opened(os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                self._file(fd, name)
+            finally:
+                os.close(fd)
+            return
+        # Devices and sockets are nobody's to put into an image.
+        if stat.S_ISLNK(there.st_mode) or stat.S_ISFIFO(there.st_mode):
+            kind = tar.SYMLINK if link else tar.FIFO
+            self._emit(self._member_of(name, kind, there, link=link))
+
+    def _file(self, fd: int, name: bytes) -> None:
+        there = os.fstat(fd)
+        member = self._member_of(name, tar.REGULAR, there)
+        member.size = there.st_size
+        member.xattrs = xattrs_of(fd)
+        self._emit(member)
+        left = there.st_size
+        while left:
+            data = os.read(fd, min(left, _BLOCK)) or bytes(min(left, _BLOCK))
+            self._digest.update(data)
+            self._gather(data)
+            left -= len(data)
+        self._gather(bytes(tar.padding(there.st_size)))
+
+    def _add_directory(self, path: str, there: os.stat_result | None) -> None:
+        name = os.fsencode(path.lstrip("/") + "/")
+        self._emit(self._member_of(name, tar.DIRECTORY, there))
+
+    def _member_of(
+        self, name: bytes, kind: bytes, there: os.stat_result | None, *, link: bytes = b""
+    ) -> Member:
+        """The header, by the order's rules; ``there`` None is a directory that is only on the way."""
+        order = self._order
+        uid, gid = order.owner or (0, 0)
+        mode = 0o755 if there is None else there.st_mode & 0o7777
+        if order.mode is not None and there is not None and kind != tar.SYMLINK:
+            mode = order.mode
+        if there is None:
+            seconds = order.epoch if order.epoch is not None else int(time.time())
+        else:
+            seconds = there.st_mtime_ns // _SECOND
+            seconds = seconds if order.epoch is None else min(seconds, order.epoch)
+        return Member(name=name, kind=kind, mode=mode, uid=uid, gid=gid, mtime=seconds * _SECOND, link=link)
+
+    def _emit(self, member: Member) -> None:
+        shown = (
+            member.name,
+            member.kind,
+            member.mode,
+            member.uid,
+            member.gid,
+            member.size,
+            member.link,
+            sorted((member.xattrs or {}).items()),
+        )
+        self._digest.update(repr(shown).encode())
+        self._gather(tar.header(member))
+
+
+def _open_in(directory: int, name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
