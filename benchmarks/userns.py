@@ -102,7 +102,7 @@ def main() -> None:
                 host, own = ([row[index] for row in rows[users][3:]] for users in ("host", "private"))
                 gaps = [b - a for a, b in zip(host, own)]
                 print(f"| {layers}, {network} | {step} | {spread(host)} | {spread(own)} | {spread(gaps)} |")
-        api.call("DELETE", f"/images/{name}")
+        api.call("DELETE", f"/images/{name}?force=1")
 
 
 def spread(values: list[float]) -> str:
