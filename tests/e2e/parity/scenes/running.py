@@ -252,8 +252,8 @@ SCENES = (
         """,
         differs={
             "docker create --platform linux/arm64 busybox": Differs(
-                reason="registries are not offered yet",
-                err="Unable to find image 'busybox:latest' locally\nlatest: Pulling from library/busybox\nStatus: Image is up to date for busybox:latest\nError response from daemon: image with reference busybox was found but its platform (linux/amd64) does not match the specified platform (linux/arm64)\n",
+                reason="a registry that cannot be reached is told of by the request that failed",
+                err="Unable to find image 'busybox:latest' locally\nError response from daemon: Get \"https://registry-1.docker.io/v2/library/busybox/manifests/latest\": dial tcp: lookup registry-1.docker.io: no such host\n",
             ),
             "docker run --rm --mac-address 02:00:00:00:00:01 busybox cat /sys/class/net/eth0/address": Differs(
                 reason="needs API 1.44", code=0, out="MAC\n", err=""
@@ -312,6 +312,10 @@ SCENES = (
         docker volume ls -q
         """,
         differs={
+            "docker run --rm --mount src=vol,dst=/d,volume-driver=nope busybox true": Differs(
+                reason="a registry that cannot be reached is told of by the request that failed",
+                err="Unable to find image 'busybox:latest' locally\ndocker: Error response from daemon: Get \"https://registry-1.docker.io/v2/library/busybox/manifests/latest\": dial tcp: lookup registry-1.docker.io: no such host\n\nRun 'docker run --help' for more information\n",
+            ),
             "docker run --rm -v $T/dir:/proc busybox true": Differs(
                 reason="refused at create instead of at start",
                 err='docker: Error response from daemon: error mounting "TMP/dir" to rootfs at "/proc": "/proc" cannot be mounted because it is not of type proc\n\nRun \'docker run --help\' for more information\n',
