@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Kind(Fields):
     """A row of ``system df``: one kind of object."""
 
-    kind = "*formatter.diskUsageContext"
+    kind = "*formatter.diskUsageImagesContext"
     columns: ClassVar[dict[str, str]] = {
         "Active": "ACTIVE",
         "Reclaimable": "RECLAIMABLE",
@@ -152,7 +152,9 @@ def _whole(found: dict[str, Any], template: str) -> str:
         return execute(nodes, value, template)
     except TemplateError as error:
         head, mark, name = str(error).partition('map has no entry for key "')
-        what = f"can't evaluate field {name.rstrip(chr(34))} in type {Kind.kind}" if mark else ""
+        what = (
+            f"can't evaluate field {name.rstrip(chr(34))} in type *formatter.diskUsageContext" if mark else ""
+        )
         raise Exit(1, head + what) from None
 
 

@@ -145,7 +145,7 @@ def _images(context: Context, options: Options, arguments: list[str]) -> int:
 class Step(Fields):
     """A row of ``history``."""
 
-    kind = "*formatter.historyContext"
+    kind = "*image.historyContext"
     columns: ClassVar[dict[str, str]] = {
         "Comment": "COMMENT",
         "CreatedAt": "CREATED AT",

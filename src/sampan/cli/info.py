@@ -57,6 +57,7 @@ def _templated(template: str, value: dict[str, Any]) -> None:
         text = str(error)
         if 'map has no entry for key "' in text:
             head, _, name = text.partition('map has no entry for key "')
+            out("")
             raise Exit(
                 1, f"{head}can't evaluate field {name.rstrip(chr(34))} in type system.dockerInfo"
             ) from None

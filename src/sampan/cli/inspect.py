@@ -42,12 +42,16 @@ _FOREIGN = ("config", "node", "plugin", "secret", "service", "task")
 
 
 def _any(client: Client, name: str, size: bool) -> bytes:
-    for fetch in _TYPES.values():
+    for kind, fetch in _TYPES.items():
         try:
-            return fetch(client, name, size)
+            found = fetch(client, name, size)
         except ApiError as error:
             if error.status != 404:
                 raise
+        else:
+            if size and kind != "container":
+                err(f"WARNING: --size ignored for {kind}")
+            return found
     raise Failure(f"Error: No such object: {name}")
 
 

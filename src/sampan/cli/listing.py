@@ -169,21 +169,25 @@ def _simple(source: str) -> list[str] | None:
     return names
 
 
-def _by_template(rows: Sequence[Any], row_type: Any, source: str, *, table: bool, aligned: bool) -> str:
-    from sampan.wire.template import TemplateError, execute, parse
+def bound(row: Any) -> Any:
+    """``row`` as a value of templates."""
     from sampan.wire.template.evaluate import Row
 
     class Bound(Row):
-        kind = row_type.kind
-
-        def __init__(self, row: Any) -> None:
-            self.row = row
+        kind = row.kind
 
         def as_json(self) -> str:
-            return str(self.row.as_json())
+            return str(row.as_json())
 
         def field(self, name: str) -> Any:
-            return self.row.field(name)
+            return row.field(name)
+
+    return Bound()
+
+
+def _by_template(rows: Sequence[Any], row_type: Any, source: str, *, table: bool, aligned: bool) -> str:
+    from sampan.wire.template import TemplateError, execute, parse
+    from sampan.wire.template.evaluate import Row
 
     class Heading(Row):
         kind = row_type.kind
@@ -196,15 +200,15 @@ def _by_template(rows: Sequence[Any], row_type: Any, source: str, *, table: bool
     try:
         nodes = parse(source)
     except TemplateError as error:
-        raise Exit(1, f"failed to parse template: {error}") from None
+        raise Exit(1, f"template parsing error: {error}") from None
     lines: list[str] = []
     try:
         for row in rows:
-            lines.append(execute(nodes, Bound(row), source))
+            lines.append(execute(nodes, bound(row), source))
         if table:
             lines.insert(0, execute(nodes, Heading(), source))
     except TemplateError as error:
-        raise Exit(1, f"failed to execute template: {error}") from None
+        raise Exit(1, f"template parsing error: {error}") from None
     if not lines:
         return ""
     text = "\n".join(lines)

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from sampan.cli.command import Command, Options
-from sampan.cli.context import Context
-from sampan.cli.listing import FORMAT_HELP, Labelled, ellipsis, filtered, filters, identities, render
+from sampan.cli.command import Command, Exit, Options
+from sampan.cli.context import Context, write
+from sampan.cli.listing import (
+    FORMAT_HELP,
+    Labelled,
+    bound,
+    ellipsis,
+    filtered,
+    filters,
+    identities,
+    render,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,6 +125,44 @@ class Container(Labelled):
         return ",".join(settings.get("Networks") or {})
 
 
+def _wants_size(template: str) -> bool:
+    """Whether a template shows the size, on its own or with all fields. Exit for one that cannot be.
+
+    Docker tries the whole text, the word "table" included, on a container without values, and says so.
+    """
+    from sampan.wire.template import TemplateError, execute, parse
+
+    asked: list[str] = []
+
+    class Asked(Container):
+        __slots__ = ()
+
+        def Size(self) -> str:
+            asked.append("Size")
+            return ""
+
+    try:
+        nodes = parse(template)
+    except TemplateError as error:
+        raise Exit(1, f"failed to parse template: {error}") from None
+    try:
+        execute(nodes, bound(Asked({"Id": "", "Created": 0}, truncate=True)), template)
+    except TemplateError as error:
+        raise Exit(1, f"failed to execute template: {error}") from None
+    return bool(asked)
+
+
+_RAW = ("ID", "Image", "Command", "CreatedAt", "State", "Status", "Names", "Labels", "Ports")
+_RAW_NAMES = {"ID": "container_id", "CreatedAt": "created_at"}
+
+
+def _raw(row: Container, *, size: bool) -> str:
+    """A field a line, as Docker's old format for scripts."""
+    names = (*_RAW, "Size") if size else _RAW
+    lines = ((_RAW_NAMES.get(name, name.lower()), row.field(name)) for name in names)
+    return "".join(f"{name}: {value}".rstrip() + "\n" for name, value in lines)
+
+
 def _ps(context: Context, options: Options, _arguments: list[str]) -> int:
     query: dict[str, str] = {}
     if options["all"]:
@@ -126,13 +173,17 @@ def _ps(context: Context, options: Options, _arguments: list[str]) -> int:
     if last > 0:
         query["limit"] = str(last)
     template = options["format"]
-    if options["size"] or ".Size" in template or template == "json":
+    if options["size"] or ("{{" in template and _wants_size(template)):
         query["size"] = "1"
     query |= filtered(filters(options))
     summaries = context.client.call("GET", "/containers/json", query) or []
     rows = [Container(summary, truncate=not options["no-trunc"]) for summary in summaries]
     if options["quiet"]:
         return identities((row.ID() for row in rows), template)
+    if template == "raw":
+        for row in rows:
+            write(1, _raw(row, size=options["size"]) + "\n")
+        return 0
     if template in ("", "table"):
         template = DEFAULT + ("\t{{.Size}}" if options["size"] else "")
     render(rows, Container, template)

@@ -218,7 +218,10 @@ class _Run:
     def _fields(self, value: Any, names: tuple[str, ...], node: Node, arguments: list[Any] | None) -> Any:
         for at, name in enumerate(names):
             final = (arguments or []) if at == len(names) - 1 else []
-            value = self._field(value, name, node, final)
+            before, value = value, self._field(value, name, node, final)
+            if value is None and at < len(names) - 1 and isinstance(before, Struct) and name not in before:
+                # Docker tries typed values, and when they fail the document, which has no such field.
+                raise self.fail(_position(node), _context(node), f'map has no entry for key "{name}"')
         return value
 
     def _field(self, value: Any, name: str, node: Node, arguments: list[Any]) -> Any:
