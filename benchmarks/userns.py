@@ -39,7 +39,13 @@ def image(name: str, layers: int) -> bytes:
     raw = json.dumps({**config, "config": {"Env": ["PATH=/bin"]}}).encode()
     paths = [f"{number}/layer.tar" for number in range(layers)]
     manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": paths}]
-    return _tar({"config.json": raw, "manifest.json": json.dumps(manifest).encode(), **dict(zip(paths, tars))})
+    return _tar(
+        {
+            "config.json": raw,
+            "manifest.json": json.dumps(manifest).encode(),
+            **dict(zip(paths, tars, strict=True)),
+        }
+    )
 
 
 def _tar(files: dict[str, bytes | None]) -> bytes:
@@ -77,7 +83,7 @@ def life(api: Api, name: str, users: str, network: str) -> list[float]:
     for method, path in (("POST", "/start"), ("POST", "/wait"), ("DELETE", "")):
         api.call(method, f"/containers/{container}{path}")
         marks.append(time.perf_counter())
-    steps = [(after - before) * 1e3 for before, after in zip(marks, marks[1:])]
+    steps = [(after - before) * 1e3 for before, after in zip(marks[:-1], marks[1:], strict=True)]
     return [*steps, sum(steps)]
 
 
@@ -100,7 +106,7 @@ def main() -> None:
                     rows[users].append(life(api, name, users, network))
             for index, step in ((1, "start"), (4, "whole life")):
                 host, own = ([row[index] for row in rows[users][3:]] for users in ("host", "private"))
-                gaps = [b - a for a, b in zip(host, own)]
+                gaps = [b - a for a, b in zip(host, own, strict=True)]
                 print(f"| {layers}, {network} | {step} | {spread(host)} | {spread(own)} | {spread(gaps)} |")
         api.call("DELETE", f"/images/{name}?force=1")
 

@@ -21,7 +21,7 @@ WORKS = ("sleep", "600")
 
 @pytest.fixture
 def docker(daemon: Daemon, docker: str) -> Iterator[Docker]:
-    """Run docker with arguments; its standard output, or its error if it ``fails``. Cleans up at the end."""
+    """Run docker with arguments; its output, or its error if it ``fails``. Cleans up at the end."""
 
     def run(*arguments: str, fails: bool = False) -> str:
         done = subprocess.run(
