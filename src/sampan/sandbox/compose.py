@@ -38,11 +38,13 @@ _SECOND = 1_000_000_000  # ns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One COPY. ``target`` is absolute and ends with a slash where it names a directory.
+    """One COPY. ``target`` is absolute and ends with a slash where it names a directory; without sources it
+    is a directory that is to be there.
 
-    Files belong to ``owner`` (uid, gid), to root without one; ``mode`` replaces their own. ``parents`` keeps
-    the sources' folders; ``excluded`` tells of a path of their tree whether it stays out; ``epoch`` (seconds)
-    is the time of the directories that are made, and the latest that files may have.
+    Files belong to ``owner`` (uid, gid); without one to whom they did (``keep_owners``) or to root. ``mode``
+    replaces their own. ``parents`` keeps the sources' folders; ``excluded`` tells of a path of their tree
+    whether it stays out; ``epoch`` (seconds) is the time of the directories that are made, and the latest
+    that files may have.
     """
 
     sources: tuple[str, ...]
@@ -50,6 +52,7 @@ class Order:
     owner: tuple[int, int] | None = None
     mode: int | None = None
     parents: bool = False
+    keep_owners: bool = False
     excluded: Callable[[str], bool] = field(default=lambda _path: False)
     epoch: int | None = None
 
@@ -73,6 +76,10 @@ class Composer(Packer):
     def run(self) -> None:
         """Write it all. NotFound, InvalidArgument for sources that are not there or not allowed."""
         order = self._order
+        if not order.sources:
+            self._directory_at(order.target, None)
+            self.finish()
+            return
         sources = list(self._sources())
         many = len(sources) > 1
         if many and not order.target.endswith("/"):
@@ -294,7 +301,7 @@ class Composer(Packer):
     ) -> Member:
         """The header, by the order's rules; ``there`` None is a directory that is only on the way."""
         order = self._order
-        uid, gid = order.owner or (0, 0)
+        uid, gid = order.owner or ((there.st_uid, there.st_gid) if order.keep_owners and there else (0, 0))
         mode = 0o755 if there is None else there.st_mode & 0o7777
         if order.mode is not None and there is not None and kind != tar.SYMLINK:
             mode = order.mode

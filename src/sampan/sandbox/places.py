@@ -112,7 +112,7 @@ def _enter_merged(root: RootFilesystem) -> int:
 
 
 def enter_reading_from(other: RootFilesystem, root: RootFilesystem) -> tuple[int, int]:
-    """As ``enter_reading`` of ``root``, with the tree of ``other`` in hand: (that, the root) by descriptor."""
+    """As ``enter_reading`` of ``root``, with another tree in hand: (that, the root) by descriptor."""
     _alone()
     tree = _merged(other.base, (other.upper, *other.lowers))
     return tree, _enter_merged(root)

@@ -7,7 +7,7 @@ container's files (``places``), does one thing, tells about it on the control so
     {"op": "pack", …}      {"stat": {…}}, then the archive over the pipe, then {"done": true}
     {"op": "extract", …}   {"done": true} once the archive from the pipe is in place
     {"op": "export", …}    {"stat": {}}, then the archive of the whole root over the pipe, then {"done": true}
-    {"op": "compose", …}   {"stat": {}}, then a layer (``compose``) over the pipe, then {"done": true, "digest": …}
+    {"op": "compose", …}   {"stat": {}}, then a layer over the pipe, then {"done": true, "digest": …}
     {"op": "changes", …}   {"stat": {}}, then ``KIND path NUL`` for each change, then {"done": true}
 
 or ``{"failed": kind, "message": text}``, kind being one of ``missing``, ``gone``, ``invalid``, ``internal``.
@@ -210,6 +210,7 @@ def _compose(request: dict[str, Any], control: socket.socket, fds: Sequence[int]
             owner=owner,
             mode=order["mode"],
             parents=order["parents"],
+            keep_owners=order["keep_owners"],
             excluded=Matcher(order["excluded"]).ignores,
             epoch=order["epoch"],
         ),
