@@ -97,36 +97,6 @@ SCENES = (
         POST /v1.41/images/prune?filters=nope
         """,
         differs={
-            "POST /v1.41/containers/nope/update {}": Differs(
-                reason="not offered yet",
-                code=501,
-                out='{"message": "updating containers is not offered by this engine"}\n',
-            ),
-            "GET /v1.41/containers/nope/top": Differs(
-                reason="not offered yet",
-                code=501,
-                out='{"message": "listing a container\'s processes is not offered by this engine"}\n',
-            ),
-            "GET /v1.41/containers/nope/stats": Differs(
-                reason="not offered yet",
-                code=501,
-                out='{"message": "reading container statistics is not offered by this engine"}\n',
-            ),
-            "GET /v1.41/containers/nope/changes": Differs(
-                reason="not offered yet",
-                code=501,
-                out='{"message": "listing a container\'s changes is not offered by this engine"}\n',
-            ),
-            "GET /v1.41/containers/nope/export": Differs(
-                reason="not offered yet",
-                code=501,
-                out='{"message": "exporting containers is not offered by this engine"}\n',
-            ),
-            "GET /v1.41/containers/nope/archive?path=/": Differs(
-                reason="not offered yet",
-                code=501,
-                out='{"message": "copying files is not offered by this engine"}\n',
-            ),
             "POST /v1.41/containers/cc/kill?signal=nope": Differs(
                 reason="28 looks at the signal in the same place as at the container",
                 out='{"message": "cannot kill container: cc: invalid signal: nope"}\n',
