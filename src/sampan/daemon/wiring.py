@@ -11,7 +11,12 @@ from sampan.api.routes import ROUTES
 from sampan.api.server import Server
 from sampan.daemon.options import Options
 from sampan.engine.archives import Archives
+from sampan.engine.buildcache import BuildCache
+from sampan.engine.buildmounts import BuildMounts
+from sampan.engine.builds import Builds
+from sampan.engine.buildsteps import BuildSteps
 from sampan.engine.commits import Commits
+from sampan.engine.containers import Containers
 from sampan.engine.events import Events
 from sampan.engine.facade import Engine
 from sampan.engine.host import HostFacts
@@ -38,7 +43,7 @@ from sampan.engine.wiring import Foundations, wire
 from sampan.images.blobs import BlobStore
 from sampan.images.catalog import Catalog
 from sampan.images.compressed import CompressedForms
-from sampan.images.layers import LayerStore
+from sampan.images.layers import EMPTY, LayerStore
 from sampan.images.snapshots import Snapshots
 from sampan.network import Bridges
 from sampan.runtime.runtime import Runtime, end_group
@@ -103,6 +108,8 @@ class Wiring:
             )
         )
         self._recovery = use_cases.recovery
+        pulls = Pulls(images=images, catalog=self._catalog, publish=self._events.publish, settings=settings)
+        self._build_cache = BuildCache(self._database, self._catalog)
         self._close_containers = use_cases.close
         gauges = Gauges()
         visits = Visits(zygote)
@@ -111,9 +118,9 @@ class Wiring:
             containers=use_cases.containers,
             execs=use_cases.execs,
             images=images,
-            pulls=Pulls(
-                images=images, catalog=self._catalog, publish=self._events.publish, settings=settings
-            ),
+            pulls=pulls,
+            builds=self._builds(images, pulls, use_cases.containers, visits),
+            build_cache=self._build_cache,
             registries=Registries(settings=settings),
             pushes=Pushes(
                 images=images,
@@ -152,6 +159,23 @@ class Wiring:
             ),
         )
 
+    def _builds(self, images: Images, pulls: Pulls, containers: Containers, visits: Visits) -> Builds:
+        steps = BuildSteps(
+            catalog=self._catalog,
+            snapshots=self._snapshots,
+            containers=containers,
+            visits=visits,
+            empty=f"{self._paths.layers}/{EMPTY}",
+        )
+        return Builds(
+            catalog=self._catalog,
+            images=images,
+            pulls=pulls,
+            cache=self._build_cache,
+            steps=steps,
+            mounts=BuildMounts(steps=steps, caches=f"{self._paths.data}/buildcache"),
+        )
+
     @property
     def runs(self) -> bool:
         """Whether a container runs."""
@@ -163,12 +187,14 @@ class Wiring:
 
     async def start(self) -> None:
         """Recover what the last daemon left; afterwards the engine is true to the host."""
+        self._build_cache.load()
         await self._catalog.recover(lambda problem: log.warning("images: %s", problem))
         await self._volumes.start()
         await self._bridges.start()
         await self._networks.start()
         await self._zygote.start()
         await self._recovery.run()
+        await self.engine.containers.remove_temporary()
 
     def reload(self, options: Options) -> None:
         """Take up new options for what is created from now on, and say so by an event."""

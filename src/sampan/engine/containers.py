@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sampan.engine.streams import Streams
     from sampan.engine.updates import Updates
     from sampan.engine.waits import Waits
+    from sampan.images.model import Image
     from sampan.sandbox.messages import AttachOptions
 
 
@@ -88,13 +89,16 @@ class Containers:
         networking: NetworkingConfig,
         *,
         platform: tuple[str, str, str] | None = None,
+        over: Image | None = None,
     ) -> Created:
         """Record a container; nothing runs yet. Kept on disk when it returns, unless ``auto_remove``.
+
+        ``over`` makes it a step of a build; see ``Creation.create``.
 
         Raises InvalidArgument, NotFound (image), Conflict (name) or NotImplemented, and then has changed
         nothing.
         """
-        return await self._to_the_end(self._creation.create(name, config, host, networking, platform))
+        return await self._to_the_end(self._creation.create(name, config, host, networking, platform, over))
 
     async def start(self, ref: str) -> bool:
         """Run it; False when it runs already. A program that cannot be run is InvalidArgument."""
@@ -129,6 +133,10 @@ class Containers:
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove it; ``force`` kills it first; ``volumes`` removes its anonymous volumes as well."""
         await self._to_the_end(self._removal.remove(ref, force=force, volumes=volumes))
+
+    async def remove_temporary(self) -> None:
+        """Remove what builds left that a killed daemon was at."""
+        await self._removal.remove_temporary()
 
     async def prune(self, filters: Filters) -> Pruned:
         """Remove every container that does not run and passes ``filters`` (until, label, label!)."""

@@ -72,16 +72,21 @@ class Creation:
         host: HostConfig,
         networking: NetworkingConfig,
         wanted: tuple[str, str, str] | None = None,
+        over: Image | None = None,
     ) -> Created:
-        """``wanted`` is the platform (os, architecture, variant) that the image must be of, if any."""
+        """``wanted`` is the platform (os, architecture, variant) that the image must be of, if any.
+
+        ``over`` is an image that is in no catalogue: the container is a step of a build, and temporary.
+        """
         if name:
             name = names.check(name)
         runtimes.find(host.runtime, self._settings.options)
         host, warnings = validation.check(config, host, networking, self._settings.facts)
         host = self._sandboxes.resolved(host)
-        image = await self._catalog.resolve(config.image)
+        image = over or await self._catalog.resolve(config.image)
         warnings += _check_platform(config.image, image, wanted)
         container = self._describe(name or "", config, host, networking, image)
+        container = replace(container, temporary=over is not None)
         self._store.reserve(container.name, container.id)
         try:
             self._store.announce(container)
@@ -164,7 +169,7 @@ class Creation:
                 if point.type == "volume" and not point.no_copy:
                     await self._volumes.populate(point.name, root, point.destination)
             os.makedirs(home, mode=0o710, exist_ok=True)
-            await self._store.add(container, durable=not container.host.auto_remove)
+            await self._store.add(container, durable=not (container.host.auto_remove or container.temporary))
         except BaseException:
             with contextlib.suppress(Failure, OSError):
                 await self._snapshots.remove(container.id)

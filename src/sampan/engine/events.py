@@ -94,7 +94,12 @@ class Events:
             subscription.offer(event)
 
     def container(self, container: Container, action: str, /, **attributes: str) -> None:
-        """Publish an event of a container: its labels, image and name, then ``attributes``."""
+        """Publish an event of a container: its labels, image and name, then ``attributes``.
+
+        Of a build's steps nothing is told.
+        """
+        if container.temporary:
+            return
         self.publish(
             Event(
                 type=EventType.CONTAINER,

@@ -144,7 +144,7 @@ class Exits:
 def announce_volumes(events: Events, container: Container, action: str) -> None:
     """Publish a mount or unmount of each of the container's volumes."""
     for point in container.mounts:
-        if point.type != "volume":
+        if point.type != "volume" or container.temporary:
             continue
         attributes = {"container": container.id, "driver": point.driver}
         if action == "mount":
@@ -160,6 +160,8 @@ def announce_volumes(events: Events, container: Container, action: str) -> None:
 
 def announce_network(events: Events, container: Container, action: str) -> None:
     """Publish a connect or disconnect for the container's network."""
+    if container.temporary:
+        return
     for name, endpoint in container.network.networks.items():
         events.publish(
             Event(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sampan.engine.archives import Archives
+    from sampan.engine.buildcache import BuildCache
+    from sampan.engine.builds import Builds
     from sampan.engine.commits import Commits
     from sampan.engine.containers import Containers
     from sampan.engine.events import Events
@@ -40,3 +42,5 @@ class Engine:
     pulls: Pulls
     pushes: Pushes
     registries: Registries
+    builds: Builds
+    build_cache: BuildCache

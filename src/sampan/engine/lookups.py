@@ -63,7 +63,7 @@ class Lookups:
             filters.accept(_FILTERS)
             tests = await self._tests(filters)
         everything = query.all or query.limit > 0 or "status" in filters or "exited" in filters
-        found = [instance.container for instance in self._store]
+        found = [instance.container for instance in self._store if not instance.container.temporary]
         if not everything:
             found = [container for container in found if container.state.active]
         if tests:

@@ -96,7 +96,7 @@ class Removal:
         before = instance.container
         self._store.update(instance, replace(before, state=replace(before.state, status=status)))
         await _settled(instance)
-        durable = not before.host.auto_remove
+        durable = not (before.host.auto_remove or before.temporary)
         try:
             try:
                 await self._store.forget(instance.id, durable=durable)
@@ -161,6 +161,15 @@ class Removal:
                 with contextlib.suppress(Failure):
                     await self._volumes.remove(point.name)
 
+    async def remove_temporary(self) -> None:
+        """Remove the containers of builds, running or not."""
+        for instance in self._store:
+            if instance.container.temporary:
+                try:
+                    await self.remove(instance.id, force=True, volumes=True)
+                except Failure as error:
+                    logger.warning("a step of a build was not removed: %s: %s", instance.id, error)
+
     async def prune(self, filters: Filters) -> Pruned:
         """Remove what is created, exited or dead and passes the filters."""
         filters.accept(_PRUNE_FILTERS)
@@ -169,7 +178,7 @@ class Removal:
         freed = 0
         for instance in self._store:
             container = instance.container
-            if not _prunable(container, filters, before):
+            if container.temporary or not _prunable(container, filters, before):
                 continue
             try:
                 used = (await self._snapshots.usage((container.id,)))[container.id].occupied

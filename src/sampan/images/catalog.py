@@ -68,6 +68,7 @@ class Catalog:
         self._names: dict[str, tuple[Reference, Digest]] = {}
         self._background: set[asyncio.Future[object]] = set()
         self._supply: Callable[[Reference], Awaitable[bool]] | None = None
+        self._others: list[Callable[[], Iterable[Digest]]] = []
         snapshots.when_released(self._snapshot_gone)
 
     # ------------------------------------------------------------------ reading
@@ -117,6 +118,10 @@ class Catalog:
     def supply_with(self, supply: Callable[[Reference], Awaitable[bool]]) -> None:
         """Have ``supply`` make images that are asked for and missing; it says whether it did."""
         self._supply = supply
+
+    def also_needs(self, chains: Callable[[], Iterable[Digest]]) -> None:
+        """Have layers kept for the sake of others: ``chains`` says which, whenever it is asked."""
+        self._others.append(chains)
 
     def names_of(self, image_id: str) -> list[Reference]:
         """All names of an image, tags and digests, sorted."""
@@ -235,6 +240,7 @@ class Catalog:
     async def _drop_layers(self, image: Image | None) -> list[Layer]:
         """Delete the row of ``image`` and of every layer that nothing needs, in one transaction."""
         tops = [top for other in self._images.values() if (top := other.chain_id)]
+        tops += [chain_id for needed in self._others for chain_id in needed()]
         spare = self.layers.unneeded((*tops, *self._snapshots.parents()))
 
         def work(connection: sqlite3.Connection) -> None:

@@ -37,6 +37,8 @@ from sampan.wire import compression
 
 _COLUMNS = Layer.__struct_fields__
 _INSERT = f"INSERT OR IGNORE INTO layers ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+EMPTY = "empty"
+"""A directory of nothing, to stand on before there is a layer."""
 INIT = "init"
 """The layer at the bottom of every root: mount points. Not an image's, so it has a word for a number."""
 
@@ -82,6 +84,7 @@ class LayerStore:
         self._next = 1
         self._removals: set[asyncio.Task[None]] = set()
         os.makedirs(root, mode=0o711, exist_ok=True)
+        os.makedirs(f"{root}/{EMPTY}", mode=0o755, exist_ok=True)
         spread(root)
 
     # ------------------------------------------------------------------ what is here

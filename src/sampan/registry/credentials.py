@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from sampan.errors import InvalidArgument
 
@@ -42,15 +43,22 @@ _NAMES = {
 
 def decode(header: str) -> Credentials:
     """The header's value; base64 of either alphabet. InvalidArgument for anything else."""
+    return from_document(decode_object(header)) if header else NOBODY
+
+
+def decode_object(header: str) -> dict[str, Any]:
+    """The JSON object in a header as base64; empty for none. InvalidArgument for anything else."""
     if not header:
-        return NOBODY
+        return {}
     text = header.replace("+", "-").replace("/", "_").rstrip("=")
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
         document = json.loads(raw or b"{}")
     except ValueError:
-        raise InvalidArgument("invalid X-Registry-Auth header: it is no base64 of a JSON object") from None
-    return from_document(document)
+        document = None
+    if not isinstance(document, dict):
+        raise InvalidArgument("invalid credentials in the header: it is no base64 of a JSON object")
+    return document
 
 
 def from_document(document: object) -> Credentials:

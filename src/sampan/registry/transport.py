@@ -222,7 +222,7 @@ class Transport:
         return Response(raw, url)
 
     def _pool(self, url: str) -> urllib3.PoolManager:
-        proxy = _proxy(url)
+        proxy = proxy_of(url)
         with self._choosing:
             pool = self._pools.get(proxy)
             if pool is None:
@@ -278,7 +278,7 @@ def _repeatable(body: bytes | IO[bytes] | None) -> bool:
     return body is None or isinstance(body, bytes) or body.seekable()
 
 
-def _proxy(url: str) -> str | None:
+def proxy_of(url: str) -> str | None:
     """What the environment says (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."""
     parts = urlsplit(url)
     if not parts.hostname or urllib.request.proxy_bypass(parts.netloc):

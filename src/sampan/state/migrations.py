@@ -89,4 +89,18 @@ COMPRESSED_LAYERS = Migration(
     ),
 )
 
-MIGRATIONS: tuple[Migration, ...] = (CONTAINERS, NETWORKS_AND_VOLUMES, IMAGES, COMPRESSED_LAYERS)
+BUILD_STEPS = Migration(
+    name="build steps",
+    statements=(
+        # chain_id: of the files that the step came to; null for no files at all.
+        """CREATE TABLE build_steps (
+            key TEXT PRIMARY KEY,
+            chain_id TEXT,
+            created_ns INTEGER NOT NULL,
+            used_ns INTEGER NOT NULL,
+            words TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+    ),
+)
+
+MIGRATIONS: tuple[Migration, ...] = (CONTAINERS, NETWORKS_AND_VOLUMES, IMAGES, COMPRESSED_LAYERS, BUILD_STEPS)

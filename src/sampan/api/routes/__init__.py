@@ -5,6 +5,7 @@ from __future__ import annotations
 from sampan.api.routes import (
     absent,
     archives,
+    build,
     commits,
     containers,
     create,
@@ -32,6 +33,7 @@ ROUTES: tuple[Route, ...] = (
     *execs.ROUTES,
     *images.ROUTES,
     *registries.ROUTES,
+    *build.ROUTES,
     *networks.ROUTES,
     *volumes.ROUTES,
     *absent.ROUTES,

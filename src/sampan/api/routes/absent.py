@@ -7,11 +7,10 @@ for; the rest is 501. A row leaves this table when its feature arrives.
 from __future__ import annotations
 
 from sampan import errors
-from sampan.api.errors import with_prefix
 from sampan.api.request import Request
 from sampan.api.responses import Answer, json_response
 from sampan.api.routing import Handler, Route
-from sampan.errors import InvalidArgument, NotFound, Unavailable
+from sampan.errors import NotFound, Unavailable
 
 
 def _absent(feature: str) -> Handler:
@@ -38,19 +37,6 @@ def _no_plugins(_request: Request, _engine: object) -> Answer:
 
 def _no_plugin(request: Request, _engine: object) -> Answer:
     raise NotFound(f'plugin "{request.name}" not found')
-
-
-_CACHE_WORDS = "until unused-for label label! id parent type description inuse shared private"
-_CACHE_FILTERS = frozenset(_CACHE_WORDS.split())
-
-
-def _no_build_cache(request: Request, _engine: object) -> Answer:
-    filters = request.query.filters()
-    try:
-        filters.accept(_CACHE_FILTERS)
-    except InvalidArgument as error:
-        raise with_prefix("failed to prune build cache: ", error) from None
-    return json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 
 SWARM = (
@@ -102,7 +88,6 @@ ABSENT = {
     "POST /plugins/create": "creating plugins",
     "GET /images/search": "searching a registry",
     "GET /images/{name}/attestations": "reading attestations",
-    "POST /build": "building images",
     "POST /build/cancel": "building images",
     "POST /session": "building with BuildKit",
     "POST /grpc": "building with BuildKit",
@@ -121,6 +106,5 @@ ROUTES = (
     _route("POST /swarm/leave", _not_in_swarm),
     _route("GET /plugins", _no_plugins),
     *(_route(line, _no_plugin) for line in PLUGIN),
-    _route("POST /build/prune", _no_build_cache),
     *(_route(line, _absent(feature)) for line, feature in ABSENT.items()),
 )

@@ -121,6 +121,8 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     resolv_conf_path: str = ""
     log_path: str = ""
     exec_ids: tuple[str, ...] = ()
+    temporary: bool = False
+    """Whether it is a step of a build: shown to nobody, and gone when the daemon starts."""
     platform: str = "linux"
     driver: str = "overlay2"
 

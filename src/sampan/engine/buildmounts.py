@@ -1,0 +1,254 @@
+"""What a step of a build reads beside the files so far: its context, other stages, images, addresses, mounts.
+
+Theory: whatever is to be mounted is first put together by a visitor, like a COPY, and then bound: so no path
+of a hostile context is ever resolved in the host's tree, and what a step read has a digest for the cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import posixpath
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from sampan.build.evaluate import SCRIPT
+from sampan.build.instructions import error
+from sampan.engine import buildcontext
+from sampan.engine.buildsteps import Composition
+from sampan.engine.model import Mount, TmpfsOptions
+from sampan.errors import InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from sampan.build import instructions
+    from sampan.build.evaluate import CopyWork, RunWork
+    from sampan.engine.builds import _StageBuild as StageBuild
+    from sampan.engine.buildsteps import BuildSteps
+    from sampan.sandbox.messages import RootFilesystem
+
+_URL = ("http://", "https://")
+_GIT = ("git://", "git@", "ssh://")
+
+
+class BuildMounts:
+    """``caches`` is the directory of what cache mounts keep."""
+
+    def __init__(self, *, steps: BuildSteps, caches: str) -> None:
+        self._steps = steps
+        self._caches = caches
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    # ------------------------------------------------------------------ COPY and ADD
+
+    async def compositions(self, stage: StageBuild, work: CopyWork) -> list[Composition]:
+        """What the step is to put together, in order."""
+        context = stage.build.context
+        found: list[Composition] = []
+        many = len(work.sources) + len(work.inline) > 1
+        if many and not work.target.endswith("/"):
+            kind = "ADD" if work.step.add else "COPY"
+            raise InvalidArgument(
+                f"When using {kind} with more than one source file, the destination must be a directory and "
+                "end with a /"
+            )
+        plain: list[str] = []
+        for source in work.sources:
+            if work.step.add and source.startswith(_GIT):
+                raise InvalidArgument(f"ADD of a git repository is not offered by this engine: {source}")
+            if work.step.add and source.startswith(_URL):
+                found.append(await self._fetched(stage, work, source))
+            elif work.step.add and await asyncio.to_thread(_is_archive, context.directory, source, work):
+                found.append(await self._unpacked(stage, work, source))
+            else:
+                plain.append(source)
+        if plain:
+            found.append(await self._plain(stage, work, tuple(plain)))
+        if work.inline:
+            place = context.place()
+            for name, text in work.inline:
+                with open(f"{place}/{posixpath.basename(name)}", "w", encoding="utf-8") as file:
+                    file.write(text)
+            names = tuple(posixpath.basename(name) for name, _ in work.inline)
+            found.append(self._composition(stage, work, place, names))
+        return found
+
+    async def _plain(self, stage: StageBuild, work: CopyWork, sources: tuple[str, ...]) -> Composition:
+        tree: str | RootFilesystem = stage.build.context.directory
+        ignored = stage.build.context.ignored
+        if work.step.origin:
+            tree = self._steps.tree(await stage.files_of(work.step.origin))
+            ignored = ()
+        relative = [
+            posixpath.normpath(f"{source}/{pattern}").lstrip("/")
+            for source in sources
+            for pattern in work.exclude
+        ]
+        return self._composition(stage, work, tree, sources, excluded=(*ignored, *work.exclude, *relative))
+
+    def _composition(
+        self,
+        stage: StageBuild,
+        work: CopyWork,
+        tree: str | RootFilesystem,
+        sources: tuple[str, ...],
+        *,
+        excluded: tuple[str, ...] = (),
+        target: str = "",
+        keep_owners: bool = False,
+        mode: int | None = None,
+    ) -> Composition:
+        return Composition(
+            tree=tree,
+            sources=sources,
+            target=target or work.target,
+            chown=work.chown,
+            mode=work.mode if mode is None else mode,
+            parents=work.step.parents,
+            keep_owners=keep_owners,
+            excluded=excluded,
+            epoch=stage.build.epoch,
+        )
+
+    async def _fetched(self, stage: StageBuild, work: CopyWork, url: str) -> Composition:
+        from sampan.registry.download import fetch
+
+        place = stage.build.context.place()
+        name = posixpath.basename(url.partition("?")[0].rstrip("/")) or "index"
+        digest = await asyncio.to_thread(fetch, url, f"{place}/{name}")
+        wanted = work.step.checksum
+        if wanted and wanted != digest:
+            raise InvalidArgument(f"digest mismatch for {url}: got {digest}, expected {wanted}")
+        if work.step.unpack:
+            inside = stage.build.context.place()
+            await buildcontext.unpacked(f"{place}/{name}", inside)
+            return self._composition(stage, work, inside, (".",), keep_owners=True)
+        return self._composition(stage, work, place, (name,), mode=0o600 if work.mode is None else None)
+
+    async def _unpacked(self, stage: StageBuild, work: CopyWork, source: str) -> Composition:
+        place = stage.build.context.place()
+        fd = await asyncio.to_thread(buildcontext.open_inside, stage.build.context.directory, source)
+        try:
+            await buildcontext.unpack_from(fd, place)
+        finally:
+            os.close(fd)
+        target = work.target.rstrip("/") + "/"
+        return self._composition(stage, work, place, (".",), target=target, keep_owners=True)
+
+    # ------------------------------------------------------------------ RUN --mount
+
+    @asynccontextmanager
+    async def prepared(
+        self, stage: StageBuild, work: RunWork
+    ) -> AsyncIterator[tuple[tuple[Mount, ...], list[object]]]:
+        """The mounts of the step's container, and what stands for their contents in the cache's key."""
+        mounts: list[Mount] = []
+        inputs: list[object] = []
+        async with AsyncExitStack() as held:
+            for number, wanted in enumerate(work.mounts):
+                if wanted.kind == "tmpfs":
+                    mounts.append(_tmpfs(work, wanted))
+                elif wanted.kind == "cache":
+                    mounts.append(await self._cache(work, wanted, held))
+                    inputs.append(("cache", wanted["id"] or wanted["target"]))
+                elif wanted.kind == "bind":
+                    mount, digest = await self._bind(stage, work, wanted, number)
+                    mounts.append(mount)
+                    inputs.append(("bind", wanted["target"], digest))
+                elif wanted["required"] in ("true", "1"):
+                    raise error(
+                        work.step.source,
+                        f"{wanted.kind} {wanted['id'] or 'default'} not found: this build was given none",
+                    )
+            if work.script:
+                path = f"{stage.build.context.place()}/script"
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(work.script)
+                os.chmod(path, 0o755)
+                mounts.append(Mount(type="bind", source=path, target=SCRIPT, read_only=True))
+            yield tuple(mounts), inputs
+
+    async def _bind(
+        self, stage: StageBuild, work: RunWork, wanted: instructions.Mount, number: int
+    ) -> tuple[Mount, str]:
+        context = stage.build.context
+        tree: str | RootFilesystem = context.directory
+        ignored = context.ignored
+        if wanted["from"]:
+            tree, ignored = self._steps.tree(await stage.files_of(wanted["from"])), ()
+        what = Composition(
+            tree=tree, sources=(wanted["source"] or ".",), target="/x", keep_owners=True, excluded=ignored
+        )
+        place = context.place()
+        async with self._steps.composed((), what) as (layer, digest):
+            fd = layer.part.open()
+            try:
+                await buildcontext.unpack_from(fd, place)
+            finally:
+                os.close(fd)
+        if not os.path.lexists(f"{place}/x"):
+            os.mkdir(f"{place}/x")
+        writable = "readwrite" in wanted.fields
+        target = posixpath.join(work.directory, wanted["target"])
+        return Mount(type="bind", source=f"{place}/x", target=target, read_only=not writable), digest
+
+    async def _cache(self, work: RunWork, wanted: instructions.Mount, held: AsyncExitStack) -> Mount:
+        if wanted["from"] or wanted["source"]:
+            raise error(work.step.source, "a cache mount that begins with other files is not offered")
+        target = posixpath.join(work.directory, wanted["target"])
+        name = hashlib.sha256((wanted["id"] or target).encode()).hexdigest()
+        if wanted["sharing"] in ("locked", "private"):
+            await held.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
+        path = f"{self._caches}/{name}"
+        if not os.path.isdir(path):
+            os.makedirs(path, exist_ok=True)
+            os.chmod(path, int(wanted["mode"] or "0755", 8))
+            os.chown(path, int(wanted["uid"] or 0), int(wanted["gid"] or 0))
+        read_only = "readonly" in wanted.fields
+        return Mount(type="bind", source=path, target=target, read_only=read_only)
+
+
+def _tmpfs(work: RunWork, wanted: instructions.Mount) -> Mount:
+    size = wanted["size"]
+    if size and not size.isdecimal():
+        raise error(work.step.source, f"invalid size of a tmpfs: {size}; use bytes")
+    target = posixpath.join(work.directory, wanted["target"])
+    return Mount(type="tmpfs", target=target, tmpfs_options=TmpfsOptions(size_bytes=int(size or 0)))
+
+
+def _is_archive(directory: str, source: str, work: CopyWork) -> bool:
+    """Whether ADD takes the file apart: one file that is an archive, unless ``--unpack=false``."""
+    if work.step.unpack is False or any(character in source for character in "*?["):
+        return False
+    start = buildcontext.head(directory, source)
+    kind = buildcontext.archive_kind(start)
+    if kind is None:
+        return False
+    if kind == "":
+        return True
+    try:
+        fd = buildcontext.open_inside(directory, source)
+    except NotFound:
+        return False
+    try:
+        return _holds_tar(fd, kind)
+    finally:
+        os.close(fd)
+
+
+def _holds_tar(fd: int, kind: str) -> bool:
+    """Whether what is compressed is a tar: a compressed file that is none is copied as it is."""
+    from sampan.wire.compression import Decompressor
+
+    plain = b""
+    decompressor = Decompressor(kind)
+    try:
+        while len(plain) < 512 and (data := os.read(fd, 1 << 14)):
+            for piece in decompressor.feed(data):
+                plain += piece
+                if len(plain) >= 512:
+                    break
+    except InvalidArgument:
+        return False
+    return plain[257:262] == b"ustar"

@@ -1,0 +1,256 @@
+"""The work of a build on files: what a step does, as a layer over what was there.
+
+A RUN is a container of its own, whose upper directory becomes the layer; COPY, ADD and WORKDIR are composed
+by a visitor that stands in the files so far. Nothing of either outlives the step: containers are temporary,
+and what a killed daemon leaves of them goes when the next one starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from sampan.engine.model import ContainerConfig, HealthConfig, HostConfig, Mount, NetworkingConfig
+from sampan.errors import Failure, InvalidArgument
+from sampan.images.blobs import Part
+from sampan.images.model import Image
+from sampan.images.packing import Packed, packed, stack
+from sampan.sandbox.messages import AttachOptions, RootFilesystem
+from sampan.spec import digest as digests
+from sampan.spec import image as documents
+from sampan.wire import stdcopy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sampan.build.evaluate import RunWork
+    from sampan.engine.containers import Containers
+    from sampan.engine.ports import Visits
+    from sampan.images.catalog import Catalog
+    from sampan.images.layers import Hold
+    from sampan.images.snapshots import Snapshots
+    from sampan.spec.digest import Digest
+
+_PIECE = 1 << 16
+Say = Callable[[str], None]
+
+
+class StepFailed(Failure):
+    """A program of the build ended badly; ``code`` is its exit code."""
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composition:
+    """What a COPY is to put together; see ``sandbox.compose``. ``tree`` is a directory or layers."""
+
+    tree: str | RootFilesystem
+    sources: tuple[str, ...]
+    target: str
+    chown: str = ""
+    mode: int | None = None
+    parents: bool = False
+    keep_owners: bool = False
+    excluded: tuple[str, ...] = ()
+    epoch: int | None = None
+
+
+class BuildSteps:
+    """Does the work."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        snapshots: Snapshots,
+        containers: Containers,
+        visits: Visits,
+        empty: str,
+    ) -> None:
+        """``empty`` is a directory that stays empty."""
+        self._catalog = catalog
+        self._snapshots = snapshots
+        self._containers = containers
+        self._visits = visits
+        self._empty = empty
+
+    # ------------------------------------------------------------------ RUN
+
+    async def run(
+        self,
+        chain: tuple[Digest, ...],
+        work: RunWork,
+        host: HostConfig,
+        mounts: tuple[Mount, ...],
+        hold: Hold,
+        say: Say,
+    ) -> Digest | None:
+        """Run the program over ``chain`` and keep what it changed; the new chain, None where there is none.
+
+        StepFailed when it ends with anything but 0.
+        """
+        image = self._image(chain)
+        config = ContainerConfig(
+            image=image.id,
+            cmd=work.command,
+            entrypoint=("",),
+            env=work.environment,
+            user=work.user,
+            working_dir=work.directory,
+            attach_stdout=True,
+            attach_stderr=True,
+            healthcheck=HealthConfig(test=("NONE",)),
+        )
+        host = replace(host, mounts=mounts or None)
+        created = await self._containers.create(None, config, host, NetworkingConfig(), over=image)
+        try:
+            await self._to_its_end(created.id, work, say)
+            root = self._snapshots.mounts(created.id)
+            async with packed(self._catalog.blobs, f"{root.base}/{root.upper}") as layer:
+                return await self._over(chain, layer, hold)
+        finally:
+            with suppress(Failure):
+                await asyncio.shield(self._containers.remove(created.id, force=True, volumes=True))
+
+    async def _to_its_end(self, container_id: str, work: RunWork, say: Say) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        options = AttachOptions(stdout=True, stderr=True)
+        reading = asyncio.create_task(_relay(ours, say))
+        try:
+            await self._containers.attach(container_id, options, lambda: _Socket(theirs))
+            ended = self._containers.wait(container_id, "next-exit")
+            await self._containers.start(container_id)
+            status = await ended
+            await reading
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            ours.close()
+        if status.code:
+            shown = " ".join(work.command)
+            raise StepFailed(
+                f"The command '{shown}' returned a non-zero code: {status.code}", code=status.code
+            )
+
+    def _image(self, chain: tuple[Digest, ...]) -> Image:
+        """An image of these layers that is in no catalogue, for a container to stand on."""
+        raw = documents.encode(
+            {
+                "architecture": "",
+                "os": "linux",
+                "config": {},
+                "rootfs": {
+                    "type": "layers",
+                    "diff_ids": [self._catalog.layers[one].diff_id for one in chain],
+                },
+            }
+        )
+        layers = [self._catalog.layers[one] for one in chain]
+        return Image(
+            id=digests.of(raw),
+            config=documents.parse_image(raw),
+            manifest=None,
+            chain=chain,
+            blobs=(),
+            size=sum(layer.size for layer in layers),
+            max_id=max((max(layer.max_uid, layer.max_gid) for layer in layers), default=0),
+            loaded_ns=0,
+            tagged_ns=0,
+        )
+
+    async def _over(self, chain: tuple[Digest, ...], layer: Packed, hold: Hold) -> Digest | None:
+        parent = chain[-1] if chain else None
+        return parent if layer.empty else await stack(self._catalog.layers, hold, parent, layer)
+
+    # ------------------------------------------------------------------ COPY
+
+    @asynccontextmanager
+    async def composed(
+        self, chain: tuple[Digest, ...], what: Composition
+    ) -> AsyncIterator[tuple[Packed, str]]:
+        """The layer that it makes, not kept yet, and the digest of its contents, which knows no times."""
+        with self._catalog.blobs.workspace() as workspace:
+            part = Part(f"{workspace}/layer")
+            try:
+                digest = await self._compose(chain, what, part)
+            finally:
+                part.close()
+            yield Packed(part=part), digest
+
+    async def keep(self, chain: tuple[Digest, ...], layer: Packed, hold: Hold) -> Digest | None:
+        """Make what was composed a layer over ``chain``: the new chain."""
+        return await self._over(chain, layer, hold)
+
+    async def _compose(self, chain: tuple[Digest, ...], what: Composition, part: Part) -> str:
+        order: dict[str, Any] = {
+            "sources": what.sources,
+            "target": what.target,
+            "chown": what.chown,
+            "mode": what.mode,
+            "parents": what.parents,
+            "keep_owners": what.keep_owners,
+            "excluded": what.excluded,
+            "epoch": what.epoch,
+        }
+        tree = what.tree if isinstance(what.tree, str) else asdict(what.tree)
+        visit = await self._visits.begin(
+            "build", "compose", root=self.tree(chain), flow="out", tree=tree, order=order
+        )
+        try:
+            await visit.answer()
+            while data := await visit.read():
+                await asyncio.to_thread(part.write, data)
+            answer = await visit.answer()
+        finally:
+            await visit.aclose()
+        digest: str = answer["digest"]
+        return digest
+
+    def tree(self, chain: tuple[Digest, ...]) -> RootFilesystem:
+        """The files of a chain, to be looked at."""
+        layers = self._catalog.layers
+        if not chain:
+            base, name = os.path.split(self._empty)
+            return RootFilesystem(base=base, lowers=(), upper=name, work="")
+        # Short names: the kernel may have to take them all in one page.
+        top, *rest = (os.path.relpath(layers.directory(layers[one]), layers.root) for one in reversed(chain))
+        return RootFilesystem(base=layers.root, lowers=tuple(rest), upper=top, work="")
+
+
+class _Socket:
+    """One end of a pair as a client's connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def detach(self) -> tuple[socket.socket, bytes]:
+        return self._sock, b""
+
+
+async def _relay(sock: socket.socket, say: Say) -> None:
+    """Say what comes in frames, until the end."""
+    loop = asyncio.get_running_loop()
+    rest = b""
+    while data := await loop.sock_recv(sock, _PIECE):
+        frames, rest = stdcopy.split(rest + data)
+        for _, payload in frames:
+            say(payload.decode(errors="replace"))
+
+
+def check_memory(text: str) -> int:
+    """A number of bytes among a build's parameters. InvalidArgument for anything else."""
+    try:
+        return int(text or 0)
+    except ValueError:
+        raise InvalidArgument(f"invalid number of bytes: {text}") from None

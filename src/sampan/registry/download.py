@@ -1,0 +1,47 @@
+"""One file by its address, for ADD and for what is imported from a URL."""
+
+from __future__ import annotations
+
+import hashlib
+from urllib.parse import urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from sampan import __version__
+from sampan.errors import InvalidArgument, Unavailable
+from sampan.registry.transport import proxy_of
+
+_BLOCK = 1 << 20
+_TIMEOUT = urllib3.Timeout(connect=10.0, read=60.0)
+
+
+def fetch(url: str, path: str) -> str:
+    """Write what lies at ``url`` (http, https) to ``path``; its digest. Blocks.
+
+    Raises InvalidArgument for a bad URL and Unavailable when it cannot be had.
+    """
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise InvalidArgument(f"{url} is no http or https URL")
+    proxy = proxy_of(url)
+    pool = urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
+    digest = hashlib.sha256()
+    try:
+        answer = pool.request(
+            "GET",
+            url,
+            headers={"User-Agent": f"sampan/{__version__}"},
+            preload_content=False,
+            timeout=_TIMEOUT,
+        )
+        with open(path, "wb") as file:
+            if answer.status != 200:
+                raise InvalidArgument(f"invalid response status {answer.status} for {url}")
+            while block := answer.read(_BLOCK, decode_content=False):
+                digest.update(block)
+                file.write(block)
+    except (HTTPError, OSError) as error:
+        raise Unavailable(f"failed to load {url}: {error}") from error
+    finally:
+        pool.clear()
+    return f"sha256:{digest.hexdigest()}"
