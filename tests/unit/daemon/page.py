@@ -1,0 +1,53 @@
+"""The page of the daemon's settings, made of its own tables."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+
+from sampan.daemon.directives import REFUSED, TABLE, WITHOUT_EFFECT
+
+_HEAD = """\
+# The daemon and its settings
+
+`sampan` starts the daemon when a command finds none. As a service of systemd:
+
+```
+sampan system service install [--group NAME] [-- DAEMON_OPTION...]   # now and at every boot
+sampan system service uninstall                                      # images, containers and volumes stay
+systemctl reload sampan                                              # reads the settings anew (SIGHUP)
+```
+
+systemd owns the socket (`/run/sampan/sampan.sock`, mode 0660, of root and `NAME`; members of that group rule
+the machine, as with Docker). Containers run on when the service is stopped, restarted or upgraded: what holds
+them is in a cgroup of its own, `/sampan/engine`, and the unit has `KillMode=process`. An engine that a client
+had started gives way to the service. For the `docker` command:
+`docker context create sampan --docker host=unix:///run/sampan/sampan.sock`.
+
+Settings are flags of `sampan daemon` or keys of `/etc/sampan/daemon.json` (`--config-file` names another file,
+`--validate` checks it), dockerd's where they mean the same. One that is given in both places is an error.
+
+| key | flag | meaning | on SIGHUP |
+|---|---|---|---|
+"""
+
+
+def page() -> str:
+    """The whole text."""
+    rows = "".join(
+        f"| `{found.key}` | {', '.join(f'`{flag}`' for flag in found.flags) or '–'} | {found.words} "
+        f"| {'taken up' if found.live else 'with the next start'} |\n"
+        for found in TABLE
+    )
+    return (
+        f"{_HEAD}{rows}\n"
+        "Keys of dockerd's that are read and have no effect here, of which the daemon warns with the reason:\n"
+        f"{_listed(WITHOUT_EFFECT)}\n\n"
+        "Keys that would leave the host less protected than was asked are refused:\n"
+        f"{_listed(REFUSED)}\n"
+    )
+
+
+def _listed(keys: Iterable[str]) -> str:
+    text = ", ".join(f"`{key}`" for key in sorted(keys)) + "."
+    return "\n".join(textwrap.wrap(text, 110, break_on_hyphens=False, break_long_words=False))
