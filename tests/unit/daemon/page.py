@@ -24,8 +24,8 @@ them is in a cgroup of its own, `/sampan/engine`, and the unit has `KillMode=pro
 had started gives way to the service. For the `docker` command:
 `docker context create sampan --docker host=unix:///run/sampan/sampan.sock`.
 
-Settings are flags of `sampan daemon` or keys of `/etc/sampan/daemon.json` (`--config-file` names another file,
-`--validate` checks it), dockerd's where they mean the same. One that is given in both places is an error.
+Settings are flags of `sampan daemon` or keys of `/etc/sampan/daemon.json` (`--config-file` names another
+file, `--validate` checks it), dockerd's where they mean the same. One that is given in both places is an error.
 
 | key | flag | meaning | on SIGHUP |
 |---|---|---|---|
@@ -35,13 +35,13 @@ Settings are flags of `sampan daemon` or keys of `/etc/sampan/daemon.json` (`--c
 def page() -> str:
     """The whole text."""
     rows = "".join(
-        f"| `{found.key}` | {', '.join(f'`{flag}`' for flag in found.flags) or '–'} | {found.words} "
+        f"| `{found.key}` | {', '.join(f'`{flag}`' for flag in found.flags) or '(none)'} | {found.words} "
         f"| {'taken up' if found.live else 'with the next start'} |\n"
         for found in TABLE
     )
     return (
         f"{_HEAD}{rows}\n"
-        "Keys of dockerd's that are read and have no effect here, of which the daemon warns with the reason:\n"
+        "Keys of dockerd's that have no effect here, of which the daemon warns with the reason:\n"
         f"{_listed(WITHOUT_EFFECT)}\n\n"
         "Keys that would leave the host less protected than was asked are refused:\n"
         f"{_listed(REFUSED)}\n"
