@@ -25,7 +25,8 @@ had started gives way to the service. For the `docker` command:
 `docker context create sampan --docker host=unix:///run/sampan/sampan.sock`.
 
 Settings are flags of `sampan daemon` or keys of `/etc/sampan/daemon.json` (`--config-file` names another
-file, `--validate` checks it), dockerd's where they mean the same. One that is given in both places is an error.
+file, `--validate` checks it), dockerd's where they mean the same. One that is given in both places is an
+error.
 
 | key | flag | meaning | on SIGHUP |
 |---|---|---|---|
