@@ -183,7 +183,7 @@ def err(text: str) -> None:
     write(2, text + "\n")
 
 
-def write(fd: int, text: str | bytes) -> None:
+def write(fd: int, text: str | bytes | memoryview) -> None:
     """Write all of ``text``."""
     data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
     view = memoryview(data)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PIECE = 65536
+_RECEIVED = 256 << 10  # bytes of output taken at once
+_AT_ONCE = 512  # pieces that one writev takes; the kernel's limit is twice that
 
 _UNTOUCHED = frozenset(
     (
@@ -116,34 +118,65 @@ class Detached(Exception):
 
 
 class Output:
-    """What the container writes: frames to stdout and stderr, or a terminal's bytes to stdout."""
+    """What the container writes: frames to stdout and stderr, or a terminal's bytes to stdout.
 
-    __slots__ = ("_multiplexed", "_rest", "_wanted")
+    A frame is written as it comes, whole or not, from where it was received: nothing is copied or collected.
+    """
+
+    __slots__ = ("_head", "_left", "_multiplexed", "_stream", "_wanted")
 
     def __init__(self, *, multiplexed: bool, stdout: bool = True, stderr: bool = True) -> None:
         self._multiplexed = multiplexed
-        self._rest = b""
+        self._head = b""  # of the next frame, as far as it has come
+        self._left = 0  # bytes of the present frame that are still to come
+        self._stream = stdcopy.STDOUT
         self._wanted = {stdcopy.STDOUT: stdout, stdcopy.STDERR: stderr, stdcopy.SYSTEM_ERROR: True}
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Write ``data`` to where it belongs."""
+        view = memoryview(data)
         if not self._multiplexed:
-            write(1, data)
+            write(1, view)
             return
-        frames, self._rest = stdcopy.split(self._rest + data if self._rest else data)
-        joined: list[bytes] = []
-        current = -1
-        for stream, payload in frames:
-            if stream != current:
-                self._flush(current, joined)
-                current = stream
-            joined.append(payload)
-        self._flush(current, joined)
+        pieces: list[memoryview] = []
+        place = 0
+        while place < len(view):
+            if not self._left:
+                start = place
+                place = min(len(view), place + stdcopy.HEADER_SIZE - len(self._head))
+                self._head += view[start:place]
+                if len(self._head) == stdcopy.HEADER_SIZE:
+                    self._begin(pieces)
+                continue
+            end = min(len(view), place + self._left)
+            pieces.append(view[place:end])
+            self._left -= end - place
+            place = end
+        self._flush(pieces)
 
-    def _flush(self, stream: int, joined: list[bytes]) -> None:
-        if joined and self._wanted.get(stream, False):
-            write(1 if stream in (stdcopy.STDIN, stdcopy.STDOUT) else 2, b"".join(joined))
-        joined.clear()
+    def _begin(self, pieces: list[memoryview]) -> None:
+        """A frame begins; what came before it is written if it is of another stream."""
+        stream, self._left = stdcopy.parse_header(self._head)
+        self._head = b""
+        if stream != self._stream:
+            self._flush(pieces)
+            self._stream = stream
+
+    def _flush(self, pieces: list[memoryview]) -> None:
+        if pieces and self._wanted.get(self._stream, False):
+            write_all(1 if self._stream in (stdcopy.STDIN, stdcopy.STDOUT) else 2, pieces)
+        pieces.clear()
+
+
+def write_all(fd: int, pieces: list[memoryview]) -> None:
+    """Write all of ``pieces`` with as few calls as can be."""
+    for start in range(0, len(pieces), _AT_ONCE):
+        batch = pieces[start : start + _AT_ONCE]
+        written = os.writev(fd, batch)
+        for piece in batch:
+            if written < len(piece):
+                write(fd, piece[written:])
+            written = max(0, written - len(piece))
 
 
 class Session:
@@ -154,6 +187,7 @@ class Session:
     """
 
     __slots__ = (
+        "_buffer",
         "_early",
         "_escape",
         "_input",
@@ -176,6 +210,7 @@ class Session:
     ) -> None:
         self._sock = _socket.socket(fileno=fd)
         self._early = early
+        self._buffer = memoryview(bytearray(_RECEIVED))
         self._output = output
         self._input = stdin
         self._open = True
@@ -222,12 +257,12 @@ class Session:
 
     def _receive(self) -> bool:
         try:
-            data = self._sock.recv(PIECE)
+            count = self._sock.recv_into(self._buffer)
         except ConnectionResetError:
             return False
-        if data:
-            self._output.feed(data)
-        return bool(data)
+        if count:
+            self._output.feed(self._buffer[:count])
+        return count > 0
 
     def _type(self) -> None:
         try:

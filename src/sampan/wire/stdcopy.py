@@ -32,6 +32,14 @@ def header(stream: int, length: int) -> bytes:
     return HEADER.pack(stream, length)
 
 
+def parse_header(head: bytes) -> tuple[int, int]:
+    """(stream, length of the payload) of a frame's ``HEADER_SIZE`` bytes; MalformedFrame for garbage."""
+    stream, length = HEADER.unpack(head)
+    if stream > SYSTEM_ERROR or length > MAX_FRAME or head[1:4] != b"\0\0\0":
+        raise MalformedFrame("not a multiplexed stream")
+    return stream, length
+
+
 def split(buffer: bytes | bytearray | memoryview) -> tuple[list[tuple[int, bytes]], bytes]:
     """Split into complete frames ``(stream, payload)`` and the bytes of an incomplete one.
 

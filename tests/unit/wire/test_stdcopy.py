@@ -35,3 +35,9 @@ def test_frames_come_back_however_the_stream_is_cut(frames: list[tuple[int, byte
 def test_what_is_no_frame_is_refused(wire: bytes) -> None:
     with pytest.raises(stdcopy.MalformedFrame):
         stdcopy.split(wire)
+
+
+def test_a_header_by_itself() -> None:
+    assert stdcopy.parse_header(stdcopy.header(2, 70000)) == (2, 70000)
+    with pytest.raises(stdcopy.MalformedFrame):
+        stdcopy.parse_header(b"HTTP/1.1")
