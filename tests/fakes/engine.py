@@ -39,7 +39,7 @@ from sampan.state import Database
 from sampan.wire import stdcopy
 
 if TYPE_CHECKING:
-    from sampan.spec.runtime import LinuxResources, Process
+    from sampan.spec.runtime import LinuxResources, Process, Seccomp
 
 NOT_FOUND = "nosuch"
 DENIED = "denied"
@@ -205,6 +205,9 @@ class FakeVolumes:
 class FakeFilters:
     async def path(self, profile: str | None, capabilities: frozenset[str]) -> str:
         return "/seccomp/default.bpf" if profile is None else "/seccomp/own.bpf"
+
+    def rules(self, profile: str | None, capabilities: Iterable[str]) -> Seccomp:
+        return {"defaultAction": "SCMP_ACT_ALLOW" if profile is None else "SCMP_ACT_LOG"}
 
 
 class FakeStream:
