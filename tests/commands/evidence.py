@@ -117,12 +117,15 @@ ANSWERS: dict[str, Any] = {
     "POST /volumes/create": _VOLUME,
     "POST /volumes/prune": {"VolumesDeleted": ["vol"], "SpaceReclaimed": 1},
     "GET /system/df": _DISK,
+    "POST /build": {"aux": {"ID": "sha256:" + "5" * 64}},
     "POST /build/prune": {"CachesDeleted": [], "SpaceReclaimed": 0},
     "GET /version": {"Version": "1", "ApiVersion": "1.50", "Components": []},
     "GET /info": {"ID": "x", "Containers": 1, "Name": "host"},
 }
 
 FILES = {
+    "Dockerfile": "FROM busybox\n",
+    "Other": "FROM scratch\n",
     "file.env": "A=1\n",
     "file.labels": "b=2\n",
     "image.tar": "not one",
@@ -131,6 +134,7 @@ FILES = {
 
 BASE: dict[str, list[str]] = {
     "attach": ["open"],
+    "build": ["."],
     "commit": ["box"],
     "container inspect": ["box"],
     "context create": ["made"],
@@ -197,6 +201,7 @@ SAMPLES: dict[str, str] = {
     "env": "A=1",
     "filter": "label=x",
     "gpu-request": "all",
+    "image-name": "name:tag",
     "host-list": "db:10.0.0.5",
     "int": "7",
     "key": "x",
@@ -227,6 +232,7 @@ VALUES: dict[str, str] = {
     "cidfile": "made.cid",
     "env-file": "file.env",
     "expose": "80",
+    "file": "Other",
     "format": "{{json .}}",
     "gateway": "10.9.0.1",
     "input": "image.tar",

@@ -18,7 +18,6 @@ from tests.reference import REFERENCE
 
 SOURCE = REFERENCE / "docker-cli-28.2.json"
 
-BUILDER = "comes with the builder"
 REGISTRY = "comes with the registry client"
 PLATFORMS = "images of several platforms come with the registry client"
 NETWORKS = "comes with published ports and user-defined networks"
@@ -28,7 +27,6 @@ CHECKPOINT = "needs CRIU and an experimental engine, as with Docker"
 TRUST = "Docker Content Trust is not offered; every image is checked by its digest"
 
 COMMANDS: dict[str, str] = {
-    "build": BUILDER,
     "checkpoint create": CHECKPOINT,
     "checkpoint ls": CHECKPOINT,
     "checkpoint rm": CHECKPOINT,
@@ -62,6 +60,7 @@ FLAGS: dict[tuple[str, str], str] = {
             "publish-all": NETWORKS,
         }.items()
     },
+    ("build", "squash"): "squash is not offered: a stage of its own and COPY --from do it",
     ("images", "tree"): PLATFORMS,
     ("history", "platform"): PLATFORMS,
     ("image inspect", "platform"): PLATFORMS,
@@ -83,6 +82,9 @@ FLAGS: dict[tuple[str, str], str] = {
 HOLLOW: dict[tuple[str, str], str] = {
     (words, "kernel-memory"): "taken without effect, as with Docker since API 1.42"
     for words in ("create", "run")
+} | {
+    ("build", "disable-content-trust"): f"taken without effect: {TRUST}",
+    ("build", "isolation"): f"taken without effect: {WINDOWS}",
 }
 """Flags that do nothing, because Docker's do nothing."""
 

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(
 ROOT = Path(__file__).resolve().parents[2]
 
 OURS = {
+    "build": {"progress"},
     "create": {"restart-unhealthy", "timeout"},
     "run": {"restart-unhealthy", "timeout"},
 }

@@ -1,16 +1,277 @@
-"""``build`` and ``builder``: the commands and their flags. The engine does not build yet, which they say."""
+"""``build`` and ``builder``: a context is sent, and what the engine says is shown.
+
+The engine's stream is Docker's classic one; what it has no word for is refused here, naming what is lacking.
+"""
 
 from __future__ import annotations
 
-from sampan.cli.command import Command, Options
-from sampan.cli.context import PROGRAM, Context, out
+import os
+
+from sampan.cli.command import Command, Exit, Options
+from sampan.cli.context import Context, out, write
 from sampan.errors import Failure
 
-NOT_YET = "this engine does not build images yet; build elsewhere and bring the image in by load or import"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    Messages = Iterator[Any]
+
+_PIECE = 1 << 18
+_LACKING = {
+    "secret": "secrets of RUN instructions are not offered yet: bind a file of the context instead",
+    "ssh": "an ssh agent for RUN instructions is not offered yet",
+    "output": "other results than an image are not offered yet: use save, or create and cp",
+    "cache-to": "a cache elsewhere is not offered yet",
+    "build-context": "contexts by name are not offered yet: put the files into the context, or into an image",
+    "push": "a push by the builder is not offered: push when it is built",
+    "allow": "more rights for RUN instructions are not offered",
+    "attest": "attestations are not offered yet",
+    "provenance": "provenance is not offered yet",
+    "sbom": "lists of materials are not offered yet",
+    "squash": "squash is not offered: use a stage of its own and COPY --from",
+}
+_PROGRESS = ("", "auto", "plain", "tty", "quiet")
 
 
-def _build(_context: Context, _options: Options, _arguments: list[str]) -> int:
-    raise Failure(f"{PROGRAM} build: {NOT_YET}")
+def _build(context: Context, options: Options, arguments: list[str]) -> int:
+    for flag, reason in _LACKING.items():
+        if options[flag] and options[flag] != "false":
+            raise Failure(f"--{flag}: {reason}")
+    if options["progress"] not in _PROGRESS:
+        raise Failure(f"--progress: {options['progress']} is not offered; use plain")
+    _forget(options["iidfile"])
+    quiet = options["quiet"] or options["progress"] == "quiet"
+    said = _Said(quiet=quiet)
+    dockerfile, pieces = _context(arguments[0], options["file"], said)
+    if options["compress"]:
+        pieces = _compressed(pieces)
+    identity = _follow(_sent(context, _target(options, dockerfile), pieces), said)
+    if options["iidfile"]:
+        if not identity:
+            raise Failure(f"server did not provide an image ID. Cannot write {options['iidfile']}")
+        _write_identity(options["iidfile"], identity)
+    if quiet:
+        out(identity)
+    return 0
+
+
+class _Said:
+    """Shows what is said, or with ``quiet`` keeps it until something fails."""
+
+    __slots__ = ("_kept", "_quiet")
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._kept: list[str] = []
+
+    def __call__(self, text: str) -> None:
+        if self._quiet:
+            self._kept.append(text)
+        else:
+            write(1, text)
+
+    def failed(self) -> None:
+        """Show what was kept."""
+        write(2, "".join(self._kept))
+
+
+# ------------------------------------------------------------------ what is sent
+
+
+def _context(path: str, file: str, said: _Said) -> tuple[str, Iterator[bytes]]:
+    """The Dockerfile's name, and the context as an archive."""
+    if path == "-":
+        return _from_input(file, said)
+    if path.startswith(("http://", "https://", "git://", "git@", "ssh://", "github.com/")):
+        raise Failure(f"a context from elsewhere is not offered: fetch {path} and build the folder")
+    from sampan.cli.buildcontext import find
+
+    found = find(path, file, _input)
+    sender = found.sender()
+
+    def pieces() -> Iterator[bytes]:
+        yield from sender.pieces(found.extra)
+        _tell_size(sender.size, said)
+
+    return found.dockerfile, pieces()
+
+
+def _input() -> bytes:
+    return b"".join(_pieces_of(0))
+
+
+def _pieces_of(fd: int) -> Iterator[bytes]:
+    while data := os.read(fd, _PIECE):
+        yield data
+
+
+def _from_input(file: str, said: _Said) -> tuple[str, Iterator[bytes]]:
+    """An archive, or a Dockerfile without any files."""
+    from sampan.cli.buildcontext import is_archive, single
+
+    if file == "-":
+        raise Failure("invalid argument: can't use stdin for both build context and dockerfile")
+    start = b""
+    while len(start) < 512 and (data := os.read(0, _PIECE)):
+        start += data
+    if is_archive(start):
+        return file, _counted(start, said)
+    if file:
+        raise Failure(
+            "unable to prepare context: ambiguous Dockerfile source: both stdin and flag correspond to "
+            "Dockerfiles"
+        )
+    data = single(start + _input())
+    _tell_size(len(data), said)
+    return "", iter((data,))
+
+
+def _counted(start: bytes, said: _Said) -> Iterator[bytes]:
+    size = len(start)
+    yield start
+    for piece in _pieces_of(0):
+        size += len(piece)
+        yield piece
+    _tell_size(size, said)
+
+
+def _tell_size(size: int, said: _Said) -> None:
+    from sampan.cli.human import size as shown
+
+    said(f"Sending build context to Docker daemon  {shown(size)}\r\r\n")
+
+
+def _compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    import zlib
+
+    packer = zlib.compressobj(wbits=31)
+    for piece in pieces:
+        yield packer.compress(piece)
+    yield packer.flush()
+
+
+def _target(options: Options, dockerfile: str) -> str:
+    """The request's path with its parameters, of which some are repeated."""
+    from sampan.client.http import quote
+    from sampan.wire import document
+
+    pairs = [("t", name) for name in options["tag"]]
+    pairs += [("extrahosts", host) for host in options["add-host"]]
+    documents = {
+        "buildargs": _arguments(options["build-arg"]),
+        "labels": {name: value for name, _, value in (text.partition("=") for text in options["label"])},
+        "cachefrom": options["cache-from"],
+        "ulimits": options["ulimit"],
+        "securityopt": options["security-opt"],
+    }
+    pairs += [(name, document.encode(value)) for name, value in documents.items() if value]
+    plain = {
+        "dockerfile": dockerfile,
+        "target": options["target"],
+        "networkmode": options["network"],
+        "platform": _platform(options["platform"]),
+        "isolation": options["isolation"],
+        "cgroupparent": options["cgroup-parent"],
+        "cpusetcpus": options["cpuset-cpus"],
+        "cpusetmems": options["cpuset-mems"],
+        "cpushares": options["cpu-shares"],
+        "cpuperiod": options["cpu-period"],
+        "cpuquota": options["cpu-quota"],
+        "memory": options["memory"],
+        "memswap": options["memory-swap"],
+        "shmsize": options["shm-size"],
+        "nocache": int(options["no-cache"]),
+        "pull": int(options["pull"]),
+        "rm": int(options["rm"]),
+        "forcerm": int(options["force-rm"]),
+    }
+    pairs += [(name, str(value)) for name, value in plain.items() if value]
+    return "/build?" + "&".join(f"{name}={quote(value)}" for name, value in pairs)
+
+
+def _arguments(given: list[str]) -> dict[str, str | None]:
+    """Build arguments; one without a value has that of our environment, or none."""
+    found: dict[str, str | None] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        found[name] = value if sign else os.environ.get(name)
+    return found
+
+
+def _platform(text: str) -> str:
+    if not text:
+        return ""
+    from sampan.cli.references import platform
+
+    return platform(text)
+
+
+def tag(text: str) -> str:
+    """A name for the image. ValueError in Docker's words."""
+    from sampan.cli.references import check
+
+    try:
+        check(text)
+    except Failure as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+def _sent(context: Context, path: str, pieces: Iterator[bytes]) -> Messages:
+    from sampan.client.api import json_stream
+
+    headers: dict[str, str] = {}
+    settings = context.settings
+    if settings.get("auths") or settings.get("credHelpers"):
+        from sampan.cli.credentials import all_headers
+
+        headers = all_headers(settings)
+    answer = context.client.upload(path, None, pieces, kind="application/x-tar", headers=headers)
+    return json_stream(answer)
+
+
+# ------------------------------------------------------------------ what is shown
+
+
+def _follow(messages: Messages, said: _Said) -> str:
+    """Show the stream; the image's id. A failed step ends the program with the step's own exit code."""
+    identity = ""
+    for message in messages:
+        if "stream" in message:
+            said(message["stream"])
+        elif "aux" in message:
+            identity = (message["aux"] or {}).get("ID") or identity
+        elif "error" in message or "errorDetail" in message:
+            said.failed()
+            detail = message.get("errorDetail") or {}
+            text = detail.get("message") or message.get("error") or ""
+            raise Exit(detail.get("code") or 1, text)
+        elif message.get("status"):
+            name = message.get("id")
+            said(f"{name}: {message['status']}\n" if name else f"{message['status']}\n")
+    return identity
+
+
+def _forget(path: str) -> None:
+    if path:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            why = os.strerror(error.errno or 0).lower()
+            raise Failure(f"Removing image ID file: remove {path}: {why}") from None
+
+
+def _write_identity(path: str, identity: str) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise Failure(f"open {path}: {os.strerror(error.errno or 0).lower()}") from None
+    write(fd, identity)
+    os.close(fd)
 
 
 def _prune(context: Context, options: Options, _arguments: list[str]) -> int:
@@ -69,9 +330,21 @@ COMMANDS: tuple[Command, ...] = (
             ("", "security-opt", "strings", "Security options"),
             ("", "shm-size", "bytes", "Size of /dev/shm"),
             ("", "squash", "bool", "Make one layer of all new ones"),
-            ("t", "tag", "list", "Name of the image, and a tag if wanted (name:tag)"),
+            ("t", "tag", "image-name", "Name of the image, and a tag if wanted (name:tag)"),
             ("", "target", "string", "Stage to build"),
             ("", "ulimit", "ulimit", "Resource limits"),
+            ("", "allow", "strings", ""),
+            ("", "attest", "list", ""),
+            ("", "build-context", "list", ""),
+            ("", "cache-to", "list", ""),
+            ("o", "output", "list", ""),
+            ("", "progress", "string", "How progress is shown: auto or plain", "auto"),
+            ("", "provenance", "string", ""),
+            ("", "push", "bool", ""),
+            ("", "sbom", "string", ""),
+            ("", "secret", "list", ""),
+            ("", "ssh", "list", ""),
+            ("", "load", "bool", ""),
         ),
         least=1,
         most=1,

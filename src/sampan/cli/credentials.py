@@ -99,6 +99,16 @@ def header(settings: Settings, image: str) -> dict[str, str]:
     return {"X-Registry-Auth": encoded}
 
 
+def all_headers(settings: Settings) -> dict[str, str]:
+    """The request header with the credentials for every registry that the settings name."""
+    from binascii import b2a_base64
+
+    servers = dict.fromkeys((*(settings.get("auths") or {}), *(settings.get("credHelpers") or {})))
+    found = {server: who for server in servers if (who := lookup(settings, server))}
+    encoded = b2a_base64(document.encode(found).encode(), newline=False).decode()
+    return {"X-Registry-Config": encoded.replace("+", "-").replace("/", "_")}
+
+
 def store(settings: Settings, server: str, user: str, secret: str, *, token: bool) -> bool:
     """Keep credentials; whether a helper keeps them (and the file does not). Raises Failure."""
     from sampan.cli.settings import change

@@ -187,6 +187,7 @@ KINDS: dict[str, Kind] = {
     "network": Kind(_later("endpoints", "network"), "network", many=True),
     "gpu-request": Kind(_later("devices", "gpus"), "gpu-request", many=True),
     "env": Kind(_later("labels", "variable"), "list", many=True),
+    "image-name": Kind(_later("build", "tag"), "list", many=True),
     "label": Kind(_later("labels", "label"), "list", many=True),
     "attach": Kind(_later("limits", "attachment"), "list", many=True),
     "volume": Kind(_later("mounts", "volume"), "list", many=True),

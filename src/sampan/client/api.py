@@ -121,7 +121,14 @@ class Client:
         return self._checked(self._ask(method, path, query, body, headers))
 
     def upload(
-        self, path: str, query: Query | None, source: Iterable[bytes], *, method: str = "POST", kind: str
+        self,
+        path: str,
+        query: Query | None,
+        source: Iterable[bytes],
+        *,
+        method: str = "POST",
+        kind: str,
+        headers: Query | None = None,
     ) -> Answer:
         """Send ``source`` as a chunked body of media type ``kind``; the answer is left unread."""
         self.agree()
@@ -129,7 +136,7 @@ class Client:
         head = request(
             method,
             target(self._versioned(path), query),
-            {**self.headers, "Content-Type": kind},
+            {**self.headers, **(headers or {}), "Content-Type": kind},
             body=None,
             host=self.address.http_host,
         )

@@ -2,23 +2,33 @@
 
 Patterns are Go's ``filepath.Match`` with ``**`` for any number of folders and ``!`` for exceptions; the last
 that matches a path, or a folder above it, decides. Source: Docker's build reference, ".dockerignore file".
+
+The client starts with it, so regular expressions are loaded only for patterns that have something to expand.
 """
 
 from __future__ import annotations
 
 import posixpath
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 from sampan.errors import InvalidArgument
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+    Test = Callable[[str], object]
+
+_SPECIAL = frozenset("*?[\\")
+_EXPRESSION = frozenset(".^$+(){}|[]\\*?")
+
+
 class _Pattern:
-    text: str
-    expression: re.Pattern[str]
-    exclusion: bool
+    __slots__ = ("exclusion", "fits", "text")
+
+    def __init__(self, text: str, fits: Test, *, exclusion: bool) -> None:
+        self.text = text
+        self.fits = fits
+        self.exclusion = exclusion
 
 
 class Matcher:
@@ -33,12 +43,14 @@ class Matcher:
 
     def ignores(self, path: str) -> bool:
         """Whether the file or folder at ``path`` (relative, with slashes) is ignored."""
+        if not self._patterns:
+            return False
         ignored = False
-        parents = _parents(path)
+        candidates = (path, *_parents(path))
         for pattern in self._patterns:
             if pattern.exclusion is not ignored:
                 continue  # it could not change anything
-            if any(pattern.expression.fullmatch(candidate) for candidate in (path, *parents)):
+            if any(pattern.fits(candidate) for candidate in candidates):
                 ignored = not pattern.exclusion
         return ignored
 
@@ -50,7 +62,7 @@ class Matcher:
             return True
         prefix = folder + "/"
         return not any(
-            pattern.exclusion and (pattern.text.startswith(prefix) or _is_wild(pattern.text))
+            pattern.exclusion and (pattern.text.startswith(prefix) or _is_wild(pattern.text, folder))
             for pattern in self._patterns
         )
 
@@ -76,12 +88,22 @@ def read(text: str) -> list[str]:
 
 
 def _parents(path: str) -> list[str]:
-    parts = path.split("/")[:-1]
-    return ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
+    found = []
+    at = path.find("/")
+    while at >= 0:
+        found.append(path[:at])
+        at = path.find("/", at + 1)
+    return found
 
 
-def _is_wild(text: str) -> bool:
-    return any(character in text.partition("/")[0] for character in "*?[")
+def _is_wild(text: str, folder: str) -> bool:
+    """Whether a pattern may match something below ``folder``: up to its first wildcard they agree."""
+    ends = [at for character in _SPECIAL if (at := text.find(character)) >= 0]
+    if not ends:
+        return False
+    fixed = text[: min(ends)]
+    below = folder + "/"
+    return below.startswith(fixed) or fixed.startswith(below)
 
 
 def _pattern(text: str) -> _Pattern | None:
@@ -94,14 +116,18 @@ def _pattern(text: str) -> _Pattern | None:
         if not text:
             raise InvalidArgument('illegal exclusion pattern: "!"')
     text = posixpath.normpath(text).lstrip("/") or "."
+    if _SPECIAL.isdisjoint(text):
+        return _Pattern(text, text.__eq__, exclusion=exclusion)
+    import re
+
     try:
-        return _Pattern(text=text, expression=re.compile(translate(text), re.DOTALL), exclusion=exclusion)
+        return _Pattern(text, re.compile(translate(text), re.DOTALL).fullmatch, exclusion=exclusion)
     except re.error:
         raise InvalidArgument(f"syntax error in pattern: {text}") from None
 
 
 def translate(pattern: str) -> str:
-    """A pattern as a regular expression over paths."""
+    """A pattern as a regular expression over paths. ``re.error`` for one that is malformed."""
     found: list[str] = []
     at = 0
     while at < len(pattern):
@@ -119,16 +145,31 @@ def translate(pattern: str) -> str:
                 found.append(".*")
         elif character == "?":
             found.append("[^/]")
-        elif character == "\\" and at < len(pattern):
-            found.append(re.escape(pattern[at]))
-            at += 1
         elif character == "[":
-            end = pattern.find("]", at + 1)
-            if end < 0:
-                raise re.error("unterminated class")
-            inside = pattern[at:end].replace("\\", "\\\\")
-            found.append(f"[{inside}]")
-            at = end + 1
+            inside, at = _class(pattern, at)
+            found.append(inside)
         else:
-            found.append(re.escape(character))
+            if character == "\\":
+                character = pattern[at : at + 1]
+                if not character:
+                    raise _malformed("a backslash at the end")
+                at += 1
+            found.append("\\" + character if character in _EXPRESSION else character)
     return "".join(found)
+
+
+def _class(pattern: str, at: int) -> tuple[str, int]:
+    """A class of characters, and where the pattern goes on after it; ``at`` is behind its bracket."""
+    end = pattern.find("]", at + 1)
+    if end < 0:
+        raise _malformed("unterminated class")
+    inside = pattern[at:end]
+    negated = inside.startswith("^")
+    inside = inside.removeprefix("^").replace("[", "\\[").replace("^", "\\^").replace("&", "\\&")
+    return f"(?!/)[{'^' if negated else ''}{inside}]", end + 1
+
+
+def _malformed(why: str) -> Exception:
+    import re
+
+    return re.error(why)
