@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sampan.wire.logblocks import Entry, Text
 
 _BLOCK = 256 << 10
+_FEW = 10_000  # lines that are found faster than a thread is begun
 _NEVER = b"A"  # sorts after every time
 _LONGEST = 1 << 20  # a record is at most 16 KiB of output, escaped
 
@@ -205,14 +206,21 @@ class LogStream:
 
     async def _blocks(self) -> AsyncGenerator[bytes, None]:
         try:
-            # Many lines, or compressed ones, are much to read before the first one is found.
-            self._reader.stand(await asyncio.to_thread(find, self._path, self._query.tail))
+            self._reader.stand(await self._beginning())
             source = self._follow() if self._query.follow else self._recorded()
             async with contextlib.aclosing(source) as blocks:
                 async for block in blocks:
                     yield block
         finally:
             self._reader.close()
+
+    async def _beginning(self) -> tuple[str, int] | None:
+        """See ``find``, which may have to read much: many lines, or compressed ones."""
+        tail = self._query.tail
+        packed = any(name.endswith(COMPRESSED) for name in logsources.files(self._path))
+        if tail is None or (tail <= _FEW and not packed):
+            return find(self._path, tail)
+        return await asyncio.to_thread(find, self._path, tail)
 
     async def _recorded(self) -> AsyncGenerator[bytes, None]:
         while (block := self._reader.read()) is not None:
