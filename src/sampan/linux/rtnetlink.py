@@ -27,10 +27,12 @@ NETLINK_ROUTE = 0
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _GETADDR = 20, 22
-_NEWROUTE, _GETROUTE = 24, 26
+_NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
+_SETLINK = 19
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
 _IFLA_LINKINFO, _IFLA_NET_NS_PID, _IFLA_IFALIAS, _IFLA_AF_SPEC = 18, 19, 20, 26
+_IFLA_PROTINFO, _BRPORT_ISOLATED = 12, 33
 _IFLA_OPERSTATE, _IF_OPER_UP = 16, b"\6"
 _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
@@ -43,6 +45,7 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _RTPROT_BOOT, _RT_TABLE_MAIN, _RT_SCOPE_UNIVERSE, _RTN_UNICAST = 3, 254, 0, 1
 
 IFF_UP = 1
+_AF_BRIDGE = 7
 
 # Each queue of a link costs entries in sysfs; without a queueing discipline veth does not use more than one.
 _ONE_QUEUE = u32(_IFLA_NUM_TX_QUEUES, 1) + u32(_IFLA_NUM_RX_QUEUES, 1)
@@ -167,6 +170,12 @@ def set_link_request(
     )
 
 
+def isolate_port_request(index: int) -> Request:
+    """Let a port of a bridge reach no other port that is isolated too, only the bridge itself."""
+    head = _ifinfomsg.pack(_AF_BRIDGE, 0, index, 0, 0)
+    return _link(_SETLINK, 0, head, nested(_IFLA_PROTINFO, attribute(_BRPORT_ISOLATED, b"\1")))
+
+
 def delete_link_request(*, index: int = 0, name: str = "") -> Request:
     return _link(_DELLINK, 0, _ifinfo(index=index), text(_IFLA_IFNAME, name) if name else b"")
 
@@ -201,6 +210,12 @@ def default_route_request(gateway: str, *, index: int) -> Request:
         family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST, 0
     )  # family, prefix bits to and from, tos, table, protocol, scope, type, flags
     return _NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, head + attribute(_RTA_GATEWAY, packed) + u32(_RTA_OIF, index)
+
+
+def delete_default_route_request(index: int) -> Request:
+    """The IPv4 default route through a link; ESRCH if there is none."""
+    head = _rtmsg.pack(socket.AF_INET, 0, 0, 0, _RT_TABLE_MAIN, 0, _RT_SCOPE_UNIVERSE, 0, 0)
+    return _DELROUTE, 0, head + u32(_RTA_OIF, index)
 
 
 def links(netlink: Netlink) -> list[Link]:

@@ -38,44 +38,67 @@ def mac_of(address: str) -> str:
 
 
 class Addresses:
-    """Leases of one subnet. The first host address is the gateway's."""
+    """Leases of one subnet. The gateway's is the first address of the pool, if it is not given.
 
-    def __init__(self, subnet: IPv4Network) -> None:
+    ``pool`` is the part of the subnet from which ``lease`` takes; ``reserved`` are addresses for others.
+    """
+
+    def __init__(
+        self,
+        subnet: IPv4Network,
+        *,
+        gateway: str = "",
+        pool: IPv4Network | None = None,
+        reserved: Iterable[str] = (),
+    ) -> None:
         self.subnet = subnet
-        self._first = int(subnet.network_address) + 2
-        self._end = int(subnet.broadcast_address)
+        pool = pool or subnet
+        low, high = int(subnet.network_address), int(subnet.broadcast_address)
+        self._bounds = (low, high) if subnet.prefixlen >= 31 else (low + 1, high - 1)
+        self._first = max(int(pool.network_address), self._bounds[0])
+        self._end = min(int(pool.broadcast_address), self._bounds[1]) + 1
+        self._kept = {int(IPv4Address(address)) for address in reserved}
+        if not gateway:
+            free = (number for number in range(self._first, self._end) if number not in self._kept)
+            gateway = str(IPv4Address(next(free, self._first)))
+        self.gateway = gateway
+        self._kept.add(int(IPv4Address(gateway)))
+        self._kept_inside = sum(self._first <= number < self._end for number in self._kept)
+        self._leased_inside = 0
         self._next = self._first
         self._leased: set[int] = set()
-
-    @property
-    def gateway(self) -> str:
-        return str(self.subnet.network_address + 1)
 
     def __len__(self) -> int:
         return len(self._leased)
 
     def lease(self) -> str | None:
         """A free address, None if there is none."""
-        if len(self._leased) >= self._end - self._first:
+        if self._leased_inside + self._kept_inside >= self._end - self._first:
             return None
-        while self._next in self._leased:
+        while self._next in self._leased or self._next in self._kept:
             self._advance()
         number = self._next
         self._leased.add(number)
+        self._leased_inside += 1
         self._advance()
         return str(IPv4Address(number))
 
     def claim(self, address: str) -> bool:
-        """Lease this very address; False if it is not of this subnet, or is leased already."""
+        """Lease this very address; False if it is not of this subnet, or is somebody's already."""
         number = int(IPv4Address(address))
-        if not self._first <= number < self._end or number in self._leased:
+        low, high = self._bounds
+        if not low <= number <= high or number in self._leased or number in self._kept:
             return False
+        self._leased_inside += self._first <= number < self._end
         self._leased.add(number)
         return True
 
     def release(self, address: str) -> None:
         """Succeeds if it is not leased."""
-        self._leased.discard(int(IPv4Address(address)))
+        number = int(IPv4Address(address))
+        if number in self._leased:
+            self._leased.discard(number)
+            self._leased_inside -= self._first <= number < self._end
 
     def _advance(self) -> None:
         self._next = self._next + 1 if self._next + 1 < self._end else self._first

@@ -1,16 +1,9 @@
-"""The instance's default bridge, and who holds which address on it.
+"""The bridges of one instance: the default one, and one for each bridge network that a user made.
 
-Laws:
-- The kernel is the record of leases: the host end of each container's veth pair carries address and mac in
-  its alias (``sandbox/interfaces.py``). A new daemon reads them back; nothing is written at a start.
-- The state database remembers only the subnet, so that it stays the same over reboots while it is free.
-- A host that cannot have the bridge (no nf_tables, no permission) makes ``connect`` raise Unavailable with
-  the reason; every other network mode goes on working. Each ``connect`` tries again.
-- With nobody on the bridge, ``close`` takes away all that the instance put on the host; with containers
-  running everything stays for the next daemon.
+Laws: those of ``Bridge``; besides
+- The state database remembers the default bridge's subnet, so that it stays the same over reboots while it is
+  free. What a user-defined network is, the engine remembers, and says so by ``add`` before ``start``.
 - The firewall is watched: when somebody flushes or changes rules, ours are put back (``firewall.py``).
-
-Kernel calls that may wait for locks run in a thread; the event loop itself makes only cheap look-ups.
 """
 
 from __future__ import annotations
@@ -20,236 +13,142 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
-from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
-from sampan.errors import Conflict, Unavailable
-from sampan.linux import nfnetlink, rtnetlink
+from sampan.errors import Unavailable
+from sampan.linux import nfnetlink
 from sampan.linux.netlink import Netlink
-from sampan.network import host
-from sampan.network.addresses import Addresses, mac_of
-from sampan.network.firewall import BridgeFirewall, Policy
-from sampan.network.naming import bridge_name, host_end_names, is_host_end_of
+from sampan.network.bridge import Bridge, Plan, Site
+from sampan.network.naming import bridge_name
 from sampan.network.shared import DEFAULT_DIRECTORY, SharedDirectory
-from sampan.sandbox.messages import Endpoint
 
 if TYPE_CHECKING:
+    from sampan.sandbox.messages import Endpoint
     from sampan.state import Database
 
 logger = logging.getLogger(__name__)
 
-MOST_PORTS = 1023
-"""The kernel's limit of ports on one bridge."""
-
-_SWEEP_AFTER = 10.0  # seconds that the kernel gets to take a dead container's interface down by itself
+DEFAULT = "bridge"
 _FIREWALL_PAUSE = 0.5  # seconds over which changes of the firewall are gathered before ours are checked
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """The bridge as it stands: ``subnet`` in CIDR notation, ``mtu`` in bytes."""
-
-    bridge: str
-    subnet: str
-    gateway: str
-    mtu: int
-
-
 class Bridges:
-    """One instance's default bridge. All methods are for the event loop's thread."""
+    """All methods are for the event loop's thread. A network is named by its key: "bridge", or its id."""
 
     def __init__(self, *, data_root: str, database: Database, shared: str = DEFAULT_DIRECTORY) -> None:
         self.name = bridge_name(data_root)
         self._database = database
         self._shared = SharedDirectory(shared)
-        self._firewall = BridgeFirewall(self.name)
-        self._site: Site | None = None
-        self._addresses: Addresses | None = None
-        self._leases: dict[str, Endpoint] = {}
-        self._unclaimed: dict[str, Endpoint] = {}
-        self._raising = asyncio.Lock()
-        self._stale: set[str] = set()
-        self._sweep: asyncio.TimerHandle | None = None
+        self._default = Bridge(
+            Plan(bridge=self.name),
+            shared=self._shared,
+            remembered=lambda: database.read(lambda connection: _read_subnet(connection, self.name)),
+            remember=self._remember,
+        )
+        self._bridges: dict[str, Bridge] = {DEFAULT: self._default}
         self._monitor: Netlink | None = None
         self._check: asyncio.TimerHandle | None = None
         self._work: set[asyncio.Task[None]] = set()
 
     @property
     def site(self) -> Site | None:
-        """The bridge; None while the host has none of ours."""
-        return self._site
+        """The default bridge; None while the host has none of ours."""
+        return self._default.site
 
-    def endpoints(self) -> Mapping[str, Endpoint]:
-        """Container id → its endpoint, for every lease."""
-        return self._leases
+    def site_of(self, network: str) -> Site | None:
+        return self._bridges[network].site
+
+    def endpoints(self, network: str = DEFAULT) -> Mapping[str, Endpoint]:
+        """Container id → its endpoint, for every lease on a network."""
+        found = self._bridges.get(network)
+        return found.endpoints() if found is not None else {}
 
     async def start(self) -> None:
-        """Make or find the bridge. A host that cannot have it is logged, not raised: see ``connect``."""
-        try:
-            await self._raise()
-        except Unavailable as reason:
-            logger.warning("%s", reason)
+        """Make or find the bridges. A host that cannot have one is logged, not raised: see ``connect``."""
+        for bridge in self._bridges.values():
+            try:
+                await bridge.make()
+            except Unavailable as reason:
+                logger.warning("%s", reason)
+        if self._default.site is not None:
+            self._start_watching()
 
-    async def connect(self, container_id: str, *, mac: str | None = None) -> Endpoint:
-        """Lease an address to the container and describe its interface; a former lease of it is released.
+    def add(self, network: str, plan: Plan) -> None:
+        """Know a user-defined network; it is made on the host at ``start`` or ``make``."""
+        self._bridges[network] = Bridge(plan, shared=self._shared)
 
-        Raises Unavailable when the host cannot have a bridge or nothing is free.
-        """
-        if self._site is not None and not rtnetlink.link_index(self.name):
-            logger.warning("network bridge %s was deleted; it is made again", self.name)
-            self._site = None
-        if self._site is None:
-            await self._raise()
-        site, addresses = self._site, self._addresses
-        assert site is not None
-        assert addresses is not None
-        self._forget(container_id)
-        if len(addresses) >= MOST_PORTS:
-            raise Unavailable(f"network bridge is full: a bridge has room for {MOST_PORTS} containers")
-        host_name = self._free_host_name(container_id)
-        address = addresses.lease()
-        if address is None:
-            raise Unavailable("no available IPv4 addresses on this network's address pools: bridge")
-        endpoint = Endpoint(
-            bridge=site.bridge,
-            host_name=host_name,
-            name="eth0",
-            mac=mac or mac_of(address),
-            addresses=(f"{address}/{addresses.subnet.prefixlen}",),
-            gateway=site.gateway,
-            mtu=site.mtu,
+    async def make(self, network: str, others: Iterable[str] = ()) -> Site:
+        """Make the bridge of a network that was added; Unavailable if that cannot be."""
+        site = await self._bridges[network].make(others)
+        self._start_watching()
+        return site
+
+    async def remove(self, network: str) -> None:
+        """Take the network from the host and forget it. Conflict while containers are connected."""
+        bridge = self._bridges[network]
+        await bridge.sweep()
+        await bridge.purge()
+        del self._bridges[network]
+
+    def discard(self, network: str) -> None:
+        """Forget a network that did not come to be."""
+        self._bridges.pop(network, None)
+
+    async def connect(
+        self,
+        container_id: str,
+        *,
+        network: str = DEFAULT,
+        name: str = "eth0",
+        mac: str | None = None,
+        address: str = "",
+    ) -> Endpoint:
+        """Lease an address; see ``Bridge.connect``."""
+        # Its interfaces on other networks may not be there yet.
+        avoid = [
+            bridge.endpoints()[container_id].host_name
+            for bridge in self._bridges.values()
+            if container_id in bridge.endpoints()
+        ]
+        endpoint = await self._bridges[network].connect(
+            container_id, name=name, mac=mac, address=address, avoid=avoid
         )
-        self._leases[container_id] = endpoint
+        if self._monitor is None:
+            self._start_watching()
         return endpoint
 
-    async def release(self, container_id: str) -> None:
-        """Give the container's address back. Succeeds if it has none.
+    async def release(self, container_id: str, network: str | None = None) -> None:
+        """Give the container's address back, on all networks unless one is named. Succeeds if it has none."""
+        for bridge in self._chosen(network):
+            await bridge.release(container_id)
 
-        Its interface goes with its network namespace; what is still there a while later is deleted.
-        """
-        self._forget(container_id)
+    async def sweep(self, network: str | None = None) -> None:
+        """Delete the interfaces of released leases that still exist."""
+        for bridge in self._chosen(network):
+            await bridge.sweep()
+
+    def _chosen(self, network: str | None) -> list[Bridge]:
+        return list(self._bridges.values()) if network is None else [self._bridges[network]]
 
     async def reconcile(self, live_ids: Iterable[str]) -> None:
         """Give the interfaces found at the start to the containers that live; remove all the others."""
-        for container_id in live_ids:
-            held = [name for name in self._unclaimed if is_host_end_of(name, container_id)]
-            if held and container_id not in self._leases:
-                self._leases[container_id] = self._unclaimed.pop(held[-1])
-        for endpoint in self._unclaimed.values():
-            self._drop(endpoint)
-        self._unclaimed.clear()
-        await self.sweep()
-
-    async def sweep(self) -> None:
-        """Delete the interfaces of released leases that still exist."""
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-        names, self._stale = self._stale, set()
-        if names:
-            try:
-                await asyncio.to_thread(host.remove_ports, self.name, names)
-            except OSError as error:
-                logger.warning("interfaces %s cannot be deleted: %s", ", ".join(sorted(names)), error)
+        live = tuple(live_ids)
+        for bridge in list(self._bridges.values()):
+            await bridge.reconcile(live)
 
     async def close(self) -> None:
-        """Stop watching; with nobody on the bridge, remove it and all that belongs to it."""
+        """Stop watching; remove the bridges that nobody is on, and all that belongs to them."""
         await self._stop_watching()
-        await self.sweep()
-        if self._site is not None and not self._leases and not self._unclaimed:
-            try:
-                await self.purge()
-            except Unavailable as reason:
-                logger.warning("%s", reason)
+        for bridge in self._bridges.values():
+            await bridge.close()
 
     async def purge(self) -> None:
-        """Remove bridge, rules and registration from the host. Conflict while containers are connected."""
-        if self._leases or self._unclaimed:
-            raise Conflict("network bridge has active endpoints")
+        """Remove the default bridge, its rules and registration. Conflict while containers are connected."""
         await self._stop_watching()
-        async with self._raising:
-            self._site = self._addresses = None
-            await asyncio.to_thread(self._remove_all)
+        await self._default.purge()
 
-    # ---- raising the bridge --------------------------------------------------------------------------------
-
-    async def _raise(self) -> None:
-        async with self._raising:
-            if self._site is not None:
-                return
-            remembered = self._database.read(lambda connection: _read_subnet(connection, self.name))
-            site, found = await asyncio.to_thread(self._raise_blocking, remembered)
-            if site.subnet != remembered:
-                await self._database.write(
-                    lambda connection: _write_subnet(connection, self.name, site.subnet)
-                )
-            self._addresses = Addresses(IPv4Network(site.subnet))
-            self._site = site
-            self._adopt(found)
-            self._start_watching()
-
-    def _raise_blocking(self, remembered: str | None) -> tuple[Site, list[Endpoint]]:
-        try:
-            with self._shared.lock(), Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
-                others = self._shared.subnets(but=self.name).values()
-                made, site = host.ensure_bridge(netlink, self.name, remembered=remembered, others=others)
-                try:
-                    self._shared.enable_forwarding()
-                    self._firewall.ensure(Policy(bridge=self.name, subnet=site[0]))
-                    self._shared.register(self.name, site[0])
-                except OSError:
-                    if made:
-                        host.remove_bridge(netlink, self.name)
-                        with contextlib.suppress(OSError):
-                            self._firewall.remove()
-                        self._shared.restore_forwarding(others_need_it=host.forwards_for_others(netlink))
-                    raise
-                found = host.plugged_endpoints(netlink, self.name)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise Unavailable(f"network bridge is not available on this host: {reason}") from error
-        subnet, gateway, mtu = site
-        return Site(bridge=self.name, subnet=subnet, gateway=gateway, mtu=mtu), found
-
-    def _remove_all(self) -> None:
-        try:
-            with self._shared.lock(), Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
-                host.remove_bridge(netlink, self.name)
-                self._shared.forget(self.name)
-                self._firewall.remove()
-                self._shared.restore_forwarding(others_need_it=host.forwards_for_others(netlink))
-        except OSError as error:
-            raise Unavailable(f"network bridge cannot be removed: {error}") from error
-
-    # ---- leases --------------------------------------------------------------------------------------------
-
-    def _adopt(self, found: Iterable[Endpoint]) -> None:
-        assert self._addresses is not None
-        for endpoint in (*found, *self._leases.values()):
-            for cidr in endpoint.addresses:
-                self._addresses.claim(cidr.partition("/")[0])
-            if endpoint.host_name not in {lease.host_name for lease in self._leases.values()}:
-                self._unclaimed[endpoint.host_name] = endpoint
-
-    def _free_host_name(self, container_id: str) -> str:
-        for name in host_end_names(container_id):
-            if name not in self._unclaimed and not rtnetlink.link_index(name):
-                return name
-        raise Unavailable("the interfaces of this container's former runs are still being removed")
-
-    def _forget(self, container_id: str) -> None:
-        endpoint = self._leases.pop(container_id, None)
-        if endpoint is not None:
-            self._drop(endpoint)
-
-    def _drop(self, endpoint: Endpoint) -> None:
-        if self._addresses is not None:
-            for cidr in endpoint.addresses:
-                self._addresses.release(cidr.partition("/")[0])
-        self._stale.add(endpoint.host_name)
-        if self._sweep is None:
-            self._sweep = asyncio.get_running_loop().call_later(_SWEEP_AFTER, self._start_work, self.sweep)
+    async def _remember(self, subnet: str) -> None:
+        await self._database.write(lambda connection: _write_subnet(connection, self.name, subnet))
 
     # ---- watching the firewall -----------------------------------------------------------------------------
 
@@ -281,14 +180,8 @@ class Bridges:
     async def check_firewall(self) -> None:
         """Put back what is missing of our rules."""
         self._check = None
-        if self._site is None:
-            return
-        policy = Policy(bridge=self.name, subnet=self._site.subnet)
-        try:
-            if await asyncio.to_thread(self._firewall.ensure, policy):
-                logger.info("firewall rules of network bridge %s were put back", self.name)
-        except OSError as error:
-            logger.warning("firewall rules of network bridge %s are missing: %s", self.name, error)
+        for bridge in list(self._bridges.values()):
+            await bridge.check_firewall()
 
     def _start_work(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
         task = asyncio.get_running_loop().create_task(work())

@@ -2,11 +2,14 @@
 
 The table (``nft list table ip BRIDGE``), for bridge B with subnet S:
 
-    postrouting (nat, srcnat)       S leaving by any interface but B is masqueraded
+    prerouting (filter, raw)        drop what B sends to the host's own loopback addresses
+    postrouting (nat, srcnat)       S leaving by any interface but B is masqueraded; so is what comes back into
+                                    B to a published port, from S itself or from the host's loopback
     forward (filter, just before    drop what claims to come from S and does not come from B;
-    the host's filter chains)       let into B, from elsewhere, only answers; drop the rest
+    the host's filter chains)       let into B, from elsewhere, only answers and published ports; drop the rest
 
-So neither other hosts nor containers of other instances reach a container that published nothing.
+So neither other hosts nor containers of other networks reach a container that published nothing. A network
+without a way out has the forward chain alone, which drops all between B and elsewhere.
 
 The host's own base chains on forward may have the policy DROP (dockerd and ufw set it), and an accept in our
 table changes nothing about that: every base chain decides for itself. Into each such chain one rule is
@@ -32,7 +35,9 @@ from sampan.linux import nfnetlink as nft
 from sampan.linux.netlink import Request, table
 
 _SRCNAT, _BEFORE_FILTER = 100, -1
-_SOURCE_OFFSET = 12  # of the source address in an IPv4 header, in bytes
+_SOURCE_OFFSET, _DESTINATION_OFFSET = 12, 16  # of the addresses in an IPv4 header, in bytes
+_LOOPBACK = b"\x7f"  # the first byte of 127.0.0.0/8
+_RAW = -300
 _ATTEMPTS = 5
 _LEGACY_TABLES = "/proc/net/ip_tables_names"
 _XT_CONNTRACK_ORIGSRC = 1 << 2
@@ -44,6 +49,8 @@ class Policy:
 
     bridge: str
     subnet: str
+    internal: bool = False
+    masquerade: bool = True
 
     @property
     def comment(self) -> str:
@@ -73,22 +80,52 @@ def own_rules(policy: Policy) -> list[tuple[str, str, list[nft.Expression]]]:
     not_from_bridge = [nft.meta(nft.META_IIFNAME), nft.differs(bridge)]
     not_to_bridge = [nft.meta(nft.META_OIFNAME), nft.differs(bridge)]
     accept, drop = nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP)
-    return [
-        (
-            "postrouting",
-            f"{policy.subnet} to the world under the host's address",
-            [*from_subnet, *not_to_bridge, nft.masquerade()],
-        ),
-        ("forward", f"no forged addresses of {policy.subnet}", [*not_from_bridge, *from_subnet, drop]),
+    from_bridge = [nft.meta(nft.META_IIFNAME), nft.equals(bridge)]
+    to_bridge = [nft.meta(nft.META_OIFNAME), nft.equals(bridge)]
+    to_loopback = [nft.payload(nft.NETWORK_HEADER, _DESTINATION_OFFSET, 1), nft.equals(_LOOPBACK)]
+    forged = ("forward", f"no forged addresses of {policy.subnet}", [*not_from_bridge, *from_subnet, drop])
+    guard = ("prerouting", "not to the host's loopback", [*from_bridge, *to_loopback, drop])
+    if policy.internal:
+        return [
+            guard,
+            forged,
+            ("forward", "nothing into the bridge", [*into_bridge, drop]),
+            ("forward", "nothing out of the bridge", [*from_bridge, *not_to_bridge, drop]),
+        ]
+    rewritten = [
+        nft.conntrack(nft.CT_STATUS),
+        nft.mask(nft.host32(nft.CT_STATUS_DNAT)),
+        nft.differs(bytes(4)),
+    ]
+    from_loopback = [nft.payload(nft.NETWORK_HEADER, _SOURCE_OFFSET, 1), nft.equals(_LOOPBACK)]
+    rules = [
+        guard,
+        ("postrouting", "back in again", [*to_bridge, *from_subnet, *rewritten, nft.masquerade()]),
+        ("postrouting", "in from the host's loopback", [*to_bridge, *from_loopback, nft.masquerade()]),
+        forged,
         ("forward", "answers to containers", [*into_bridge, *answers, accept]),
+        ("forward", "published ports", [*into_bridge, *rewritten, accept]),
         ("forward", "nothing else into the bridge", [*into_bridge, drop]),
     ]
+    if policy.masquerade:
+        rules.insert(
+            1,
+            (
+                "postrouting",
+                f"{policy.subnet} to the world under the host's address",
+                [*from_subnet, *not_to_bridge, nft.masquerade()],
+            ),
+        )
+    return rules
 
 
 def table_changes(policy: Policy) -> list[Request]:
     """Make our own table anew, in one transaction."""
     name = policy.bridge
     chains = (
+        nft.Chain(
+            family=nft.IP, table=name, name="prerouting", kind="filter", hook=nft.PREROUTING, priority=_RAW
+        ),
         nft.Chain(
             family=nft.IP, table=name, name="postrouting", kind="nat", hook=nft.POSTROUTING, priority=_SRCNAT
         ),
@@ -235,7 +272,7 @@ class BridgeFirewall:
 
     def _exit_changes(self, firewall: nft.Firewall, chain: nft.Chain, policy: Policy) -> list[Request]:
         found = self._ours(firewall, chain)
-        if chain.policy != nft.DROP:
+        if chain.policy != nft.DROP or policy.internal:
             return [nft.delete_rule(rule) for rule in found]
         if [comment_of(rule) for rule in found] == [policy.comment]:
             return []
@@ -251,7 +288,7 @@ def _ensure_legacy(bridge: str, policy: Policy | None) -> bool:
         return False
     lines = _iptables(program, "-S", "FORWARD").splitlines()
     ours = [line for line in lines if f'--comment "{bridge}: ' in line]
-    wanted = policy if policy is not None and "-P FORWARD DROP" in lines else None
+    wanted = policy if policy is not None and not policy.internal and "-P FORWARD DROP" in lines else None
     if len(ours) == (1 if wanted else 0) and all(wanted and wanted.comment in line for line in ours):
         return False
     for number in reversed([lines.index(line) for line in ours]):

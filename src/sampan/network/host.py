@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
-from ipaddress import IPv4Interface
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Interface, IPv4Network
 
 from sampan.linux import rtnetlink
 from sampan.linux.netlink import Netlink
-from sampan.network.addresses import Addresses, choose_subnet
+from sampan.network.addresses import choose_subnet
 from sampan.network.naming import HOST_PREFIX, bridge_mac
 from sampan.network.resolv import host_nameservers
 from sampan.sandbox.interfaces import parse_alias
@@ -21,11 +21,20 @@ _FORWARDED_KINDS = frozenset(("bridge", "veth", "tun", "wireguard", "vxlan", "ma
 
 
 def ensure_bridge(
-    netlink: Netlink, name: str, *, remembered: str | None, others: Iterable[str]
+    netlink: Netlink,
+    name: str,
+    *,
+    remembered: str | None,
+    others: Iterable[str],
+    gateway_of: Callable[[str], str],
+    fixed: str = "",
+    mtu: int = 0,
 ) -> tuple[bool, tuple[str, str, int]]:
     """Find or make the bridge: whether it was made now, and its (subnet, gateway, mtu).
 
-    A bridge that stands keeps its subnet. A new one gets the remembered subnet if that is still free.
+    A bridge that stands keeps its subnet. A new one gets the ``fixed`` one if there is one, else the remembered
+    one if that is still free. ``gateway_of`` says which address of a subnet is the bridge's own. ``mtu`` 0: that
+    of the way out.
     Leaves nothing on failure; EADDRNOTAVAIL when every pool is taken.
     """
     links = {link.name: link for link in rtnetlink.links(netlink)}
@@ -42,11 +51,11 @@ def ensure_bridge(
         # Half made by a daemon that died: it has no ports yet.
         remove_bridge(netlink, name)
     taken = [*others, *_in_use(netlink)]
-    chosen = choose_subnet(taken, preferred=remembered)
+    chosen = IPv4Network(fixed) if fixed else choose_subnet(taken, preferred=remembered)
     if chosen is None:
         raise OSError(errno.EADDRNOTAVAIL, "all predefined address pools have been fully subnetted")
-    gateway = Addresses(chosen).gateway
-    mtu = _mtu(netlink, {link.index: link.mtu for link in links.values()})
+    gateway = gateway_of(str(chosen))
+    mtu = mtu or _mtu(netlink, {link.index: link.mtu for link in links.values()})
     netlink.perform((rtnetlink.bridge_request(name, mac=bridge_mac(name), mtu=mtu),))
     try:
         index = rtnetlink.link_index(name)
@@ -91,11 +100,11 @@ def _delete(netlink: Netlink, links: Iterable[rtnetlink.Link]) -> None:
             raise outcome
 
 
-def plugged_endpoints(netlink: Netlink, bridge: str) -> list[Endpoint]:
+def plugged_endpoints(netlink: Netlink, bridge: str, *, routed: bool = True) -> list[Endpoint]:
     """The endpoints of the containers on the bridge, oldest first, read back from their interfaces."""
     index = rtnetlink.link_index(bridge)
     own = [address.local for address in rtnetlink.addresses(netlink) if address.index == index]
-    gateway = own[0] if own else ""
+    gateway = own[0] if own and routed else ""
     found = []
     for link in sorted(rtnetlink.links(netlink), key=lambda link: link.index):
         lease = parse_alias(link.alias)

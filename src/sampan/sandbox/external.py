@@ -222,7 +222,7 @@ def _start(launch: Launch, stdio: Sequence[int], cgroup: Cgroup, on_create: Call
     _settle_process(process, launch.user, launch.group_add, lambda: os.chroot(place.root))
     if launch.console_size:
         process["consoleSize"] = {"height": launch.console_size[0], "width": launch.console_size[1]}
-    held = _connect(spec, launch.endpoint)
+    held = _connect(spec, launch.endpoint, launch.more)
     _write(f"{place.directory}/config.json", encode(spec))
     words = ("--bundle", place.directory, "--pid-file", place.pid)
     console = -1
@@ -298,8 +298,8 @@ def _needs_care(launch: Launch, mount: Mount) -> Bind | LayersView | NeighboursM
     return Bind(source=mount["source"], options=options, subpath=subpath) if subpath else None
 
 
-def _connect(spec: Spec, endpoint: Endpoint | None) -> int:
-    """Make the network namespace with its interface and name it in ``spec``; the descriptor that keeps it."""
+def _connect(spec: Spec, endpoint: Endpoint | None, more: Sequence[Endpoint]) -> int:
+    """Make the network namespace with its interfaces and name it in ``spec``; the descriptor that keeps it."""
     own = [n for n in spec["linux"]["namespaces"] if n["type"] == "network" and not n.get("path")]
     if endpoint is None or not own:
         return -1
@@ -313,9 +313,12 @@ def _connect(spec: Spec, endpoint: Endpoint | None) -> int:
     try:
         made = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        interfaces.plug(endpoint, pid)
+        for one in (endpoint, *more):
+            interfaces.plug(one, pid)
         p.setns(made, p.CLONE_NEWNET)
         interfaces.configure(endpoint)
+        for one in more:
+            interfaces.configure(one, first=False)
         p.setns(home, p.CLONE_NEWNET)
         os.close(home)
     finally:

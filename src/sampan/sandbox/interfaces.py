@@ -19,19 +19,20 @@ import errno
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sampan.linux import rtnetlink
 from sampan.linux.netlink import Netlink
 from sampan.linux.process import setns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sampan.linux.netlink import Request
     from sampan.sandbox.messages import Endpoint
 
 _ALIAS = "sampan"
+T = TypeVar("T")
 
 
 def plug(endpoint: Endpoint, pid: int) -> None:
@@ -64,29 +65,24 @@ def plug(endpoint: Endpoint, pid: int) -> None:
 
 def _bring_up_inside(endpoint: Endpoint, pid: int) -> None:
     """The far end, up and without an address yet."""
-    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        there = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            setns(there, _CLONE_NEWNET)
-        finally:
-            os.close(there)
-        try:
-            with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
-                quiet = (rtnetlink.set_link_request(name=endpoint.name, no_link_local=True),)
-                up = rtnetlink.set_link_request(name=endpoint.name, up=True)
-                netlink.perform((*(quiet if _HAS_IPV6 else ()), up))
-        finally:
-            setns(home, _CLONE_NEWNET)
-    finally:
-        os.close(home)
+
+    def work() -> None:
+        with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
+            quiet = (rtnetlink.set_link_request(name=endpoint.name, no_link_local=True),)
+            up = rtnetlink.set_link_request(name=endpoint.name, up=True)
+            netlink.perform((*(quiet if _HAS_IPV6 else ()), up))
+
+    within(pid, work)
 
 
 def _bring_up_outside(endpoint: Endpoint, netlink: Netlink) -> None:
     """The near end, up and passing packets."""
     name = endpoint.host_name
     lease = rtnetlink.set_link_request(name=name, alias=alias(endpoint), no_link_local=_HAS_IPV6)
-    _operate(netlink, name, [lease, rtnetlink.set_link_request(name=name, up=True)])
+    requests = [lease, rtnetlink.set_link_request(name=name, up=True)]
+    if endpoint.isolated:
+        requests.insert(0, rtnetlink.isolate_port_request(rtnetlink.link_index(name)))
+    _operate(netlink, name, requests)
 
 
 def _operate(netlink: Netlink, name: str, requests: Sequence[Request]) -> None:
@@ -109,19 +105,65 @@ def unplug(host_name: str) -> None:
         raise outcome
 
 
-def configure(endpoint: Endpoint) -> None:
-    """Bring the loopback up; give the interface, which ``plug`` brought up, its addresses and routes.
+def configure(endpoint: Endpoint, *, first: bool = True) -> None:
+    """Give the interface, which ``plug`` brought up, its addresses and routes; ``first`` bring the loopback up.
 
     Returns when the interface sends what it is given.
     """
     index = rtnetlink.link_index(endpoint.name)
-    requests = [rtnetlink.set_link_request(index=_LOOPBACK, up=True)]
+    requests = [rtnetlink.set_link_request(index=_LOOPBACK, up=True)] if first else []
     requests.extend(rtnetlink.address_request(index, cidr) for cidr in endpoint.addresses)
     for gateway in (endpoint.gateway, endpoint.gateway6):
         if gateway:
             requests.append(rtnetlink.default_route_request(gateway, index=index))
     with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
         _operate(netlink, endpoint.name, requests)
+
+
+def join(endpoint: Endpoint, pid: int) -> None:
+    """Connect the running container of ``pid`` by a further interface. In a thread of its own or alone in one.
+
+    Leaves nothing on failure.
+    """
+    plug(endpoint, pid)
+    try:
+        within(pid, lambda: configure(endpoint, first=False))
+    except OSError:
+        unplug(endpoint.host_name)
+        raise
+
+
+def route_through(gateway: str | None, name: str, pid: int) -> None:
+    """Make ``gateway`` at the interface ``name`` the way out of the container of ``pid``; None: there is none."""
+
+    def change() -> None:
+        with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
+            former = [route for route in rtnetlink.routes(netlink) if route.destination == "0.0.0.0/0"]
+            netlink_requests = [rtnetlink.delete_default_route_request(route.index) for route in former]
+            if netlink_requests:
+                netlink.attempt(netlink_requests)
+            index = rtnetlink.link_index(name) if gateway else 0
+            if gateway and index:
+                netlink.perform((rtnetlink.default_route_request(gateway, index=index),))
+
+    within(pid, change)
+
+
+def within(pid: int, work: Callable[[], T]) -> T:
+    """Do it in the network namespace of ``pid``, by the calling thread alone, which comes back."""
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        there = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            setns(there, _CLONE_NEWNET)
+        finally:
+            os.close(there)
+        try:
+            return work()
+        finally:
+            setns(home, _CLONE_NEWNET)
+    finally:
+        os.close(home)
 
 
 def loopback_up() -> None:

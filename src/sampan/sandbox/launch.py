@@ -257,7 +257,8 @@ def _hand_over(
                 fds.append(_make(host_mount, ids, ready))
             channel.send(ours, "mounts", fds)
             if launch.endpoint is not None and plan.flags & p.CLONE_NEWNET:
-                interfaces.plug(launch.endpoint, pid)
+                for endpoint in (launch.endpoint, *launch.more):
+                    interfaces.plug(endpoint, pid)
                 channel.send(ours, "plugged")
     finally:
         for fd in fds:

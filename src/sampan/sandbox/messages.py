@@ -45,7 +45,8 @@ class RootDirectory:
 class Endpoint:
     """One interface of a container: a veth pair whose host end is a port of ``bridge``.
 
-    ``addresses`` are in CIDR notation; ``mtu`` is in bytes, 0 for the kernel's default.
+    ``addresses`` are in CIDR notation; ``mtu`` is in bytes, 0 for the kernel's default. ``isolated``: it
+    reaches no other port of the bridge, only the host.
     """
 
     bridge: str
@@ -56,6 +57,7 @@ class Endpoint:
     gateway: str | None = None
     gateway6: str | None = None
     mtu: int = 0
+    isolated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +140,9 @@ class Launch:
     is None, ``spec["process"]["user"]`` holds numbers. ``seccomp_filter`` is the path of a compiled BPF
     program. ``console_size`` is (height, width) in characters. The sockets of ``clients`` travel beside it.
     ``neighbours`` are those whose namespaces the specification names by path. ``host_ids_allowed``: when a
-    mount cannot be given the container's own ids, it is started with the host's.
+    mount cannot be given the container's own ids, it is started with the host's. ``more`` are interfaces beside
+    ``endpoint``, on further networks; ``names`` is the path of the socket that wants the sockets on which the
+    container asks for names, empty if it asks somebody else.
     """
 
     id: str
@@ -150,6 +154,8 @@ class Launch:
     group_add: tuple[str, ...] = ()
     seccomp_filter: str | None = None
     endpoint: Endpoint | None = None
+    more: tuple[Endpoint, ...] = ()
+    names: str = ""
     open_stdin: bool = False
     stdin_once: bool = False
     log: LogFile | None = None
@@ -258,7 +264,8 @@ def decode_launch(data: bytes) -> Launch:
     runtime = document["runtime"]
     document["root"] = RootFilesystem(**{**root, "lowers": tuple(root["lowers"])})
     if endpoint is not None:
-        document["endpoint"] = Endpoint(**{**endpoint, "addresses": tuple(endpoint["addresses"])})
+        document["endpoint"] = _decode_endpoint(endpoint)
+    document["more"] = tuple(map(_decode_endpoint, document["more"]))
     if log is not None:
         document["log"] = LogFile(**log)
     document["group_add"] = tuple(document["group_add"])
@@ -269,6 +276,10 @@ def decode_launch(data: bytes) -> Launch:
     document["neighbours"] = tuple(Neighbour(**found) for found in document["neighbours"])
     document["limit"] = _decode_limit(document["limit"])
     return Launch(**document)
+
+
+def _decode_endpoint(document: dict[str, Any]) -> Endpoint:
+    return Endpoint(**{**document, "addresses": tuple(document["addresses"])})
 
 
 def decode_client(document: dict[str, Any]) -> InitialClient:

@@ -90,7 +90,7 @@ def compile_plan(launch: Launch, hierarchies: Hierarchies) -> Plan:
         late.append(steps.MaskedPaths(paths=tuple(paths)))
     # As late as it can be: it is plugged in outside meanwhile, and sysctls may be about it.
     if flags & p.CLONE_NEWNET:
-        late.append(steps.Network(endpoint=launch.endpoint))
+        late.append(steps.Network(endpoint=launch.endpoint, more=launch.more))
     if sysctls := linux.get("sysctl"):
         late.append(steps.Sysctls(values=tuple(sorted(sysctls.items()))))
     if paths := linux.get("readonlyPaths"):

@@ -330,9 +330,10 @@ def set_window_size(fd: int, height: int, width: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network(Step):
-    """Bring up the loopback interface and, when there is one, the container's own."""
+    """Bring up the loopback interface and, when there are any, the container's own."""
 
     endpoint: Endpoint | None
+    more: tuple[Endpoint, ...] = ()
 
     def execute(self, context: Context) -> None:
         if self.endpoint is None:
@@ -340,6 +341,8 @@ class Network(Step):
         else:
             context.await_parent()  # until it is plugged in
             interfaces.configure(self.endpoint)
+            for endpoint in self.more:
+                interfaces.configure(endpoint, first=False)
 
     def describe(self) -> str:
         return "set up the network"

@@ -86,7 +86,8 @@ def test_names_fit_the_kernel() -> None:
     assert len(bridge_mac(name)) == 17
     names = host_end_names("0123456789abcdef" * 4)
     assert names[0] == "sv01234567"
-    assert names[-1] == "sv0123456789abc"
+    assert names[5] == "sv0123456789abc"
+    assert names[-1] == "svz0123456789"
     assert all(is_host_end_of(name, "0123456789abcdef" * 4) for name in names)
     assert not is_host_end_of("sv0123", "0123456789abcdef" * 4)
     assert not is_host_end_of("eth0", "0123456789abcdef" * 4)

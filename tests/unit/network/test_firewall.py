@@ -73,7 +73,7 @@ def test_a_changed_subnet_is_seen_in_the_comments() -> None:
     other = Policy(bridge="sampan0", subnet="172.28.0.0/16")
     assert [rule[:2] for rule in own_rules(POLICY)] != [rule[:2] for rule in own_rules(other)]
     # Add, delete, add: made anew whether or not it was there.
-    assert len(table_changes(POLICY)) == 3 + 2 + len(own_rules(POLICY))
+    assert len(table_changes(POLICY)) == 3 + 3 + len(own_rules(POLICY))
 
 
 def test_another_programs_change_is_outlived() -> None:
