@@ -72,7 +72,10 @@ def replace(value: Any, /, **changes: Any) -> Any:
 
 
 class _Anything:
-    """Any name of ``typing``: annotations are never evaluated; a few names are called or subscripted."""
+    """Any name of ``typing``; annotations are never evaluated, but some names are called or decorate."""
+
+    def __new__(cls, decorated: Any = None, /, *_: object, **__: object) -> Any:
+        return decorated if callable(decorated) else super().__new__(cls)
 
     def __class_getitem__(cls, _: object) -> type:
         return cls

@@ -39,6 +39,13 @@ def test_what_is_missing_or_unknown_is_refused() -> None:
         Plain(name="a", size=1)
 
 
+def test_names_of_typing_are_called_subscripted_and_decorate() -> None:
+    anything: Any = records._Anything
+    assert isinstance(anything("T", bound=int), records._Anything)
+    assert anything[int] is records._Anything
+    assert anything(len) is len
+
+
 def test_the_sandbox_loads_with_it() -> None:
     code = (
         "from sampan.oci.records import stand_in; stand_in()\n"
