@@ -147,6 +147,12 @@ def test_summary() -> None:
     assert plain(render.summary(make(), NOW, NEWEST))["HostConfig"]["Annotations"] == {"k": "v"}
 
 
+@pytest.mark.parametrize("port", ["0x10", "", "80-90", "70000", "१२", "-1", "9" * 5000])
+def test_an_exposed_port_that_is_none_spoils_no_list(port: str) -> None:
+    container = make(network=NetworkSettings(ports={f"{port}/tcp": None}))
+    assert render.summary(container, NOW, V1_41)["Ports"] == [{"PrivatePort": 0, "Type": "tcp"}]
+
+
 @pytest.mark.parametrize(
     ("state", "text"),
     [

@@ -245,7 +245,7 @@ def _ports(container: Container) -> list[JSONObject]:
         return shown
     for port, bindings in container.network.ports.items():
         number, _, protocol = port.partition("/")
-        private = {"PrivatePort": int(number), "Type": protocol or "tcp"}
+        private = {"PrivatePort": _port(number), "Type": protocol or "tcp"}
         if not bindings:
             shown.append(private)
         for binding in bindings or ():
@@ -253,8 +253,14 @@ def _ports(container: Container) -> list[JSONObject]:
                 {
                     "IP": binding.host_ip,
                     "PrivatePort": private["PrivatePort"],
-                    "PublicPort": int(binding.host_port or 0),
+                    "PublicPort": _port(binding.host_port),
                     "Type": private["Type"],
                 }
             )
     return shown
+
+
+def _port(text: str) -> int:
+    """Anything may be exposed, by images too: what is no port is told as 0, as Docker does."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    return number if number < 1 << 16 else 0
