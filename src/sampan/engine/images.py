@@ -314,6 +314,9 @@ class Images:
     async def keep_name(self, image: Image, name: Reference) -> None:
         """Give an image a name that it has earned elsewhere; gone meanwhile, it needs none."""
         async with self._changing:
+            owner = self._catalog.owner(name)
+            if owner is not None and owner.id == image.id:
+                return
             with contextlib.suppress(NotFound):
                 await self._catalog.tag(image, name)
 

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from sampan.engine import registries
 from sampan.engine.model import Event, EventType
 from sampan.errors import Failure, InvalidArgument, NotFound, Unavailable
 from sampan.images.catalog import DOCUMENT_LIMIT, Catalog, NewImage
@@ -88,10 +89,8 @@ class Pulls:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _pull(self, wanted: Wanted, tell: Callable[[Progress], None]) -> None:
-        from sampan.registry.client import Session  # its HTTP library costs memory: loaded when needed
-
         options = self._settings.options
-        session = Session(wanted.reference, wanted.credentials, options.registries)
+        session = await registries.session(wanted.reference, wanted.credentials, options.registries)
         with ThreadPoolExecutor(options.max_downloads, "pull") as threads, contextlib.closing(session):
             work = _Pull(self._images, self._catalog, session, threads, self._fetching, tell)
             if wanted.all_tags:
@@ -153,7 +152,8 @@ class _Pull:
         top = document.digest
         manifest = await self._choose(repository, document, platform)
         before = self._catalog.owner(reference)
-        image = await self._obtain(repository, manifest, _names(reference, top))
+        names = _names(reference, top)
+        image = self._present(manifest, names) or await self._obtain(repository, manifest, names)
         self._tell(Progress(status=f"Digest: {top}"))
         fresh = before is None or before.id != image.id
         words = "Downloaded newer image for" if fresh else "Image is up to date for"
@@ -167,6 +167,15 @@ class _Pull:
             chosen = _for_platform(documents.parse_index(document.raw).manifests, platform)
             document = await self.run(lambda: repository.manifest(chosen.digest))  # noqa: B023 - awaited here
         raise InvalidArgument(f"an index of the image leads to more than {_INDEX_DEPTH - 1} others")
+
+    def _present(self, manifest: Manifest, names: tuple[Reference, ...]) -> Image | None:
+        """The image, if all that the manifest names is here, and so are the names."""
+        image = self._catalog.get(manifest.config.digest)
+        if image is None or image.manifest != digests.of(manifest.raw):
+            return None
+        named = all((owner := self._catalog.owner(name)) and owner.id == image.id for name in names)
+        whole = all(self._catalog.blobs.has(layer.digest) for layer in manifest.layers)
+        return image if named and whole else None
 
     async def _obtain(
         self, repository: Repository, manifest: Manifest, names: tuple[Reference, ...]

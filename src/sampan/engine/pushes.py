@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, TypeVar
 
+from sampan.engine import registries
 from sampan.engine.model import Event, EventType
 from sampan.errors import InvalidArgument, NotFound
 from sampan.images import saving
@@ -116,10 +117,8 @@ class Pushes:
         chosen: list[tuple[Reference, Image]],
         tell: Callable[[Progress | Pushed], None],
     ) -> None:
-        from sampan.registry.client import Session  # its HTTP library costs memory: loaded when needed
-
         options = self._settings.options
-        session = Session(reference, credentials, options.registries)
+        session = await registries.session(reference, credentials, options.registries)
         with (
             ThreadPoolExecutor(options.max_uploads, "push") as threads,
             contextlib.closing(session),

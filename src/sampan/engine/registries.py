@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from sampan.engine.settings import Settings
     from sampan.registry.client import Session
     from sampan.registry.credentials import Credentials
+    from sampan.registry.settings import RegistrySettings
+    from sampan.spec.reference import Reference
 
 _HUB_NAMES = frozenset(("", "docker.io", "index.docker.io", "registry-1.docker.io"))
 
@@ -28,6 +30,17 @@ class RemoteImage:
     platforms: tuple[dict[str, Any], ...]
 
 
+async def session(reference: Reference, credentials: Credentials, settings: RegistrySettings) -> Session:
+    """A new session. Its HTTP library costs memory and time: loaded when it is needed, in a thread."""
+
+    def make() -> Session:
+        from sampan.registry.client import Session
+
+        return Session(reference, credentials, settings)
+
+    return await asyncio.to_thread(make)
+
+
 class Registries:
     """Asks registries."""
 
@@ -36,23 +49,25 @@ class Registries:
 
     async def log_in(self, credentials: Credentials) -> str:
         """Prove the credentials; a token that stands for them, or "". Unauthenticated when they are wrong."""
-        from sampan.registry.client import log_in
-
         options = self._settings.options.registries
         domain = _domain(credentials.server)
-        return await asyncio.to_thread(log_in, domain, credentials, options)
+
+        def work() -> str:
+            from sampan.registry.client import log_in
+
+            return log_in(domain, credentials, options)
+
+        return await asyncio.to_thread(work)
 
     async def look(self, text: str, credentials: Credentials) -> RemoteImage:
         """What the registry has under a name with tag or digest."""
-        from sampan.registry.client import Session
-
         try:
             reference = references.parse(text).tagged()
         except InvalidArgument as error:
             raise InvalidArgument(f"invalid reference format: {text}: {error}") from None
-        session = Session(reference, credentials, self._settings.options.registries)
-        with contextlib.closing(session):
-            return await asyncio.to_thread(_look, session, reference.digest or reference.tag or "")
+        opened = await session(reference, credentials, self._settings.options.registries)
+        with contextlib.closing(opened):
+            return await asyncio.to_thread(_look, opened, reference.digest or reference.tag or "")
 
 
 def _look(session: Session, name: str) -> RemoteImage:

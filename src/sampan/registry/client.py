@@ -14,10 +14,13 @@ from sampan.registry.credentials import NOBODY, Credentials
 from sampan.registry.hosts import Endpoint
 from sampan.registry.repository import Document, Repository
 from sampan.registry.settings import RegistrySettings
-from sampan.registry.transport import Cancelled, Transport
+from sampan.registry.transport import Cancelled, Schemes, Transport
 from sampan.spec.reference import Reference
 
 T = TypeVar("T")
+
+_SCHEMES = Schemes()
+"""What this process knows of registries that may do without TLS."""
 
 
 class Session:
@@ -61,7 +64,7 @@ class Session:
     def _repository(self, endpoint: Endpoint) -> Repository:
         # What a user told the registry is no mirror's to know.
         credentials = NOBODY if endpoint.mirror else self._credentials
-        transport = Transport(endpoint, Authorizer(credentials), self._cancelled)
+        transport = Transport(endpoint, Authorizer(credentials), self._cancelled, _SCHEMES)
         self._transports.append(transport)
         return Repository(transport, self._reference.path, self._reference.familiar_name)
 
@@ -84,7 +87,7 @@ def log_in(domain: str, credentials: Credentials, settings: RegistrySettings) ->
 
 @contextlib.contextmanager
 def _transport(domain: str, authorizer: Authorizer, settings: RegistrySettings) -> Iterator[Transport]:
-    transport = Transport(hosts.own(domain, settings), authorizer, threading.Event())
+    transport = Transport(hosts.own(domain, settings), authorizer, threading.Event(), _SCHEMES)
     try:
         yield transport
     finally:

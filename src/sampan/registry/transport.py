@@ -14,8 +14,9 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -41,6 +42,7 @@ REDIRECTS = 10
 BLOCK = 1 << 20
 DOCUMENT_LIMIT = 4 << 20  # bytes, as the specification advises for manifests
 _TIMEOUT = urllib3.Timeout(connect=10.0, read=60.0)
+_REMEMBERED = 300.0  # seconds for which it is known how an insecure registry is spoken to
 _PASSING = frozenset((429, 502, 503, 504))
 _REDIRECTED = frozenset((301, 302, 303, 307, 308))
 _AGENT = f"sampan/{__version__}"
@@ -52,6 +54,24 @@ class Cancelled(Exception):
 
 class Broken(Failure):
     """The connection broke; the same request may do better."""
+
+
+class Schemes:
+    """How insecure registries were last spoken to: it is not tried out each time. Threads share it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._found: dict[str, tuple[str, float]] = {}
+
+    def known(self, host: str) -> str | None:
+        scheme, end = self._found.get(host, (None, 0.0))
+        return scheme if self._clock() < end else None
+
+    def learn(self, host: str, scheme: str) -> None:
+        self._found[host] = (scheme, self._clock() + _REMEMBERED)
+
+    def forget(self, host: str) -> None:
+        self._found.pop(host, None)
 
 
 class Response:
@@ -106,14 +126,21 @@ class Transport:
     ``cancelled`` makes every pause and every request of this transport end with Cancelled.
     """
 
-    def __init__(self, endpoint: Endpoint, authorizer: Authorizer, cancelled: threading.Event) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        authorizer: Authorizer,
+        cancelled: threading.Event,
+        schemes: Schemes | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self._authorizer = authorizer
         self._cancelled = cancelled
-        self._context = tls_context(endpoint)
-        self._pools: dict[str | None, urllib3.PoolManager] = {}
+        self._schemes = schemes or Schemes()
+        self._pools: dict[tuple[str | None, bool], urllib3.PoolManager] = {}
         self._scheme: str | None = None
         self._choosing = threading.Lock()
+        self._pooling = threading.Lock()
 
     def close(self) -> None:
         for pool in self._pools.values():
@@ -139,7 +166,8 @@ class Transport:
         ``body`` of ``length`` bytes is sent as it is. Raises Unavailable when the registry cannot be reached,
         Broken when it hung up, Cancelled.
         """
-        self._choose_scheme()
+        if self._scheme is None:
+            self._choose_scheme()
         url = urljoin(self.base + "/", target) if "://" not in target else target
         given = {"User-Agent": _AGENT, **(headers or {})}
         if length is not None:
@@ -218,22 +246,20 @@ class Transport:
                 timeout=_TIMEOUT,
             )
         except (HTTPError, OSError) as error:
+            self._schemes.forget(self.endpoint.host)
             raise _unreachable(method, url, error) from error
         return Response(raw, url)
 
     def _pool(self, url: str) -> urllib3.PoolManager:
-        proxy = proxy_of(url)
-        with self._choosing:
-            pool = self._pools.get(proxy)
+        proxy, secure = proxy_of(url), url.startswith("https:")
+        with self._pooling:
+            pool = self._pools.get((proxy, secure))
             if pool is None:
-                options: dict[str, Any] = {
-                    "ssl_context": self._context,
-                    "maxsize": 16,
-                    "blocksize": BLOCK,
-                    "num_pools": 8,
-                }
+                options: dict[str, Any] = {"maxsize": 16, "blocksize": BLOCK, "num_pools": 8}
+                if secure or proxy:  # reading the authorities takes longer than a short request
+                    options["ssl_context"] = tls_context(self.endpoint)
                 pool = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
-                self._pools[proxy] = pool
+                self._pools[proxy, secure] = pool
             return pool
 
     def _pause(self, attempt: int, retry_after: str) -> None:
@@ -254,22 +280,23 @@ class Transport:
 
     def _choose_scheme(self) -> None:
         """Find out how an insecure registry is spoken to: with TLS if it can, without if it cannot."""
-        if self._scheme is not None:
-            return
-        if len(self.endpoint.schemes) == 1:
-            self._scheme = self.endpoint.schemes[0]
-            return
+        host, schemes = self.endpoint.host, self.endpoint.schemes
+        with self._choosing:
+            if self._scheme is None:
+                known = schemes[0] if len(schemes) == 1 else self._schemes.known(host)
+                self._scheme = known if known in schemes else self._try_schemes()
+
+    def _try_schemes(self) -> str:
+        host = self.endpoint.host
         failure: Failure | None = None
         for scheme in self.endpoint.schemes:
             try:
-                self._follow(
-                    "GET", f"{scheme}://{self.endpoint.host}/v2/", {"User-Agent": _AGENT}, None
-                ).close()
+                self._follow("GET", f"{scheme}://{host}/v2/", {"User-Agent": _AGENT}, None).close()
             except Failure as error:
                 failure = error
                 continue
-            self._scheme = scheme
-            return
+            self._schemes.learn(host, scheme)
+            return scheme
         assert failure is not None
         raise failure
 
