@@ -4,10 +4,10 @@
     benchmarks/logs.py --ours /run/sampan/sampan.sock --peer /tmp/peer/docker.sock [--sampan PROGRAM]
                        [--image busybox] [--reps 5]
 
-One million lines of 80 bytes: how long a container takes to print them to its log, and how long `logs` takes to
-give them back. Then attached output, through a pipe as a shell would have it: 512 MB without a log, 64 MB of
+One million lines of 80 bytes: how long a container takes to print them to its log, and how long `logs` takes
+to give them back. Then attached output, through a pipe as a shell would have it: 512 MB without a log, 64 MB of
 zeros and the lines again with one. Every client is docker's but where `sampan` is named. The bytes that arrive
-are counted: a wrong number is an error. `peak` is how much the daemon's resident memory grew at most meanwhile.
+are counted: a wrong number is an error. `peak` is how much the daemon's memory grew at most meanwhile.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ class Engine:
                 rate = count * 1.048576 / self.piped(program, *run, size=count << 20)
                 found[f"`{name} run`: {what} [MB/s]"] = rate
             run = ("run", "--rm", "-v", f"{self.folder}:/lines:ro", self.image, "cat", "/lines/lines")
-            found[f"`{name} run`: the lines, logged [MB/s]"] = size / 1e6 / self.piped(program, *run, size=size)
+            rate = size / 1e6 / self.piped(program, *run, size=size)
+            found[f"`{name} run`: the lines, logged [MB/s]"] = rate
         return found
 
 
@@ -116,7 +117,7 @@ def row(work: str, ours: list[float], peer: list[float]) -> str:
         return f"| {work} | {shown(ours)} | - | - |"
     one, other = statistics.median(ours), statistics.median(peer)
     ratio = one / other if work.endswith("[MB/s]") else other / one if one > 0 else 0
-    return f"| {work} | {shown(ours)} | {shown(peer)} | {ratio:.1f} × |"
+    return f"| {work} | {shown(ours)} | {shown(peer)} | {ratio:.1f}x |"
 
 
 def main() -> None:
