@@ -4,10 +4,10 @@
     benchmarks/logs.py --ours /run/sampan/sampan.sock --peer /tmp/peer/docker.sock [--sampan PROGRAM]
                        [--image busybox] [--reps 5]
 
-One million lines of 80 bytes: how long a container takes to print them to its log, and how long `logs` takes
-to give them back. Then attached output, through a pipe as a shell would have it: 512 MB without a log, 64 MB of
-zeros and the lines again with one. Every client is docker's but where `sampan` is named. The bytes that arrive
-are counted: a wrong number is an error. `peak` is how much the daemon's memory grew at most meanwhile.
+One million lines of 80 bytes: how long a container takes to print them to its log, and how long `logs`
+takes to give them back. Then attached output, through a pipe as a shell would have it: 512 MB without a log,
+64 MB of zeros and the lines again with one. Every client is docker's but where `sampan` is named. The bytes
+that arrive are counted: a wrong number is an error. `peak` is how much the daemon's memory grew at most.
 """
 
 from __future__ import annotations
