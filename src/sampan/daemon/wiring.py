@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from dataclasses import replace
 
 from sampan.api.routes import ROUTES
@@ -15,6 +16,8 @@ from sampan.engine.buildcache import BuildCache
 from sampan.engine.buildmounts import BuildMounts
 from sampan.engine.builds import Builds
 from sampan.engine.buildsteps import BuildSteps
+from sampan.engine.buildusage import BuildUsage
+from sampan.engine.cachemounts import CacheMounts
 from sampan.engine.commits import Commits
 from sampan.engine.containers import Containers
 from sampan.engine.events import Events
@@ -110,6 +113,7 @@ class Wiring:
         self._recovery = use_cases.recovery
         pulls = Pulls(images=images, catalog=self._catalog, publish=self._events.publish, settings=settings)
         self._build_cache = BuildCache(self._database, self._catalog)
+        self._cache_mounts = CacheMounts(f"{self._paths.data}/buildcache")
         self._close_containers = use_cases.close
         gauges = Gauges()
         visits = Visits(zygote)
@@ -120,7 +124,12 @@ class Wiring:
             images=images,
             pulls=pulls,
             builds=self._builds(images, pulls, use_cases.containers, visits),
-            build_cache=self._build_cache,
+            build_usage=BuildUsage(
+                cache=self._build_cache,
+                mounts=self._cache_mounts,
+                catalog=self._catalog,
+                clock=time.time_ns,
+            ),
             registries=Registries(settings=settings),
             pushes=Pushes(
                 images=images,
@@ -173,7 +182,7 @@ class Wiring:
             pulls=pulls,
             cache=self._build_cache,
             steps=steps,
-            mounts=BuildMounts(steps=steps, caches=f"{self._paths.data}/buildcache"),
+            mounts=BuildMounts(steps=steps, caches=self._cache_mounts),
         )
 
     @property

@@ -98,16 +98,14 @@ class BuildCache:
         self._entries[key] = entry
         return entry
 
-    async def forget(self, until_ns: int | None = None) -> tuple[list[str], int]:
-        """Forget what was not used since ``until_ns`` (all without it): (keys, bytes of files that went)."""
-        keys = [entry.key for entry in self._entries.values() if until_ns is None or entry.used_ns < until_ns]
-        for key in keys:
-            del self._entries[key]
+    async def forget(self, keys: Iterable[str]) -> int:
+        """Forget steps: how many bytes of files went with them."""
+        keys = [key for key in keys if self._entries.pop(key, None) is not None]
         await self._database.write(
             lambda db: db.executemany("DELETE FROM build_steps WHERE key = ?", [(key,) for key in keys])
         )
         spare = await self._catalog.sweep()
-        return keys, sum(layer.size + layer.blob_size for layer in spare)
+        return sum(layer.size + layer.blob_size for layer in spare)
 
     def _is_here(self, chain_id: Digest | None) -> bool:
         return chain_id is None or self._catalog.layers.get(chain_id) is not None

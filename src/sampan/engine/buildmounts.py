@@ -7,7 +7,6 @@ of a hostile context is ever resolved in the host's tree, and what a step read h
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import posixpath
 from collections.abc import AsyncIterator
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from sampan.build.evaluate import CopyWork, RunWork
     from sampan.engine.builds import _StageBuild as StageBuild
     from sampan.engine.buildsteps import BuildSteps
+    from sampan.engine.cachemounts import CacheMounts
     from sampan.sandbox.messages import RootFilesystem
 
 _URL = ("http://", "https://")
@@ -33,12 +33,11 @@ _GIT = ("git://", "git@", "ssh://")
 
 
 class BuildMounts:
-    """``caches`` is the directory of what cache mounts keep."""
+    """Finds and mounts it."""
 
-    def __init__(self, *, steps: BuildSteps, caches: str) -> None:
+    def __init__(self, *, steps: BuildSteps, caches: CacheMounts) -> None:
         self._steps = steps
         self._caches = caches
-        self._locks: dict[str, asyncio.Lock] = {}
 
     # ------------------------------------------------------------------ COPY and ADD
 
@@ -197,16 +196,26 @@ class BuildMounts:
         if wanted["from"] or wanted["source"]:
             raise error(work.step.source, "a cache mount that begins with other files is not offered")
         target = posixpath.join(work.directory, wanted["target"])
-        name = hashlib.sha256((wanted["id"] or target).encode()).hexdigest()
-        if wanted["sharing"] in ("locked", "private"):
-            await held.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
-        path = f"{self._caches}/{name}"
-        if not os.path.isdir(path):
-            os.makedirs(path, exist_ok=True)
-            os.chmod(path, int(wanted["mode"] or "0755", 8))
-            os.chown(path, int(wanted["uid"] or 0), int(wanted["gid"] or 0))
+        path = await held.enter_async_context(
+            self._caches.held(
+                wanted["id"] or target,
+                alone=wanted["sharing"] in ("locked", "private"),
+                mode=_number(work, wanted, "mode", 0o755),
+                owner=(_number(work, wanted, "uid", 0), _number(work, wanted, "gid", 0)),
+            )
+        )
         read_only = "readonly" in wanted.fields
         return Mount(type="bind", source=path, target=target, read_only=read_only)
+
+
+def _number(work: RunWork, wanted: instructions.Mount, name: str, default: int) -> int:
+    """A field that is a number; modes are octal."""
+    text, base = wanted[name], 8 if name == "mode" else 10
+    if not text:
+        return default
+    if not text.isdecimal() or (base == 8 and set(text) & set("89")):
+        raise error(work.step.source, f"invalid value for {name}: {text}")
+    return int(text, base)
 
 
 def _tmpfs(work: RunWork, wanted: instructions.Mount) -> Mount:

@@ -17,7 +17,7 @@ import asyncio
 import dataclasses
 import posixpath
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,11 @@ class Built:
     image_id: Digest
 
 
-Message = str | Built
+class Understood:
+    """The first message: the context is here, and the Dockerfile makes sense."""
+
+
+Message = str | Built | Understood
 
 
 class Builds:
@@ -105,8 +109,11 @@ class Builds:
         self._mounts = mounts
         self._clock = clock
 
-    async def build(self, body: AsyncIterable[bytes], options: BuildOptions) -> AsyncIterator[Message]:
-        """Messages while it goes on, ``Built`` near the end. Failures name file and line where they can."""
+    async def build(self, body: AsyncIterable[bytes], options: BuildOptions) -> AsyncGenerator[Message, None]:
+        """Messages while it goes on: ``Understood`` first, ``Built`` near the end.
+
+        Failures name file and line where they can; StepFailed is a program's that ended badly.
+        """
         messages: asyncio.Queue[Message | None] = asyncio.Queue()
         task = asyncio.create_task(self._build(body, options, messages.put_nowait))
         task.add_done_callback(lambda _: messages.put_nowait(None))
@@ -123,24 +130,36 @@ class Builds:
     ) -> None:
         async with received(self._catalog.blobs, body) as context:
             text = await asyncio.to_thread(context.read_dockerfile, options.dockerfile)
+            if not text.strip():
+                raise InvalidArgument(f"the Dockerfile ({options.dockerfile}) cannot be empty")
+            named = posixpath.basename(options.dockerfile)
+            # A client that sends a Dockerfile from outside its context gives it a name of this kind.
+            named = "Dockerfile" if named.startswith(".dockerfile.") else named
+            lines = tuple(text.removesuffix("\n").split("\n"))
             try:
                 recipe = stages.understand(
                     dockerfile.parse(text), options.arguments, _automatic(options.platform)
                 )
-                build = _Build(self, options, context, recipe, tell)
-                image = await build.run()
+                recipe.target(options.target)
             except DockerfileError as error:
-                file = posixpath.basename(options.dockerfile)
-                lines = tuple(text.split("\n"))
-                place = f"{file}:{error.first}: " if error.first else ""
-                shown = evaluate.shown(lines, error.first, error.last, file)
-                tell(f"{shown}\n" if shown else "")
+                shown = evaluate.shown(lines, error.first, error.last, named)
+                place = f" on line {error.first}" if error.first else ""
+                raise InvalidArgument(f"dockerfile parse error{place}: {error}\n{shown}".strip()) from error
+            tell(Understood())
+            try:
+                image = await _Build(self, options, context, recipe, tell).run()
+            except DockerfileError as error:
+                shown = evaluate.shown(lines, error.first, error.last, named)
+                if shown and not options.quiet:
+                    tell(f"{shown}\n")
+                place = f"{named}:{error.first}: " if error.first else ""
                 raise InvalidArgument(f"{place}{error}") from error
         tell(Built(image_id=image.id))
         short = digests.short(image.id)
         tell(f"{image.id}\n" if options.quiet else f"Successfully built {short}\n")
         for name in options.names:
-            tell("" if options.quiet else f"Successfully tagged {name.familiar}\n")
+            if not options.quiet:
+                tell(f"Successfully tagged {name.familiar}\n")
             self._images.tell(image, "tag", name.familiar)
 
     # ------------------------------------------------------------------ what stages begin with

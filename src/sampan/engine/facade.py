@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sampan.engine.archives import Archives
-    from sampan.engine.buildcache import BuildCache
     from sampan.engine.builds import Builds
+    from sampan.engine.buildusage import BuildUsage
     from sampan.engine.commits import Commits
     from sampan.engine.containers import Containers
     from sampan.engine.events import Events
@@ -43,4 +43,4 @@ class Engine:
     pushes: Pushes
     registries: Registries
     builds: Builds
-    build_cache: BuildCache
+    build_usage: BuildUsage

@@ -10,6 +10,7 @@ from sampan.api.render import image as render_image
 from sampan.api.render.times import rfc3339
 
 if TYPE_CHECKING:
+    from sampan.engine.buildusage import CacheRecord
     from sampan.engine.images import ImagesUsage
     from sampan.engine.system import ContainerUsage, SystemInfo, SystemVersion
     from sampan.engine.volumes import VolumeUsage
@@ -156,7 +157,7 @@ def disk_usage(
     images: ImagesUsage | None,
     containers: Sequence[ContainerUsage] | None,
     volumes: Sequence[VolumeUsage] | None,
-    build_cache: bool,
+    build_cache: Sequence[CacheRecord] | None,
     now: int,
     version: Version,
     verbose: bool,
@@ -169,8 +170,8 @@ def disk_usage(
         parts["Container"] = _containers(containers, now, version)
     if volumes is not None:
         parts["Volume"] = _volumes(volumes)
-    if build_cache:
-        parts["BuildCache"] = (_usage(active=0, total=0, size=0, reclaimable=0), [])
+    if build_cache is not None:
+        parts["BuildCache"] = _build_cache(build_cache)
     if version >= (1, 52):
         return {
             f"{name}Usage": {**usage, "Items": items} if verbose and items else usage
@@ -184,6 +185,31 @@ def disk_usage(
     if version < (1, 42):
         shown["BuilderSize"] = 0
     return shown
+
+
+def _build_cache(records: Sequence[CacheRecord]) -> tuple[JSONObject, list[JSONObject]]:
+    items: list[JSONObject] = [
+        {
+            "ID": record.identity,
+            "Type": record.kind,
+            "Description": record.words,
+            "InUse": record.in_use,
+            "Shared": record.shared,
+            "Size": record.size,
+            "CreatedAt": rfc3339(record.created_ns),
+            "LastUsedAt": rfc3339(record.used_ns),
+            "UsageCount": 1,
+        }
+        for record in records
+    ]
+    own = [record for record in records if not record.shared]
+    usage = _usage(
+        active=sum(record.in_use for record in records),
+        total=len(items),
+        size=sum(record.size for record in own),
+        reclaimable=sum(record.size for record in own if not record.in_use),
+    )
+    return usage, items
 
 
 def _usage(*, active: int, total: int, size: int, reclaimable: int) -> JSONObject:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from sampan import errors
 from sampan.api.errors import with_prefix
 from sampan.api.params import Query
 from sampan.api.request import Request
-from sampan.api.responses import JSON, Answer, Stream, json_response, progress
+from sampan.api.responses import JSON, Answer, Rendered, Stream, json_line, json_response
 from sampan.api.routing import Route
-from sampan.engine.builds import BuildOptions, Built
+from sampan.engine.builds import BuildOptions, Built, Message
+from sampan.engine.buildsteps import StepFailed
 from sampan.engine.facade import Engine
-from sampan.engine.model import HostConfig
-from sampan.errors import InvalidArgument
+from sampan.engine.model import HostConfig, Ulimit
+from sampan.errors import Failure, InvalidArgument
 from sampan.registry import credentials
 from sampan.spec import reference as references
+
+T = TypeVar("T")
 
 
 async def build(request: Request, engine: Engine) -> Answer:
@@ -28,15 +32,29 @@ async def build(request: Request, engine: Engine) -> Answer:
             "building from a remote context is not offered by this engine: send the files"
         )
     messages = engine.builds.build(request.body(), options)
-    return Stream(progress(_messages(messages)), JSON)
+    try:
+        # Once the Dockerfile is understood. Until then a failure is an answer with a status of its own.
+        await anext(messages)
+    except InvalidArgument as failure:
+        # It shows lines of the Dockerfile, which are to stay lines.
+        return json_response({"message": str(failure)}, status=400)
+    except BaseException:
+        await messages.aclose()
+        raise
+    return Stream(Rendered(messages, _line, _last_words), JSON)
 
 
-async def _messages(messages: AsyncIterator[str | Built]) -> AsyncIterator[Any]:
-    async for message in messages:
-        if isinstance(message, Built):
-            yield {"aux": {"ID": message.image_id}}
-        elif message:
-            yield {"stream": message}
+def _line(message: Message) -> bytes:
+    if isinstance(message, Built):
+        return json_line({"aux": {"ID": message.image_id}})
+    return json_line({"stream": message})
+
+
+def _last_words(failure: Failure) -> bytes:
+    detail: dict[str, Any] = {"message": str(failure)}
+    if isinstance(failure, StepFailed):
+        detail["code"] = failure.code
+    return json_line({"errorDetail": detail, "error": str(failure)})
 
 
 def _options(request: Request) -> BuildOptions:
@@ -80,6 +98,8 @@ def _host(query: Query) -> HostConfig:
         cpuset_mems=query.text("cpusetmems"),
         shm_size=query.integer("shmsize", 0) or 0,
         cgroup_parent=query.text("cgroupparent"),
+        security_opt=tuple(_list(query, "securityopt", str)) or None,
+        ulimits=tuple(_list(query, "ulimits", Ulimit)) or None,
     )
 
 
@@ -97,6 +117,16 @@ def _texts(query: Query, name: str) -> dict[str, str | None]:
     return dict(found)
 
 
+def _list(query: Query, name: str, kind: type[T]) -> list[T]:
+    text = query.text(name)
+    if not text:
+        return []
+    try:
+        return msgspec.json.decode(text, type=list[kind]) or []  # type: ignore[valid-type]
+    except msgspec.MsgspecError as error:
+        raise InvalidArgument(f"invalid {name}: {error}") from None
+
+
 def _registry_config(header: str) -> dict[str, Any]:
     """``X-Registry-Config``: credentials by registry."""
     return credentials.decode_object(header)
@@ -107,18 +137,14 @@ def _server(name: str) -> str:
     return "docker.io" if host in ("index.docker.io", "registry-1.docker.io") else host
 
 
-_CACHE_WORDS = "until unused-for label label! id parent type description inuse shared private"
-_CACHE_FILTERS = frozenset(_CACHE_WORDS.split())
-
-
 async def prune(request: Request, engine: Engine) -> Answer:
     """POST /build/prune"""
-    filters = request.query.filters()
+    query = request.query
+    keep = max(query.integer(name, 0) or 0 for name in ("keep-storage", "reserved-space"))
     try:
-        filters.accept(_CACHE_FILTERS)
+        keys, freed = await engine.build_usage.prune(query.filters(), everything=query.flag("all"), keep=keep)
     except InvalidArgument as error:
         raise with_prefix("failed to prune build cache: ", error) from None
-    keys, freed = await engine.build_cache.forget()
     return json_response({"CachesDeleted": keys or None, "SpaceReclaimed": freed})
 
 

@@ -76,7 +76,7 @@ async def disk_usage(request: Request, engine: Engine) -> Answer:
             images=await engine.images.usage(uses) if "image" in kinds else None,
             containers=containers if "container" in kinds else None,
             volumes=await engine.volumes.usage() if "volume" in kinds else None,
-            build_cache="build-cache" in kinds,
+            build_cache=await engine.build_usage.records() if "build-cache" in kinds else None,
             now=time.time_ns(),
             version=request.version,
             verbose=query.flag("verbose"),

@@ -1,0 +1,138 @@
+"""What the build cache takes of the disk, and its pruning.
+
+A record is a remembered step or a cache mount. The size of a step is that of the layer that it added, once;
+it is shared when an image has that layer too, so that forgetting the step frees nothing.
+
+Law: ``prune`` forgets what meets all conditions and is used by no step at work; least recently used goes
+first where only so much is to go that the rest fits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sampan.errors import InvalidArgument
+from sampan.wire import durations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sampan.engine.buildcache import BuildCache
+    from sampan.engine.cachemounts import CacheMounts
+    from sampan.engine.model import Filters
+    from sampan.images.catalog import Catalog
+    from sampan.spec.digest import Digest
+
+STEP, MOUNT = "regular", "exec.cachemount"
+_WORDS = "until unused-for id type description inuse shared private"
+_FILTERS = frozenset(_WORDS.split())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheRecord:
+    """``size`` in bytes; times in ns since the epoch."""
+
+    identity: str
+    kind: str
+    words: str
+    size: int
+    shared: bool
+    in_use: bool
+    created_ns: int
+    used_ns: int
+
+
+class BuildUsage:
+    """Looks and prunes."""
+
+    def __init__(
+        self, *, cache: BuildCache, mounts: CacheMounts, catalog: Catalog, clock: Callable[[], int]
+    ) -> None:
+        self._cache = cache
+        self._mounts = mounts
+        self._catalog = catalog
+        self._clock = clock
+
+    async def records(self) -> list[CacheRecord]:
+        """Every record, least recently used first."""
+        layers = self._catalog.layers
+        of_images = {chain_id for image in self._catalog for chain_id in image.chain}
+        seen: set[Digest] = set()
+        found: list[CacheRecord] = []
+        for step in self._cache:
+            layer = layers.get(step.chain_id) if step.chain_id else None
+            counted = layer is not None and layer.chain_id not in seen
+            if layer is not None:
+                seen.add(layer.chain_id)
+            found.append(
+                CacheRecord(
+                    identity=step.key,
+                    kind=STEP,
+                    words=step.words,
+                    size=layer.size if layer is not None and counted else 0,
+                    shared=step.chain_id is None or step.chain_id in of_images,
+                    in_use=False,
+                    created_ns=step.created_ns,
+                    used_ns=step.used_ns,
+                )
+            )
+        for mount in await self._mounts.all():
+            found.append(
+                CacheRecord(
+                    identity=mount.name,
+                    kind=MOUNT,
+                    words="cached mount of RUN",
+                    size=mount.size,
+                    shared=False,
+                    in_use=mount.in_use,
+                    created_ns=mount.used_ns,
+                    used_ns=mount.used_ns,
+                )
+            )
+        return sorted(found, key=lambda record: record.used_ns)
+
+    async def prune(self, filters: Filters, *, everything: bool, keep: int) -> tuple[list[str], int]:
+        """Forget records: (their ids, bytes of files that went).
+
+        What images share stays unless ``everything``; of the rest ``keep`` bytes stay. InvalidArgument for
+        filters that are not known.
+        """
+        filters.accept(_FILTERS)
+        fits = _condition(filters, self._clock())
+        records = [record for record in await self.records() if not record.in_use]
+        total = sum(record.size for record in records if not record.shared)
+        chosen: list[CacheRecord] = []
+        for record in records:
+            if keep and total <= keep:
+                break
+            if fits(record) and (everything or not record.shared):
+                chosen.append(record)
+                total -= 0 if record.shared else record.size
+        steps = [record.identity for record in chosen if record.kind == STEP]
+        mounts = [record for record in chosen if record.kind == MOUNT]
+        freed = await self._cache.forget(steps) if steps else 0
+        await self._mounts.remove(record.identity for record in mounts)
+        return [record.identity for record in chosen], freed + sum(record.size for record in mounts)
+
+
+def _condition(filters: Filters, now: int) -> Callable[[CacheRecord], bool]:
+    texts = (*filters.get("until"), *filters.get("unused-for"))
+    if len(texts) > 1:
+        raise InvalidArgument("unused-for filter expects only one value")
+    try:
+        before = now - durations.parse(texts[0]) if texts else now + 1
+    except ValueError as error:
+        raise InvalidArgument(f'invalid filter "until={texts[0]}": {error}') from None
+    flags = {name: filters.flag(name) for name in ("inuse", "shared", "private")}
+
+    def fits(record: CacheRecord) -> bool:
+        values = {"inuse": record.in_use, "shared": record.shared, "private": not record.shared}
+        texts = {"id": record.identity, "type": record.kind, "description": record.words}
+        return (
+            record.used_ns < before
+            and all(flags[name] in (None, value) for name, value in values.items())
+            and all(not (wanted := filters.get(name)) or text in wanted for name, text in texts.items())
+        )
+
+    return fits
