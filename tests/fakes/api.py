@@ -414,6 +414,10 @@ class FakeSystem:
         return []
 
 
+async def _no_cache(_filters: Any, **_how: Any) -> tuple[list[str], int]:
+    return [], 0
+
+
 @dataclass
 class FakeEngine:
     containers: FakeContainers = field(default_factory=FakeContainers)
@@ -422,6 +426,7 @@ class FakeEngine:
     system: FakeSystem = field(default_factory=FakeSystem)
     images: Any = field(default_factory=lambda: SimpleNamespace(usage=_no_images))
     volumes: Any = field(default_factory=lambda: SimpleNamespace(usage=_nothing))
+    build_usage: Any = field(default_factory=lambda: SimpleNamespace(records=_nothing, prune=_no_cache))
 
 
 async def _nothing() -> list[Any]:

@@ -134,7 +134,6 @@ def test_headers_are_dockers(serve: Serve) -> None:
             'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
             "this node to swarm and try again.",
         ),
-        ("POST /v1.40/build", 501, "building images is not offered by this engine"),
     ],
 )
 def test_what_is_not_there_says_so_as_docker_does(serve: Serve, line: str, status: int, message: str) -> None:
