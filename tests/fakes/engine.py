@@ -147,7 +147,15 @@ class FakeBridges:
         self.swept = 0
         self._hosts = itertools.count(2)
 
-    async def connect(self, container_id: str, *, mac: str | None = None) -> Endpoint:
+    async def connect(
+        self,
+        container_id: str,
+        *,
+        network: str = "bridge",
+        name: str = "eth0",
+        mac: str | None = None,
+        address: str = "",
+    ) -> Endpoint:
         number = next(self._hosts)
         endpoint = Endpoint(
             bridge="br-fake",
@@ -159,16 +167,16 @@ class FakeBridges:
         self.connected[container_id] = endpoint
         return endpoint
 
-    async def release(self, container_id: str) -> None:
+    async def release(self, container_id: str, network: str | None = None) -> None:
         self.connected.pop(container_id, None)
 
-    async def sweep(self) -> None:
+    async def sweep(self, network: str | None = None) -> None:
         self.swept += 1
 
     async def reconcile(self, live_ids: Iterable[str]) -> None:
         self.reconciled = list(live_ids)
 
-    def endpoints(self) -> Mapping[str, Endpoint]:
+    def endpoints(self, network: str = "bridge") -> Mapping[str, Endpoint]:
         return self.connected
 
 

@@ -93,6 +93,7 @@ class Hijacked:
 
 
 EMPTY = Response(204)
+EMPTY_OK = Response(200)
 NOT_MODIFIED = Response(304)
 HIJACKED = Hijacked()
 

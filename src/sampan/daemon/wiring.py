@@ -19,6 +19,7 @@ from sampan.engine.buildsteps import BuildSteps
 from sampan.engine.buildusage import BuildUsage
 from sampan.engine.cachemounts import CacheMounts
 from sampan.engine.commits import Commits
+from sampan.engine.connections import Connections
 from sampan.engine.containers import Containers
 from sampan.engine.events import Events
 from sampan.engine.facade import Engine
@@ -74,7 +75,8 @@ class Wiring:
         self._watching = Watching()
 
         blobs = BlobStore(paths.blobs, paths.temporary)
-        layers = LayerStore(paths.layers, self._database, blobs, boot_id=_boot_id())
+        visits = Visits(zygote)
+        layers = LayerStore(paths.layers, self._database, blobs, boot_id=_boot_id(), run=visits.unpack)
         self._snapshots = Snapshots(paths.data, paths.snapshots, layers)
         self._catalog = Catalog(self._database, blobs, layers, self._snapshots)
         self._runtime = Runtime(zygote, paths.bundles)
@@ -108,6 +110,7 @@ class Wiring:
                 watching=self._watching,
                 settings=settings,
                 id_blocks=self._id_blocks,
+                find_network=self._networks.custom,
             )
         )
         self._recovery = use_cases.recovery
@@ -116,7 +119,6 @@ class Wiring:
         self._cache_mounts = CacheMounts(f"{self._paths.data}/buildcache")
         self._close_containers = use_cases.close
         gauges = Gauges()
-        visits = Visits(zygote)
         visitors = Visitors(store=store, snapshots=self._snapshots, volumes=self._volumes, visits=visits)
         self.engine = Engine(
             containers=use_cases.containers,
@@ -139,6 +141,13 @@ class Wiring:
                 settings=settings,
             ),
             networks=self._networks,
+            connections=Connections(
+                store=store,
+                networks=self._networks,
+                bridges=self._bridges,
+                places=use_cases.places,
+                events=self._events,
+            ),
             volumes=self._volumes,
             events=self._events,
             system=System(
@@ -199,8 +208,8 @@ class Wiring:
         self._build_cache.load()
         await self._catalog.recover(lambda problem: log.warning("images: %s", problem))
         await self._volumes.start()
-        await self._bridges.start()
         await self._networks.start()
+        await self._bridges.start()
         await self._zygote.start()
         await self._recovery.run()
         await self.engine.containers.remove_temporary()

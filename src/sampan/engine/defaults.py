@@ -125,7 +125,7 @@ def fill_host(host: HostConfig, options: EngineOptions, facts: HostFacts) -> Hos
 def network_settings(
     config: ContainerConfig, host: HostConfig, networking: NetworkingConfig
 ) -> NetworkSettings:
-    """The container's endpoints before it ever ran: one, of its network, with the address asked for."""
+    """The container's endpoints before it ever ran: of its network and of others, as they were asked for."""
     asked = networking.endpoints_config or {}
     given = asked.get(host.network_mode)
     if given is None and host.network_mode == "bridge":
@@ -135,4 +135,9 @@ def network_settings(
         settings = replace(settings, mac_address=config.mac_address)
     if config.network_disabled or host.network_mode.startswith("container:"):
         return NetworkSettings()
-    return NetworkSettings(networks={host.network_mode: settings})
+    others = {
+        name: further or EndpointSettings()
+        for name, further in asked.items()
+        if name not in (host.network_mode, "default")
+    }
+    return NetworkSettings(networks={host.network_mode: settings, **others})

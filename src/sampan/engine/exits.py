@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOST = 137
+_DRIVERS = {"none": "null", "host": "host"}
 
 
 class Exits:
@@ -162,16 +163,15 @@ def announce_network(events: Events, container: Container, action: str) -> None:
     """Publish a connect or disconnect for the container's network."""
     if container.temporary:
         return
-    for name, endpoint in container.network.networks.items():
-        events.publish(
-            Event(
-                type=EventType.NETWORK,
-                action=action,
-                actor_id=endpoint.network_id,
-                attributes={
-                    "container": container.id,
-                    "name": name,
-                    "type": "null" if name == "none" else name,
-                },
-            )
-        )
+    for name in container.network.networks:
+        events.publish(network_event(container, name, action))
+
+
+def network_event(container: Container, name: str, action: str) -> Event:
+    """That the container came to one of its networks, or left it."""
+    return Event(
+        type=EventType.NETWORK,
+        action=action,
+        actor_id=container.network.networks[name].network_id,
+        attributes={"container": container.id, "name": name, "type": _DRIVERS.get(name, "bridge")},
+    )

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from sampan.engine.builds import Builds
     from sampan.engine.buildusage import BuildUsage
     from sampan.engine.commits import Commits
+    from sampan.engine.connections import Connections
     from sampan.engine.containers import Containers
     from sampan.engine.events import Events
     from sampan.engine.execs import Execs
@@ -32,6 +33,7 @@ class Engine:
     execs: Execs
     images: Images
     networks: Networks
+    connections: Connections
     volumes: Volumes
     events: Events
     system: System

@@ -5,7 +5,9 @@ Written before each start into the container's directory, and bound over those o
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -18,16 +20,21 @@ if TYPE_CHECKING:
     from sampan.sandbox.messages import Endpoint
 
 
-def write(container: Container, settings: Settings, endpoint: Endpoint | None) -> dict[str, str]:
-    """Write the three files; the answer maps each to its place in the container."""
+def write(
+    container: Container, settings: Settings, endpoints: Sequence[Endpoint], *, names: bool = False
+) -> dict[str, str]:
+    """Write the three files; the answer maps each to its place in the container.
+
+    ``names``: it asks the engine for names.
+    """
     config, host, options = container.config, container.host, settings.options
     on_host = host.network_mode == "host"
-    gateway = endpoint.gateway if endpoint is not None else None
+    gateway = next((endpoint.gateway for endpoint in endpoints if endpoint.gateway), None)
     if on_host:
         hosts = resolv.host_network_hosts_text(host.extra_hosts or (), gateway=gateway)
     else:
         hosts = resolv.hosts_text(
-            addresses=endpoint.addresses if endpoint is not None else (),
+            addresses=[address for endpoint in endpoints for address in endpoint.addresses],
             hostname=config.hostname,
             domainname=config.domainname,
             extra=host.extra_hosts or (),
@@ -38,12 +45,34 @@ def write(container: Container, settings: Settings, endpoint: Endpoint | None) -
         search=host.dns_search or options.dns_search,
         options=host.dns_options or options.dns_options,
         host_network=on_host,
+        names=names,
     )
     full_name = f"{config.hostname}.{config.domainname}" if config.domainname else config.hostname
     _put(container.resolv_conf_path, resolv_conf)
     _put(container.hostname_path, f"{full_name}\n")
     _put(container.hosts_path, hosts)
     return placed(container)
+
+
+def add_address(container: Container, addresses: Iterable[str]) -> None:
+    """Name a further address of a running container in its hosts file."""
+    config = container.config
+    own = f"{config.hostname}.{config.domainname} {config.hostname}" if config.domainname else config.hostname
+    lines = "".join(f"{address.partition('/')[0]}\t{own}\n" for address in addresses)
+    with contextlib.suppress(OSError), open(container.hosts_path, "a", encoding="utf-8") as file:
+        file.write(lines)
+
+
+def remove_address(container: Container, address: str) -> None:
+    """Take the lines of an address from the hosts file of a running container; all others stay."""
+    with (
+        contextlib.suppress(OSError),
+        open(container.hosts_path, "r+", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        kept = [line for line in file if line.split("\t")[0] != address]
+        file.seek(0)
+        file.writelines(kept)
+        file.truncate()
 
 
 def sharing(container: Container, owner: Container) -> Container:

@@ -6,25 +6,25 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from sampan.engine import capabilities, cdi, files, oci, propagation, runtimes, security, timeouts
+from sampan.engine import capabilities, cdi, endpoints, files, oci, propagation, runtimes, security, timeouts
+from sampan.engine.endpoints import interfaces_of
 from sampan.engine.killing import stop_signal
-from sampan.engine.model import Container, EndpointSettings, HostConfig, MountPoint, NetworkSettings
-from sampan.engine.validation import OWN_NETWORKS
-from sampan.errors import InvalidArgument, NotFound
+from sampan.engine.model import Container, HostConfig, MountPoint
+from sampan.errors import InvalidArgument
 from sampan.images.snapshots import part
-from sampan.sandbox.messages import Endpoint, Launch, TimeLimit
+from sampan.sandbox.messages import Launch, TimeLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from sampan.engine.cdi import Edits
+    from sampan.engine.endpoints import Places
     from sampan.engine.ports import Bridges, Catalog, SeccompFilters, Snapshots, Task, VolumeStore
     from sampan.engine.sandboxes import Sandboxes
     from sampan.engine.settings import Settings
@@ -50,7 +50,7 @@ class Launches:
         *,
         sources: Sources,
         bridges: Bridges,
-        network_id: Callable[[str], str],
+        places: Places,
         users: Users,
         sandboxes: Sandboxes,
         shipping: Shipping,
@@ -58,7 +58,7 @@ class Launches:
     ) -> None:
         self._sources = sources
         self._bridges = bridges
-        self._network_id = network_id
+        self._places = places
         self._users = users
         self._sandboxes = sandboxes
         self._shipping = shipping
@@ -86,11 +86,10 @@ class Launches:
         host = container.host
         joined = self._sandboxes.join(container)
         await self._shipping.connect(container)
-        if joined.network is None and host.network_mode not in OWN_NETWORKS:
-            raise NotFound(f"failed to set up container networking: network {host.network_mode} not found")
         # Not by the image: a container outlives the removal of its image.
         root = sources.snapshots.mounts(container.id)
-        endpoint = await self._connect(container)
+        places = [] if joined.network is not None else await self._places.take(container)
+        plugs = interfaces_of(places)
         images = _image_parts(container)
         parts = (container.id, *images.values())
         for point in container.mounts:
@@ -98,8 +97,9 @@ class Launches:
         largest = max(map(sources.snapshots.max_id, parts))
         id_map, reason = self._users.settle(container, joined, image=largest)
         if joined.network is None:
-            container = connected(container, endpoint, self._network_id(host.network_mode), id_map, reason)
-            placed = files.write(container, settings, endpoint)
+            container = endpoints.connected(with_ids(container, id_map, reason), places)
+            names = any(place.custom for place in places)
+            placed = files.write(container, settings, plugs, names=names)
         else:
             container = with_ids(files.sharing(container, joined.network), id_map, reason)
             placed = files.placed(container)
@@ -133,7 +133,8 @@ class Launches:
             user=container.config.user,
             group_add=(*(host.group_add or ()), *(map(str, edits.gids) if edits else ())),
             seccomp_filter=await self._filter(container, spec["process"]["capabilities"]["bounding"]),
-            endpoint=endpoint,
+            endpoint=plugs[0] if plugs else None,
+            more=tuple(plugs[1:]),
             open_stdin=container.config.open_stdin,
             stdin_once=container.config.stdin_once,
             log=self._shipping.copy(container),
@@ -153,19 +154,6 @@ class Launches:
         if self._sandboxes.outlived(container_id):
             # Its network namespace lives on: the interface would not go by itself.
             await self._bridges.sweep()
-
-    async def _connect(self, container: Container) -> Endpoint | None:
-        if container.host.network_mode != "bridge" or container.config.network_disabled:
-            return None
-        asked = container.network.networks.get("bridge")
-        given_mac = container.config.mac_address or _requested_mac(asked)
-        endpoint = await self._bridges.connect(container.id, mac=given_mac or None)
-        ipam = asked.ipam_config if asked is not None else None
-        if ipam is None or not ipam.link_local_ips:
-            return endpoint
-        return dataclasses.replace(
-            endpoint, addresses=(*endpoint.addresses, *map(_link_local, ipam.link_local_ips))
-        )
 
     def settled(self, container: Container, task: Task) -> Container:
         """The container as it was started, which may be with the host's ids instead of those prepared."""
@@ -212,16 +200,6 @@ class Launches:
         return timeouts.for_keeper(container, signal=stop_signal(container), grace=grace)
 
 
-def _link_local(address: str) -> str:
-    """A further address of the interface; its network is the whole of the link's."""
-    return f"{address}/{64 if ':' in address else 16}"
-
-
-def _requested_mac(asked: EndpointSettings | None) -> str:
-    # What a former start was given is no request; an endpoint id marks it.
-    return asked.mac_address if asked is not None and not asked.endpoint_id else ""
-
-
 def with_ids(container: Container, id_map: tuple[int, int] | None, reason: str) -> Container:
     """The container with the ids that a start gives it: a range, or the host's for a reason."""
     base, span = id_map or (0, 0)
@@ -234,51 +212,10 @@ def _joined_paths(paths: Mapping[str, str], id_map: tuple[int, int] | None) -> d
     return {kind: path for kind, path in paths.items() if kind != "user" or id_map is not None}
 
 
-def connected(
-    container: Container,
-    endpoint: Endpoint | None,
-    network_id: str,
-    id_map: tuple[int, int] | None,
-    reason: str = "",
-) -> Container:
-    """The container with what a start gives it; see ``disconnected``."""
-    container = with_ids(container, id_map, reason)
-    mode = container.host.network_mode
-    if container.config.network_disabled:
-        return container
-    settings = replace(container.network.networks.get(mode) or EndpointSettings(), network_id=network_id)
-    ports = container.network.ports
-    if endpoint is not None:
-        ports = {**dict.fromkeys(sorted(container.config.exposed_ports or ())), **ports}
-        address, _, prefix = (endpoint.addresses[0] if endpoint.addresses else "").partition("/")
-        settings = replace(
-            settings,
-            mac_address=endpoint.mac,
-            gateway=endpoint.gateway or "",
-            ip_address=address,
-            ip_prefix_len=int(prefix or 0),
-            endpoint_id=container.id[::-1],
-        )
-    network = NetworkSettings(sandbox_id=container.id, networks={mode: settings}, ports=ports)
-    return replace(container, network=network)
-
-
 def disconnected(container: Container) -> Container:
     """The container without what a start had given it: the address, the ids."""
-    mode = container.host.network_mode
-    settings = container.network.networks.get(mode)
     state = replace(container.state, id_base=0, id_span=0)
-    if settings is None:
-        return replace(container, state=state)
-    bare = replace(
-        settings,
-        mac_address="" if settings.endpoint_id else settings.mac_address,
-        gateway="",
-        ip_address="",
-        ip_prefix_len=0,
-        endpoint_id="",
-    )
-    return replace(container, state=state, network=NetworkSettings(networks={mode: bare}))
+    return endpoints.disconnected(replace(container, state=state))
 
 
 def _with_propagation(container: Container, daemon_root: str) -> Container:

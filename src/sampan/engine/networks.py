@@ -1,31 +1,37 @@
-"""What a user sees of networks: the three that always exist. User-defined ones come with a later issue.
+"""What a user sees of networks: the three that always exist, and those that users make.
 
-Law: a network's id is made once and kept, so that what clients remembered stays true; who is on a network is
-read from the running containers themselves.
+Laws: a network's id is made once and kept, so that what clients remembered stays true; a network is recorded
+after its bridge stands and forgotten before its bridge goes, so that a crash leaves a bridge that the next
+daemon removes, or a record of which it makes the bridge again; who is on a network is read from the running
+containers themselves.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan import errors
+from sampan.engine import networkplans
 from sampan.engine.lookups import created_before
 from sampan.engine.model import Container, Event, EventType, Filters
-from sampan.errors import Forbidden, InvalidArgument, NotFound
+from sampan.engine.networkplans import BRIDGE, DRIVERS, HOST, NONE, Definition, NetworkRequest, Pool
+from sampan.errors import Conflict, Forbidden, InvalidArgument, NotFound
+from sampan.linux import rtnetlink
 
 if TYPE_CHECKING:
     from sampan.network import Bridges
     from sampan.state import Database
 
-BRIDGE, HOST, NONE = "bridge", "host", "none"
-_DRIVERS = {BRIDGE: "bridge", HOST: "host", NONE: "null"}
+__all__ = ["BRIDGE", "HOST", "NONE", "Member", "Network", "NetworkRequest", "Networks"]
+
 _LIST_FILTERS = frozenset(("dangling", "driver", "id", "label", "name", "scope", "type"))
 _PRUNE_FILTERS = frozenset(("label", "label!", "until"))
 
@@ -50,8 +56,23 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     created_ns: int
     subnet: str = ""
     gateway: str = ""
+    ip_range: str = ""
+    auxiliary: dict[str, str] | None = None
+    ipam_options: dict[str, str] | None = None
+    internal: bool = False
+    attachable: bool = False
     options: dict[str, str] = msgspec.field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     members: tuple[Member, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """How ``Bridges`` knows it."""
+        return BRIDGE if self.name == BRIDGE else self.id
+
+    @property
+    def custom(self) -> bool:
+        return self.name not in DRIVERS
 
 
 class Networks:
@@ -70,18 +91,31 @@ class Networks:
         self._database = database
         self._containers = containers
         self._identities: dict[str, tuple[str, int]] = {}
+        self._custom: dict[str, Definition] = {}  # by name
+        self._changing = asyncio.Lock()
 
     async def start(self) -> None:
-        """Load the networks' identities, made on the first start. Before any other call."""
+        """Load the networks' identities, made on the first start. Before any other call, and before the
+        bridges are."""
         known = self._database.read(_read_all)
-        missing = {name: (secrets.token_hex(32), time.time_ns()) for name in _DRIVERS if name not in known}
+        missing = {name: (secrets.token_hex(32), time.time_ns()) for name in DRIVERS if name not in known}
         if missing:
             await self._database.write(lambda connection: _insert_all(connection, missing))
         self._identities = {**known, **missing}
+        self._custom = {found.name: found for found in self._database.read(_read_custom)}
+        for found in self._custom.values():
+            self._bridges.add(found.id, found.plan())
 
     def id_of(self, name: str) -> str:
         """The id of a network by its full name; empty if there is none."""
+        if name in self._custom:
+            return self._custom[name].id
         return self._identities.get(name, ("", 0))[0]
+
+    def custom(self, ref: str) -> Network | None:
+        """A user-defined network, by name or id; None if there is none."""
+        found = self._custom.get(ref) or next((one for one in self._custom.values() if one.id == ref), None)
+        return self._shown(found) if found is not None else None
 
     def list(self, filters: Filters | None = None) -> Sequence[Network]:
         """Those that every filter lets through, without their members."""
@@ -90,49 +124,124 @@ class Networks:
         for kind in filters.get("type"):
             if kind not in ("custom", "builtin"):
                 raise InvalidArgument(f"invalid filter: 'type'='{kind}'")
-        # Networks that always exist are never dangling, nor custom.
-        if filters.flag("dangling") or filters.get("type") == ("custom",):
-            return []
-        found = [self._network(name) for name in sorted(_DRIVERS)]
-        return [network for network in found if _passes(network, filters)]
+        dangling = filters.flag("dangling")
+        names = sorted((*DRIVERS, *self._custom))
+        found = [self._network(name) for name in names]
+        return [
+            network
+            for network in found
+            if _passes(network, filters)
+            # Networks that always exist are never dangling.
+            and (dangling is None or dangling is (network.custom and not self._in_use(network)))
+        ]
 
     def get(self, ref: str) -> Network:
         """By name, id or unique id prefix, with its members. NotFound in Docker's words."""
         name = self._resolve(ref)
         return msgspec.structs.replace(self._network(name), members=tuple(self._members(name)))
 
-    async def create(self, name: str) -> Network:
-        if name in _DRIVERS:
-            raise Forbidden(f"operation is not permitted on predefined {name} network")
-        if not name:
-            raise InvalidArgument("invalid network name: name is empty")
-        raise _not_offered("creating networks")
+    def find(self, ref: str) -> Network:
+        """``get`` without the members."""
+        return self._network(self._resolve(ref))
+
+    async def create(self, request: NetworkRequest) -> Network:
+        """Make a network. Conflict when its name is taken, Forbidden when its subnet is."""
+        networkplans.check(request)
+        async with self._changing:
+            if request.name in self._custom:
+                raise Conflict(f"network with name {request.name} already exists")
+            definition = _definition(request)
+            self._check_bridge(definition)
+            self._check_pool(definition)
+            self._bridges.add(definition.id, definition.plan())
+            try:
+                site = await self._bridges.make(
+                    definition.id, tuple(one.subnet for one in self._custom.values())
+                )
+                # From now on it has this subnet for good.
+                definition = msgspec.structs.replace(definition, subnet=site.subnet)
+                made = definition
+                await self._database.write(lambda connection: _insert_custom(connection, made))
+            except BaseException:
+                if self._bridges.site_of(definition.id) is not None:
+                    await self._bridges.remove(definition.id)
+                self._bridges.discard(definition.id)
+                raise
+            self._bridges.settle(definition.id, definition.plan())
+            self._custom[definition.name] = definition
+        network = self._shown(definition)
+        self._tell("create", network)
+        return network
 
     async def remove(self, ref: str) -> None:
-        raise Forbidden(f"{self._resolve(ref)} is a pre-defined network and cannot be removed")
-
-    async def connect(self, ref: str) -> None:
-        self._resolve(ref)
-        raise _not_offered("connecting a container to a further network")
-
-    async def disconnect(self, ref: str) -> None:
-        self._resolve(ref)
-        raise _not_offered("disconnecting a container from a network")
+        """Forbidden while a running container is on it, and for what always exists."""
+        name = self._resolve(ref)
+        if name not in self._custom:
+            raise Forbidden(f"{name} is a pre-defined network and cannot be removed")
+        async with self._changing:
+            network = self._network(self._resolve(ref))
+            if self._bridges.endpoints(network.key):
+                raise Forbidden(
+                    f"error while removing network: network {network.name} id {network.id} "
+                    "has active endpoints"
+                )
+            await self._database.write(lambda connection: _delete_custom(connection, network.id))
+            del self._custom[network.name]
+            await self._bridges.remove(network.key)
+        self._tell("destroy", network)
 
     async def prune(self, filters: Filters | None = None) -> Sequence[str]:
-        """The names of the networks removed: none, while all networks are predefined."""
+        """Remove the user-defined networks that no container is on, running or not; their names."""
         filters = filters or Filters()
         filters.accept(_PRUNE_FILTERS)
-        created_before(filters, time.time_ns())
+        before = created_before(filters, time.time_ns())
+        removed = []
+        for definition in sorted(self._custom.values(), key=lambda one: one.created_ns):
+            network = self._shown(definition)
+            if (
+                self._in_use(network)
+                or (before is not None and network.created_ns >= before)
+                or not filters.matches_labels(network.labels)
+                or ("label!" in filters and filters.matches_labels(network.labels, "label!"))
+            ):
+                continue
+            try:
+                await self.remove(network.id)
+            except (Forbidden, NotFound):  # somebody was faster
+                continue
+            removed.append(network.name)
         self._publish(
             Event(type=EventType.NETWORK, action="prune", actor_id="", attributes={"reclaimed": "0"})
         )
-        return ()
+        return tuple(removed)
+
+    def _check_bridge(self, definition: Definition) -> None:
+        """Raise Forbidden where another network, or somebody else, has a bridge of this name."""
+        bridge = definition.bridge
+        for other in self._custom.values():
+            if other.bridge == bridge:
+                raise Forbidden(
+                    f"cannot create network {definition.id} ({bridge}): conflicts with network {other.id} "
+                    f"({bridge}): networks have same bridge name"
+                )
+        if rtnetlink.link_index(bridge):
+            raise Forbidden(f"cannot create network {definition.id} ({bridge}): an interface has this name")
+
+    def _check_pool(self, definition: Definition) -> None:
+        if not definition.subnet:
+            return
+        wanted = IPv4Network(definition.subnet)
+        site = self._bridges.site
+        taken = [other.subnet for other in self._custom.values()] + ([site.subnet] if site else [])
+        if any(wanted.overlaps(IPv4Network(other)) for other in taken):
+            raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
 
     def _resolve(self, ref: str) -> str:
-        if ref in self._identities:
+        if ref in self._identities or ref in self._custom:
             return ref
-        found = [name for name, (identity, _) in self._identities.items() if ref and identity.startswith(ref)]
+        identities = [(name, identity) for name, (identity, _) in self._identities.items()]
+        identities += [(name, definition.id) for name, definition in self._custom.items()]
+        found = [name for name, identity in identities if ref and identity.startswith(ref)]
         if len(found) > 1:
             raise InvalidArgument(
                 f"network {ref} is ambiguous ({len(found)} matches found based on ID prefix)"
@@ -142,16 +251,44 @@ class Networks:
         return found[0]
 
     def _network(self, name: str) -> Network:
+        if name in self._custom:
+            return self._shown(self._custom[name])
         identity, created = self._identities[name]
         site = self._bridges.site if name == BRIDGE else None
         return Network(
             id=identity,
             name=name,
-            driver=_DRIVERS[name],
+            driver=DRIVERS[name],
             created_ns=created,
             subnet=site.subnet if site else "",
             gateway=site.gateway if site else "",
             options=_bridge_options(self._bridges.name, site.mtu if site else 1500) if name == BRIDGE else {},
+        )
+
+    def _shown(self, definition: Definition) -> Network:
+        pool = definition.pool
+        # As Docker: the gateway is shown where the addresses are the engine's choice, or where it was given.
+        gateway = pool.gateway if pool.subnet else definition.plan().addresses(definition.subnet).gateway
+        return Network(
+            id=definition.id,
+            name=definition.name,
+            driver=BRIDGE,
+            created_ns=definition.created_ns,
+            subnet=definition.subnet,
+            gateway=gateway,
+            ip_range=pool.ip_range,
+            auxiliary=pool.auxiliary,
+            ipam_options=definition.ipam_options,
+            internal=definition.internal,
+            attachable=definition.attachable,
+            options=definition.options,
+            labels=definition.labels,
+        )
+
+    def _in_use(self, network: Network) -> bool:
+        """Whether a container, running or not, is on it."""
+        return any(
+            {network.name, network.id} & container.network.networks.keys() for container in self._containers()
         )
 
     def _members(self, name: str) -> Iterable[Member]:
@@ -168,6 +305,29 @@ class Networks:
                 ipv6_address=_cidr(settings.global_ipv6_address, settings.global_ipv6_prefix_len),
             )
 
+    def _tell(self, action: str, network: Network) -> None:
+        attributes = {"name": network.name, "type": network.driver}
+        self._publish(
+            Event(type=EventType.NETWORK, action=action, actor_id=network.id, attributes=attributes)
+        )
+
+
+def _definition(request: NetworkRequest) -> Definition:
+    ipam = request.ipam or networkplans.Ipam()
+    pool = ipam.config[0] if ipam.config else Pool()
+    return Definition(
+        id=secrets.token_hex(32),
+        name=request.name,
+        created_ns=time.time_ns(),
+        subnet=pool.subnet,
+        pool=pool,
+        internal=request.internal,
+        attachable=request.attachable,
+        options=request.options or {},
+        ipam_options=ipam.options,
+        labels=request.labels or {},
+    )
+
 
 def _bridge_options(bridge: str, mtu: int) -> dict[str, str]:
     prefix = "com.docker.network."
@@ -182,12 +342,16 @@ def _bridge_options(bridge: str, mtu: int) -> dict[str, str]:
 
 
 def _passes(network: Network, filters: Filters) -> bool:
-    wanted = {"driver": network.driver, "scope": "local"}
+    wanted = {
+        "driver": network.driver,
+        "scope": "local",
+        "type": "custom" if network.custom else "builtin",
+    }
     return (
         all(value in filters.get(key) or not filters.get(key) for key, value in wanted.items())
         and _matches(network.name, filters.get("name"))
         and _matches(network.id, filters.get("id"))
-        and filters.matches_labels(None)
+        and filters.matches_labels(network.labels or None)
     )
 
 
@@ -207,10 +371,6 @@ def _cidr(address: str, prefix: int) -> str:
     return f"{address}/{prefix}" if address else ""
 
 
-def _not_offered(what: str) -> errors.NotImplemented:
-    return errors.NotImplemented(f"{what} is not offered by this engine yet")
-
-
 def _read_all(connection: sqlite3.Connection) -> dict[str, tuple[str, int]]:
     rows = connection.execute("SELECT name, id, created_ns FROM networks")
     return {name: (identity, created) for name, identity, created in rows}
@@ -221,3 +381,19 @@ def _insert_all(connection: sqlite3.Connection, networks: dict[str, tuple[str, i
         "INSERT INTO networks (name, id, created_ns) VALUES (?, ?, ?)",
         [(name, identity, created) for name, (identity, created) in networks.items()],
     )
+
+
+def _read_custom(connection: sqlite3.Connection) -> list[Definition]:
+    rows = connection.execute("SELECT document FROM user_networks")
+    return [msgspec.msgpack.decode(document, type=Definition) for (document,) in rows]
+
+
+def _insert_custom(connection: sqlite3.Connection, definition: Definition) -> None:
+    connection.execute(
+        "INSERT INTO user_networks (id, name, bridge, document) VALUES (?, ?, ?, ?)",
+        (definition.id, definition.name, definition.bridge, msgspec.msgpack.encode(definition)),
+    )
+
+
+def _delete_custom(connection: sqlite3.Connection, network_id: str) -> None:
+    connection.execute("DELETE FROM user_networks WHERE id = ?", (network_id,))

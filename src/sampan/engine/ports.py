@@ -139,16 +139,27 @@ class Snapshots(Protocol):
 
 
 class Bridges(Protocol):
-    async def connect(self, container_id: str, *, mac: str | None = None) -> Endpoint: ...
+    """A network is named by its key: "bridge", or the id of a user-defined one."""
 
-    async def release(self, container_id: str) -> None: ...
+    async def connect(
+        self,
+        container_id: str,
+        *,
+        network: str = "bridge",
+        name: str = "eth0",
+        mac: str | None = None,
+        address: str = "",
+    ) -> Endpoint: ...
 
-    async def sweep(self) -> None:
+    async def release(self, container_id: str, network: str | None = None) -> None:
+        """On all networks unless one is named."""
+
+    async def sweep(self, network: str | None = None) -> None:
         """Delete the interfaces of what was released, if they are still there."""
 
     async def reconcile(self, live_ids: Iterable[str]) -> None: ...
 
-    def endpoints(self) -> Mapping[str, Endpoint]: ...
+    def endpoints(self, network: str = "bridge") -> Mapping[str, Endpoint]: ...
 
 
 class VolumeStore(Protocol):

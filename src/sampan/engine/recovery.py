@@ -21,15 +21,17 @@ from msgspec.structs import replace
 
 from sampan.engine import files
 from sampan.engine.commits import let_go
-from sampan.engine.launches import connected
+from sampan.engine.endpoints import connected
+from sampan.engine.launches import with_ids
 from sampan.engine.model import Status
 from sampan.engine.removal import remove_bundle, remove_directory
 from sampan.engine.sandboxes import target
-from sampan.errors import Failure
+from sampan.errors import Failure, NotFound
 from sampan.sandbox.messages import Exit
 from sampan.sandbox.stdio import read_exit
 
 if TYPE_CHECKING:
+    from sampan.engine.endpoints import Places
     from sampan.engine.exits import Exits
     from sampan.engine.idranges import IdRanges
     from sampan.engine.model import Container
@@ -159,14 +161,14 @@ class Leftovers:
         *,
         snapshots: Snapshots,
         bridges: Bridges,
-        network_id: Callable[[str], str],
+        places: Places,
         id_ranges: IdRanges,
         end_group: Callable[[str], None],
         settings: Settings,
     ) -> None:
         self._snapshots = snapshots
         self._bridges = bridges
-        self._network_id = network_id
+        self._places = places
         self._id_ranges = id_ranges
         self._end_group = end_group
         self._settings = settings
@@ -180,10 +182,12 @@ class Leftovers:
         state = container.state
         if (owner := target(container.host.network_mode)) is not None:
             return files.sharing(container, store.find(owner).container) if owner in store else container
-        endpoint = self._bridges.endpoints().get(container.id)
-        network_id = self._network_id(container.host.network_mode)
-        ids = (state.id_base, state.id_span)
-        return connected(container, endpoint, network_id, ids, state.host_ids)
+        container = with_ids(container, (state.id_base, state.id_span), state.host_ids)
+        try:
+            return connected(container, self._places.found(container))
+        except NotFound as error:
+            logger.warning("container %s: %s", container.id, error)
+            return container
 
     def end_processes(self, instance: Instance) -> None:
         """Kill what a container without a keeper still runs, and remove its cgroup."""

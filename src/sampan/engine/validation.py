@@ -177,11 +177,18 @@ def _check_networks(config: ContainerConfig, host: HostConfig, networking: Netwo
     mode = host.network_mode
     _check_mac(config.mac_address)
     for name, endpoint in (networking.endpoints_config or {}).items():
+        if name != mode and name not in ("default", mode):
+            _check_together(mode, name)
         # A network that does not exist is missed at the start, as in Docker.
-        if endpoint is None or name not in OWN_NETWORKS:
+        if endpoint is None:
             continue
         _check_mac(endpoint.mac_address)
         address = endpoint.ipam_config
+        if name not in OWN_NETWORKS:
+            if address is not None:
+                _check_address("IPv4", address.ipv4_address)
+                _check_address("IPv6", address.ipv6_address)
+            continue
         if address is not None and (address.ipv4_address or address.ipv6_address):
             _check_address("IPv4", address.ipv4_address)
             _check_address("IPv6", address.ipv6_address)
@@ -196,3 +203,21 @@ def _check_networks(config: ContainerConfig, host: HostConfig, networking: Netwo
             )
         if endpoint.mac_address and mode in ("host", "none"):
             raise InvalidArgument("conflicting options: mac-address and the network mode")
+
+
+def _check_together(mode: str, name: str) -> None:
+    """Raise InvalidArgument for a further network beside one that goes with no other."""
+    if mode == "host" or name == "host":
+        raise InvalidArgument(
+            "container cannot be disconnected from host network or connected to host network"
+        )
+    if mode == "none" or name == "none":
+        raise InvalidArgument(
+            "container cannot be connected to multiple networks with one of the networks in private (none) "
+            "mode"
+        )
+    if mode.startswith("container:"):
+        raise InvalidArgument(
+            "container sharing network namespace with another container or host cannot be connected to any "
+            "other network"
+        )

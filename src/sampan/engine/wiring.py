@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sampan.engine.containers import Containers
 from sampan.engine.creation import Creation
+from sampan.engine.endpoints import FindNetwork, Places
 from sampan.engine.execs import Execs
 from sampan.engine.exits import Exits
 from sampan.engine.health import HealthChecks
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 class Foundations:
     """What the container use cases stand on.
 
-    ``network_id`` gives a network's id by its name; ``end_group`` kills everything in a cgroup and removes
+    ``network_id`` gives the id of a network that always exists by its name, ``find_network`` a user-defined
+    one by its name or id; ``end_group`` kills everything in a cgroup and removes
     it, and succeeds when there is none. ``id_blocks`` None: no other engine takes ids of this host.
     """
 
@@ -52,6 +54,7 @@ class Foundations:
     watching: Watching
     settings: Settings
     id_blocks: Blocks | None = None
+    find_network: FindNetwork = lambda _: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +66,7 @@ class ContainerUseCases:
     restarts: Restarts
     checks: HealthChecks
     killing: Killing
+    places: Places
     recovery: Recovery
     shipping: Shipping
 
@@ -85,10 +89,11 @@ def wire(given: Foundations) -> ContainerUseCases:
     restarts = Restarts(store=store, settings=settings)
     killing = Killing(store=store, events=events, restarts=restarts, settings=settings)
     shipping = Shipping(watching=given.watching, settings=settings)
+    places = Places(bridges=given.bridges, network_id=given.network_id, find_network=given.find_network)
     launches = Launches(
         sources=sources,
         bridges=given.bridges,
-        network_id=given.network_id,
+        places=places,
         users=users,
         sandboxes=sandboxes,
         shipping=shipping,
@@ -148,7 +153,7 @@ def wire(given: Foundations) -> ContainerUseCases:
         snapshots=sources.snapshots,
         bridges=given.bridges,
         id_ranges=id_ranges,
-        network_id=given.network_id,
+        places=places,
         end_group=given.end_group,
         settings=settings,
     )
@@ -159,6 +164,7 @@ def wire(given: Foundations) -> ContainerUseCases:
         checks=checks,
         shipping=shipping,
         killing=killing,
+        places=places,
         recovery=Recovery(
             store=store,
             runtime=given.runtime,

@@ -42,10 +42,10 @@ _SWEEP_AFTER = 10.0  # seconds that the kernel gets to take a dead container's i
 class Plan:
     """What a bridge is to be. ``network`` is the name that users know it by.
 
-    ``subnet`` in CIDR notation, empty: a free one is chosen; ``gateway`` empty: the first address of ``pool``,
-    the part from which addresses are taken (empty: all of it). ``reserved`` are given to nobody. ``mtu`` 0: that
-    of the way out. ``internal``: nothing leaves, nothing comes in. ``isolated``: containers do not reach each
-    other. ``masquerade``: they are seen under the host's address.
+    ``subnet`` in CIDR notation, empty: a free one is chosen; ``gateway`` empty: the first address of
+    ``pool``, the part from which addresses are taken (empty: all of it). ``reserved`` are given to nobody.
+    ``mtu`` 0: that of the way out. ``internal``: nothing leaves, nothing comes in. ``isolated``: containers
+    do not reach each other. ``masquerade``: they are seen under the host's address.
     """
 
     bridge: str
@@ -84,7 +84,8 @@ class Site:
 class Bridge:
     """All methods are for the event loop's thread.
 
-    ``remembered`` is the subnet that a plan without one had before, ``remember`` is told which one it got.
+    ``owner`` is the name of the instance's default bridge, its own if empty. ``remembered`` is the subnet
+    that a plan without one had before, ``remember`` is told which one it got.
     """
 
     def __init__(
@@ -92,12 +93,14 @@ class Bridge:
         plan: Plan,
         *,
         shared: SharedDirectory,
+        owner: str = "",
         remembered: Callable[[], str | None] = lambda: None,
         remember: Callable[[str], Coroutine[object, object, None]] | None = None,
     ) -> None:
         self.plan = plan
         self.name = plan.bridge
         self._shared = shared
+        self._owner = owner or plan.bridge
         self._remembered = remembered
         self._remember = remember
         self._firewall = BridgeFirewall(self.name)
@@ -264,6 +267,9 @@ class Bridge:
         plan = self.plan
         try:
             with self._shared.lock(), Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
+                # Before it is made: what a crash leaves is found again by its registration.
+                if rtnetlink.link_index(self.name) == 0:
+                    self._shared.register(self.name, "", owner=self._owner)
                 others = (*more, *self._shared.subnets(but=self.name).values())
                 made, site = host.ensure_bridge(
                     netlink,
@@ -277,12 +283,13 @@ class Bridge:
                 try:
                     self._shared.enable_forwarding()
                     self._firewall.ensure(plan.policy(site[0]))
-                    self._shared.register(self.name, site[0])
+                    self._shared.register(self.name, site[0], owner=self._owner)
                 except OSError:
                     if made:
                         host.remove_bridge(netlink, self.name)
                         with contextlib.suppress(OSError):
                             self._firewall.remove()
+                        self._shared.forget(self.name)
                         self._shared.restore_forwarding(others_need_it=host.forwards_for_others(netlink))
                     raise
                 found = host.plugged_endpoints(netlink, self.name, routed=not plan.internal)

@@ -65,6 +65,7 @@ class Bridges:
 
     async def start(self) -> None:
         """Make or find the bridges. A host that cannot have one is logged, not raised: see ``connect``."""
+        await self._remove_strays()
         for bridge in self._bridges.values():
             try:
                 await bridge.make()
@@ -73,9 +74,19 @@ class Bridges:
         if self._default.site is not None:
             self._start_watching()
 
+    async def _remove_strays(self) -> None:
+        """Remove the bridges that a crash left: of networks that are not there any more, or not yet."""
+        known = {bridge.name for bridge in self._bridges.values()}
+        for name in self._shared.owned(self.name):
+            if name not in known:
+                try:
+                    await Bridge(Plan(bridge=name), shared=self._shared).purge()
+                except Unavailable as reason:
+                    logger.warning("%s", reason)
+
     def add(self, network: str, plan: Plan) -> None:
         """Know a user-defined network; it is made on the host at ``start`` or ``make``."""
-        self._bridges[network] = Bridge(plan, shared=self._shared)
+        self._bridges[network] = Bridge(plan, shared=self._shared, owner=self.name)
 
     async def make(self, network: str, others: Iterable[str] = ()) -> Site:
         """Make the bridge of a network that was added; Unavailable if that cannot be."""
@@ -89,6 +100,10 @@ class Bridges:
         await bridge.sweep()
         await bridge.purge()
         del self._bridges[network]
+
+    def settle(self, network: str, plan: Plan) -> None:
+        """What the network is to be from its next making on: on the subnet that it got."""
+        self._bridges[network].plan = plan
 
     def discard(self, network: str) -> None:
         """Forget a network that did not come to be."""

@@ -3,13 +3,15 @@
 The table (``nft list table ip BRIDGE``), for bridge B with subnet S:
 
     prerouting (filter, raw)        drop what B sends to the host's own loopback addresses
-    postrouting (nat, srcnat)       S leaving by any interface but B is masqueraded; so is what comes back into
-                                    B to a published port, from S itself or from the host's loopback
+    postrouting (nat, srcnat)       S leaving by any interface but B is masqueraded; so is what comes back
+                                    into B to a published port, from S itself or from the host's loopback
     forward (filter, just before    drop what claims to come from S and does not come from B;
-    the host's filter chains)       let into B, from elsewhere, only answers and published ports; drop the rest
+    the host's filter chains)       let into B, from elsewhere, only answers and published ports; drop the
+                                    rest
 
 So neither other hosts nor containers of other networks reach a container that published nothing. A network
-without a way out has the forward chain alone, which drops all between B and elsewhere.
+without a way out drops all between B and elsewhere. It needs the rule in the host's chains all the same: where
+bridged packets are shown to them (br_netfilter), its containers reach each other by it.
 
 The host's own base chains on forward may have the policy DROP (dockerd and ufw set it), and an accept in our
 table changes nothing about that: every base chain decides for itself. Into each such chain one rule is
@@ -272,7 +274,7 @@ class BridgeFirewall:
 
     def _exit_changes(self, firewall: nft.Firewall, chain: nft.Chain, policy: Policy) -> list[Request]:
         found = self._ours(firewall, chain)
-        if chain.policy != nft.DROP or policy.internal:
+        if chain.policy != nft.DROP:
             return [nft.delete_rule(rule) for rule in found]
         if [comment_of(rule) for rule in found] == [policy.comment]:
             return []
@@ -288,7 +290,7 @@ def _ensure_legacy(bridge: str, policy: Policy | None) -> bool:
         return False
     lines = _iptables(program, "-S", "FORWARD").splitlines()
     ours = [line for line in lines if f'--comment "{bridge}: ' in line]
-    wanted = policy if policy is not None and not policy.internal and "-P FORWARD DROP" in lines else None
+    wanted = policy if policy is not None and "-P FORWARD DROP" in lines else None
     if len(ours) == (1 if wanted else 0) and all(wanted and wanted.comment in line for line in ours):
         return False
     for number in reversed([lines.index(line) for line in ours]):

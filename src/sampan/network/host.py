@@ -32,9 +32,9 @@ def ensure_bridge(
 ) -> tuple[bool, tuple[str, str, int]]:
     """Find or make the bridge: whether it was made now, and its (subnet, gateway, mtu).
 
-    A bridge that stands keeps its subnet. A new one gets the ``fixed`` one if there is one, else the remembered
-    one if that is still free. ``gateway_of`` says which address of a subnet is the bridge's own. ``mtu`` 0: that
-    of the way out.
+    A bridge that stands keeps its subnet. A new one gets the ``fixed`` one if there is one, else the
+    remembered one if that is still free. ``gateway_of`` says which address of a subnet is the bridge's own.
+    ``mtu`` 0: that of the way out.
     Leaves nothing on failure; EADDRNOTAVAIL when every pool is taken.
     """
     links = {link.name: link for link in rtnetlink.links(netlink)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from sampan.errors import InvalidArgument
@@ -20,6 +20,9 @@ _RESOLVED_STUB = "127.0.0.53"
 
 FALLBACK = ("8.8.8.8", "8.8.4.4")
 FALLBACK6 = ("2001:4860:4860::8888", "2001:4860:4860::8844")
+
+EMBEDDED = "127.0.0.11"
+"""Where containers on user-defined networks ask for names; programs know the address by heart."""
 
 HOST_GATEWAY = "host-gateway"
 
@@ -100,8 +103,12 @@ def container_resolv_conf(
     options: Sequence[str] = (),
     host_network: bool = False,
     ipv6: bool = False,
+    names: bool = False,
 ) -> str:
-    """The text of a container's resolv.conf, from the host's file as it is now."""
+    """The text of a container's resolv.conf, from the host's file as it is now.
+
+    ``names``: it asks the engine, which asks those servers for what it does not know.
+    """
     if host_network:
         text = _read(HOST_FILE)
         if not (dns or search or options):
@@ -115,7 +122,11 @@ def container_resolv_conf(
             options=tuple(options) or found.options,
         )
         return render(given)
-    return render(container_resolver(host_resolver(), dns=dns, search=search, options=options, ipv6=ipv6))
+    found = container_resolver(host_resolver(), dns=dns, search=search, options=options, ipv6=ipv6)
+    if names:
+        more = () if any(option.startswith("ndots:") for option in found.options) else ("ndots:0",)
+        found = replace(found, nameservers=(EMBEDDED,), options=(*found.options, *more))
+    return render(found)
 
 
 def check_nameserver(address: str) -> None:

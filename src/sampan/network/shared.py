@@ -1,7 +1,8 @@
 """What the instances of one host agree on: a small directory in /run, gone with the kernel's own state.
 
     lock          held while a bridge's subnet is chosen and the bridge made, and while one is removed
-    NAME.json     {"subnet": …} of each instance's bridge
+    NAME.json     {"subnet": …, "owner": …} of each bridge: its subnet, empty while it is being chosen, and
+                  the name of the instance's default bridge
     ip_forward    exists if it was one of us who turned forwarding on
 
 Law: the directory is advice that saves two instances from racing; the kernel's routes are checked as well.
@@ -36,23 +37,31 @@ class SharedDirectory:
             os.close(fd)
 
     def subnets(self, *, but: str) -> dict[str, str]:
-        """Bridge name → subnet of every registered instance except ``but``; damaged records are skipped."""
+        """Bridge name → subnet of every registered bridge except ``but``; damaged records are skipped."""
+        return {name: subnet for name, (subnet, _) in self._records().items() if subnet and name != but}
+
+    def owned(self, owner: str) -> list[str]:
+        """The bridges that an instance registered."""
+        return [name for name, (_, found) in self._records().items() if found == owner]
+
+    def _records(self) -> dict[str, tuple[str, str]]:
         found = {}
-        for entry in os.listdir(self._path):
-            name, dot, _ = entry.rpartition(".json")
-            if not dot or name == but:
-                continue
-            with (
-                contextlib.suppress(OSError, ValueError, KeyError, TypeError),
-                open(os.path.join(self._path, entry), encoding="utf-8") as file,
-            ):
-                found[name] = str(json.load(file)["subnet"])
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.listdir(self._path):
+                name, dot, _ = entry.rpartition(".json")
+                with (
+                    contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError),
+                    open(os.path.join(self._path, entry), encoding="utf-8") as file,
+                ):
+                    record = json.load(file)
+                    if dot:
+                        found[name] = (str(record["subnet"]), str(record.get("owner", name)))
         return found
 
-    def register(self, name: str, subnet: str) -> None:
+    def register(self, name: str, subnet: str, *, owner: str = "") -> None:
         path = os.path.join(self._path, f"{name}.json")
         with open(f"{path}.new", "w", encoding="utf-8") as file:
-            json.dump({"subnet": subnet}, file)
+            json.dump({"subnet": subnet, "owner": owner or name}, file)
         os.rename(f"{path}.new", path)
 
     def forget(self, name: str) -> None:

@@ -299,7 +299,9 @@ def _needs_care(launch: Launch, mount: Mount) -> Bind | LayersView | NeighboursM
 
 
 def _connect(spec: Spec, endpoint: Endpoint | None, more: Sequence[Endpoint]) -> int:
-    """Make the network namespace with its interfaces and name it in ``spec``; the descriptor that keeps it."""
+    """Make the network namespace with its interfaces and name it in ``spec``; the descriptor that keeps
+    it.
+    """
     own = [n for n in spec["linux"]["namespaces"] if n["type"] == "network" and not n.get("path")]
     if endpoint is None or not own:
         return -1

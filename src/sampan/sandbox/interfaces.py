@@ -106,7 +106,8 @@ def unplug(host_name: str) -> None:
 
 
 def configure(endpoint: Endpoint, *, first: bool = True) -> None:
-    """Give the interface, which ``plug`` brought up, its addresses and routes; ``first`` bring the loopback up.
+    """Give the interface, which ``plug`` brought up, its addresses and routes; ``first`` bring the loopback
+    up.
 
     Returns when the interface sends what it is given.
     """
@@ -121,7 +122,8 @@ def configure(endpoint: Endpoint, *, first: bool = True) -> None:
 
 
 def join(endpoint: Endpoint, pid: int) -> None:
-    """Connect the running container of ``pid`` by a further interface. In a thread of its own or alone in one.
+    """Connect the running container of ``pid`` by a further interface. In a thread of its own or alone in
+    one.
 
     Leaves nothing on failure.
     """
@@ -134,7 +136,9 @@ def join(endpoint: Endpoint, pid: int) -> None:
 
 
 def route_through(gateway: str | None, name: str, pid: int) -> None:
-    """Make ``gateway`` at the interface ``name`` the way out of the container of ``pid``; None: there is none."""
+    """Make ``gateway`` at the interface ``name`` the way out of the container of ``pid``; None: there is
+    none.
+    """
 
     def change() -> None:
         with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:

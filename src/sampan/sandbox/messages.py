@@ -140,9 +140,9 @@ class Launch:
     is None, ``spec["process"]["user"]`` holds numbers. ``seccomp_filter`` is the path of a compiled BPF
     program. ``console_size`` is (height, width) in characters. The sockets of ``clients`` travel beside it.
     ``neighbours`` are those whose namespaces the specification names by path. ``host_ids_allowed``: when a
-    mount cannot be given the container's own ids, it is started with the host's. ``more`` are interfaces beside
-    ``endpoint``, on further networks; ``names`` is the path of the socket that wants the sockets on which the
-    container asks for names, empty if it asks somebody else.
+    mount cannot be given the container's own ids, it is started with the host's. ``more`` are interfaces
+    beside ``endpoint``, on further networks; ``names`` is the path of the socket that wants the sockets on
+    which the container asks for names, empty if it asks somebody else.
     """
 
     id: str

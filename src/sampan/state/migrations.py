@@ -103,4 +103,23 @@ BUILD_STEPS = Migration(
     ),
 )
 
-MIGRATIONS: tuple[Migration, ...] = (CONTAINERS, NETWORKS_AND_VOLUMES, IMAGES, COMPRESSED_LAYERS, BUILD_STEPS)
+USER_NETWORKS = Migration(
+    name="user-defined networks",
+    statements=(
+        """CREATE TABLE user_networks (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            bridge TEXT NOT NULL UNIQUE,
+            document BLOB NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+    ),
+)
+
+MIGRATIONS: tuple[Migration, ...] = (
+    CONTAINERS,
+    NETWORKS_AND_VOLUMES,
+    IMAGES,
+    COMPRESSED_LAYERS,
+    BUILD_STEPS,
+    USER_NETWORKS,
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from sampan.engine.model import (
     NetworkSettings,
     Status,
 )
+from sampan.engine.networkplans import Definition, Ipam, NetworkRequest, Pool, check
 from sampan.engine.networks import Networks
 from sampan.network import Bridges
 from sampan.state import Database
@@ -112,8 +114,80 @@ def test_changes_are_refused(networks: Callable[[], Networks]) -> None:
     with pytest.raises(errors.NotFound):
         asyncio.run(found.remove("nope"))
     with pytest.raises(errors.Forbidden, match="operation is not permitted on predefined host network"):
-        asyncio.run(found.create("host"))
-    for change in (found.create("mine"), found.connect("bridge"), found.disconnect("none")):
-        with pytest.raises(errors.NotImplemented):
-            asyncio.run(change)
+        asyncio.run(found.create(NetworkRequest(name="host")))
     assert asyncio.run(found.prune()) == ()
+
+
+def pool(subnet: str, **more: str) -> Ipam:
+    return Ipam(config=(Pool(subnet=subnet, **more),))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind", "words"),
+    [
+        (NetworkRequest(), errors.InvalidArgument, "invalid network name: name is empty"),
+        (NetworkRequest(name="a", driver="host"), errors.Forbidden, 'only one instance of "host"'),
+        (NetworkRequest(name="a", driver="nope"), errors.NotFound, 'plugin "nope" not found'),
+        (NetworkRequest(name="a", enable_ipv6=True), errors.NotImplemented, "--ipv6 is not offered"),
+        (NetworkRequest(name="a", driver="overlay"), errors.Unavailable, "not a swarm manager"),
+        (NetworkRequest(name="a", ipam=Ipam(driver="x")), errors.NotFound, 'plugin "x" not found'),
+        (
+            NetworkRequest(name="a", ipam=pool("10.9.0.0")),
+            errors.InvalidArgument,
+            "invalid subnet 10.9.0.0: invalid CIDR block notation",
+        ),
+        (
+            NetworkRequest(name="a", ipam=pool("10.9.0.5/24")),
+            errors.InvalidArgument,
+            "invalid subnet 10.9.0.5/24: it should be 10.9.0.0/24",
+        ),
+        (
+            NetworkRequest(name="a", ipam=pool("10.9.0.0/24", gateway="10.8.0.1")),
+            errors.InvalidArgument,
+            "invalid gateway 10.8.0.1: parent subnet 10.9.0.0/24 doesn't contain this address",
+        ),
+        (
+            NetworkRequest(name="a", ipam=pool("10.9.0.0/24", ip_range="10.9.0.0/16")),
+            errors.InvalidArgument,
+            "CIDR block is bigger than its parent subnet",
+        ),
+        (
+            NetworkRequest(name="a", options={"com.docker.network.driver.mtu": "x"}),
+            errors.InvalidArgument,
+            'strconv.Atoi: parsing "x": invalid syntax',
+        ),
+        (
+            NetworkRequest(name="a", options={"com.docker.network.bridge.name": "a/b"}),
+            errors.InvalidArgument,
+            "invalid interface name: a/b",
+        ),
+    ],
+)
+def test_requests_that_make_no_sense(
+    request_: NetworkRequest, kind: type[errors.Failure], words: str
+) -> None:
+    with pytest.raises(kind, match=re.escape(words)):
+        check(request_)
+
+
+def test_a_record_is_a_plan() -> None:
+    made = Definition(
+        id="ab" * 32,
+        name="mine",
+        created_ns=1,
+        subnet="10.9.0.0/24",
+        pool=Pool(subnet="10.9.0.0/24", ip_range="10.9.0.128/25", auxiliary={"r": "10.9.0.129"}),
+        internal=True,
+        options={
+            "com.docker.network.bridge.enable_icc": "false",
+            "com.docker.network.bridge.enable_ip_masquerade": "false",
+            "com.docker.network.driver.mtu": "1400",
+        },
+    )
+    plan = made.plan()
+    assert plan.bridge == "br-abababababab"
+    assert (plan.internal, plan.isolated, plan.masquerade, plan.mtu) == (True, True, False, 1400)
+    addresses = plan.addresses(made.subnet)
+    assert addresses.gateway == "10.9.0.128"
+    assert addresses.lease() == "10.9.0.130"
+    assert addresses.claim("10.9.0.7")

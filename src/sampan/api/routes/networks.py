@@ -8,26 +8,22 @@ import msgspec
 
 from sampan.api.render.times import rfc3339
 from sampan.api.request import Request
-from sampan.api.responses import EMPTY, Answer, json_response
+from sampan.api.responses import EMPTY, EMPTY_OK, Answer, json_response
 from sampan.api.routing import Route
 from sampan.engine.facade import Engine
-from sampan.engine.networks import Member, Network
-
-
-class CreateNetwork(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """The part of Docker's NetworkCreateRequest that is looked at so far."""
-
-    name: str = ""
+from sampan.engine.model import EndpointSettings
+from sampan.engine.networks import Member, Network, NetworkRequest
 
 
 class JoinNetwork(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """The part of Docker's NetworkConnectRequest that is looked at so far."""
+    """Docker's NetworkConnectRequest, and its NetworkDisconnectRequest."""
 
     container: str = ""
+    endpoint_config: EndpointSettings | None = None
+    force: bool = False
 
 
 def render(network: Network, version: tuple[int, int]) -> dict[str, Any]:
-    config = [{"Subnet": network.subnet, "Gateway": network.gateway}] if network.subnet else []
     shown: dict[str, Any] = {
         "Name": network.name,
         "Id": network.id,
@@ -40,17 +36,32 @@ def render(network: Network, version: tuple[int, int]) -> dict[str, Any]:
     shown.update(
         {
             "EnableIPv6": False,
-            "IPAM": {"Driver": "default", "Options": None, "Config": config},
-            "Internal": False,
-            "Attachable": False,
+            "IPAM": {
+                "Driver": "default",
+                "Options": network.ipam_options if network.custom else None,
+                "Config": [_pool(network)] if network.subnet else [],
+            },
+            "Internal": network.internal,
+            "Attachable": network.attachable,
             "Ingress": False,
             "ConfigFrom": {"Network": ""},
             "ConfigOnly": False,
             "Containers": {member.container_id: _member(member) for member in network.members},
             "Options": network.options,
-            "Labels": {},
+            "Labels": network.labels,
         }
     )
+    return shown
+
+
+def _pool(network: Network) -> dict[str, Any]:
+    shown: dict[str, Any] = {"Subnet": network.subnet}
+    if network.ip_range:
+        shown["IPRange"] = network.ip_range
+    if network.gateway:
+        shown["Gateway"] = network.gateway
+    if network.auxiliary:
+        shown["AuxiliaryAddresses"] = network.auxiliary
     return shown
 
 
@@ -77,8 +88,7 @@ def inspect(request: Request, engine: Engine) -> Answer:
 
 async def create(request: Request, engine: Engine) -> Answer:
     """POST /networks/create"""
-    asked = await request.json(CreateNetwork)
-    network = await engine.networks.create(asked.name)
+    network = await engine.networks.create(await request.json(NetworkRequest))
     return json_response({"Id": network.id, "Warning": ""}, status=201)
 
 
@@ -90,16 +100,18 @@ async def remove(request: Request, engine: Engine) -> Answer:
 
 async def connect(request: Request, engine: Engine) -> Answer:
     """POST /networks/{id}/connect"""
-    await request.json(JoinNetwork)
-    await engine.networks.connect(request.name)
-    return EMPTY
+    asked = await request.json(JoinNetwork)
+    await engine.connections.connect(
+        request.name, asked.container, asked.endpoint_config or EndpointSettings()
+    )
+    return EMPTY_OK
 
 
 async def disconnect(request: Request, engine: Engine) -> Answer:
     """POST /networks/{id}/disconnect"""
-    await request.json(JoinNetwork)
-    await engine.networks.disconnect(request.name)
-    return EMPTY
+    asked = await request.json(JoinNetwork)
+    await engine.connections.disconnect(request.name, asked.container, force=asked.force)
+    return EMPTY_OK
 
 
 async def prune(request: Request, engine: Engine) -> Answer:

@@ -1,0 +1,223 @@
+"""Connecting containers to networks and disconnecting them, running or not.
+
+Law: what a container has on a network is plugged in before it is recorded, and recorded as gone before it is
+unplugged; either happens under the container's lock, so that a start or an end meets all of it or nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from sampan.engine import files
+from sampan.engine.endpoints import (
+    BRIDGE,
+    WITHOUT_INTERFACE,
+    Place,
+    Places,
+    settings_of,
+    way_out,
+)
+from sampan.engine.exits import network_event
+from sampan.engine.model import Container, EndpointSettings, NetworkSettings
+from sampan.errors import Conflict, Forbidden, InvalidArgument, NotFound, Unavailable
+from sampan.sandbox import interfaces
+
+if TYPE_CHECKING:
+    from sampan.engine.events import Events
+    from sampan.engine.networks import Network, Networks
+    from sampan.engine.ports import Bridges
+    from sampan.engine.store import ContainerStore, Instance
+    from sampan.sandbox.messages import Endpoint
+
+_NOT_HOST = "container cannot be disconnected from host network or connected to host network"
+_PRIVATE = (
+    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+)
+_SHARED = (
+    "container sharing network namespace with another container or host cannot be connected to any other "
+    "network"
+)
+
+
+class Connections:
+    """The use cases ``network connect`` and ``network disconnect``."""
+
+    def __init__(
+        self,
+        *,
+        store: ContainerStore,
+        networks: Networks,
+        bridges: Bridges,
+        places: Places,
+        events: Events,
+    ) -> None:
+        self._store = store
+        self._networks = networks
+        self._bridges = bridges
+        self._places = places
+        self._events = events
+
+    async def connect(self, ref: str, container_ref: str, asked: EndpointSettings) -> None:
+        """Let the container be on one more network, with the aliases and the address asked for."""
+        instance = self._store.find(container_ref)
+        network = self._networks.find(ref)
+        async with instance.lock:
+            container = instance.container
+            if instance.removed:
+                raise NotFound(f"No such container: {container_ref}")
+            _check_connection(container, network, asked)
+            place = Place(
+                name=network.name,
+                network_id=network.id,
+                key=network.key,
+                custom=network.custom,
+                settings=asked,
+            )
+            if instance.task is None:
+                self._record(instance, network.name, replace(asked, network_id=network.id))
+                await self._store.recorded()
+                return
+            if network.name in container.network.networks:
+                raise Forbidden(
+                    f"endpoint with name {container.name} already exists in network {network.name}"
+                )
+            await self._plug(instance, place)
+        self._events.publish(network_event(instance.container, network.name, "connect"))
+
+    async def _plug(self, instance: Instance, place: Place) -> None:
+        task = instance.task
+        assert task is not None
+        number = _free_number(self._places.found(instance.container))
+        place = await self._places.take_one(instance.id, place, number=number)
+        endpoint = place.endpoint
+        assert endpoint is not None
+        way = replace(instance.container, network=_with(instance.container, place))
+        leads = _leading(way) == place.name
+        try:
+            await asyncio.to_thread(interfaces.join, _closed(endpoint), task.pid)
+            if leads:
+                await asyncio.to_thread(interfaces.route_through, endpoint.gateway, endpoint.name, task.pid)
+        except OSError as error:
+            await self._bridges.release(instance.id, place.key)
+            await self._bridges.sweep(place.key)
+            raise Unavailable(f"container {instance.id} cannot be connected: {error.strerror}") from error
+        if instance.task is not task:
+            await self._bridges.release(instance.id, place.key)
+            raise Conflict(f"container {instance.id} is not running")
+        self._record(instance, place.name, settings_of(instance.container, place))
+        files.add_address(instance.container, endpoint.addresses)
+        await self._store.recorded()
+
+    async def disconnect(self, ref: str, container_ref: str, *, force: bool = False) -> None:
+        """Take the container from a network."""
+        instance = self._store.find(container_ref)
+        try:
+            network = self._networks.find(ref)
+        except NotFound:
+            # A network that is gone may still be asked for by a container that does not run.
+            if instance.task is not None or ref not in instance.container.network.networks:
+                raise
+            self._forget(instance, ref)
+            return
+        async with instance.lock:
+            container = instance.container
+            if network.name == "host" and container.host.network_mode == "host":
+                raise InvalidArgument(_NOT_HOST)
+            name = next(
+                (key for key in container.network.networks if key in (network.name, network.id)), None
+            )
+            if name is None:
+                raise Forbidden(f"container {container.id} is not connected to network {network.name}")
+            task = instance.task
+            if task is None or network.name in WITHOUT_INTERFACE:
+                self._forget(instance, name)
+                await self._store.recorded()
+                return
+            event = network_event(container, name, "disconnect")
+            former = _leading(container)
+            endpoint = self._bridges.endpoints(network.key).get(container.id)
+            files.remove_address(container, container.network.networks[name].ip_address)
+            self._forget(instance, name)
+            await self._bridges.release(container.id, network.key)
+            await self._bridges.sweep(network.key)
+            if endpoint is not None and former == name:
+                await self._lead_on(instance, task.pid)
+            await self._store.recorded()
+        self._events.publish(event)
+
+    async def _lead_on(self, instance: Instance, pid: int) -> None:
+        """Another network leads out now, if there is one."""
+        leading = _leading(instance.container)
+        for place in self._places.found(instance.container):
+            if place.name == leading and place.endpoint is not None:
+                try:
+                    await asyncio.to_thread(
+                        interfaces.route_through, place.endpoint.gateway, place.endpoint.name, pid
+                    )
+                except OSError:  # it has ended
+                    return
+
+    def _record(self, instance: Instance, name: str, settings: EndpointSettings) -> None:
+        container = instance.container
+        networks = {**container.network.networks, name: settings}
+        self._store.update(
+            instance, replace(container, network=replace(container.network, networks=networks))
+        )
+
+    def _forget(self, instance: Instance, name: str) -> None:
+        container = instance.container
+        networks = {key: value for key, value in container.network.networks.items() if key != name}
+        self._store.update(
+            instance, replace(container, network=replace(container.network, networks=networks))
+        )
+
+
+def _check_connection(container: Container, network: Network, asked: EndpointSettings) -> None:
+    """Raise InvalidArgument, in Docker's words, for what does not go together."""
+    mode = container.host.network_mode
+    if network.name == "host" or mode == "host":
+        raise InvalidArgument(_NOT_HOST)
+    if mode.startswith("container:"):
+        raise InvalidArgument(_SHARED)
+    others = [name for name in container.network.networks if name != network.name]
+    if others and (network.name == "none" or "none" in others):
+        raise InvalidArgument(_PRIVATE)
+    check_settings(network.name, asked)
+
+
+def check_settings(name: str, asked: EndpointSettings) -> None:
+    """Raise for what only user-defined networks have."""
+    if name not in (BRIDGE, *WITHOUT_INTERFACE):
+        return
+    ipam = asked.ipam_config
+    if ipam is not None and (ipam.ipv4_address or ipam.ipv6_address):
+        raise InvalidArgument("user specified IP address is supported on user defined networks only")
+    if asked.aliases:
+        raise InvalidArgument(
+            "network-scoped alias is supported only for containers in user defined networks"
+        )
+
+
+def _with(container: Container, place: Place) -> NetworkSettings:
+    networks = {**container.network.networks, place.name: settings_of(container, place)}
+    return replace(container.network, networks=networks)
+
+
+def _leading(container: Container) -> str | None:
+    return way_out(
+        (name, settings.gw_priority, settings.gateway)
+        for name, settings in container.network.networks.items()
+    )
+
+
+def _closed(endpoint: Endpoint) -> Endpoint:
+    return dataclasses.replace(endpoint, gateway=None)
+
+
+def _free_number(places: list[Place]) -> int:
+    taken = {place.endpoint.name for place in places if place.endpoint is not None}
+    return next(number for number in range(len(taken) + 1) if f"eth{number}" not in taken)

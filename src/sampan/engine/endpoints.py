@@ -1,0 +1,199 @@
+"""A container's places on networks: which it is to have, what each start gives it, and what is recorded.
+
+Law: an interface has a number by its place: the container's main network first, the others by their names.
+The way out is through the network of the highest priority that has one, by name where priorities are equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from sampan.engine.model import Container, EndpointSettings, NetworkSettings
+from sampan.errors import NotFound
+from sampan.sandbox.messages import Endpoint
+
+if TYPE_CHECKING:
+    from sampan.engine.networks import Network
+    from sampan.engine.ports import Bridges
+
+BRIDGE = "bridge"
+WITHOUT_INTERFACE = ("host", "none")
+
+FindNetwork = Callable[[str], "Network | None"]
+"""A user-defined network by its name or id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """One network of a container. ``key`` is how ``Bridges`` knows it; ``custom``: users made it."""
+
+    name: str
+    network_id: str
+    key: str
+    custom: bool
+    settings: EndpointSettings
+    endpoint: Endpoint | None = None
+
+
+class Places:
+    """Finds the networks of containers, and takes their addresses."""
+
+    def __init__(
+        self, *, bridges: Bridges, network_id: Callable[[str], str], find_network: FindNetwork
+    ) -> None:
+        self._bridges = bridges
+        self._network_id = network_id
+        self._find = find_network
+
+    def of(self, container: Container) -> list[Place]:
+        """In order; NotFound, in Docker's words, for a network that there is not."""
+        asked = container.network.networks
+        mode = container.host.network_mode
+        names = sorted(asked, key=lambda name: (name != mode, name))
+        return [self._place(name, asked[name]) for name in names]
+
+    def _place(self, name: str, settings: EndpointSettings) -> Place:
+        if name == BRIDGE or name in WITHOUT_INTERFACE:
+            return Place(
+                name=name, network_id=self._network_id(name), key=name, custom=False, settings=settings
+            )
+        network = self._find(name)
+        if network is None:
+            raise NotFound(f"failed to set up container networking: network {name} not found")
+        return Place(name=network.name, network_id=network.id, key=network.id, custom=True, settings=settings)
+
+    async def take(self, container: Container) -> list[Place]:
+        """The container's places, each with an interface where its network gives one."""
+        found: list[Place] = []
+        for place in self.of(container):
+            if place.name in WITHOUT_INTERFACE:
+                found.append(place)
+                continue
+            number = sum(other.endpoint is not None for other in found)
+            mac = container.config.mac_address if place.name == container.host.network_mode else ""
+            found.append(await self.take_one(container.id, place, number=number, mac=mac))
+        return found
+
+    async def take_one(self, container_id: str, place: Place, *, number: int, mac: str = "") -> Place:
+        """An interface of this number on one network."""
+        ipam = place.settings.ipam_config
+        mac = mac or requested_mac(place.settings)
+        if place.key == BRIDGE and not number:
+            endpoint = await self._bridges.connect(container_id, mac=mac or None)
+        else:
+            endpoint = await self._bridges.connect(
+                container_id,
+                network=place.key,
+                name=f"eth{number}",
+                mac=mac or None,
+                address=ipam.ipv4_address if ipam is not None and place.custom else "",
+            )
+        if ipam is not None and ipam.link_local_ips:
+            more = map(_link_local, ipam.link_local_ips)
+            endpoint = dataclasses.replace(endpoint, addresses=(*endpoint.addresses, *more))
+        return dataclasses.replace(place, endpoint=endpoint)
+
+    def found(self, container: Container) -> list[Place]:
+        """The places of a running container, with the interfaces that it was found to have."""
+        places = []
+        for place in self.of(container):
+            endpoint = self._bridges.endpoints(place.key).get(container.id) if place.custom else None
+            if place.key == BRIDGE:
+                endpoint = self._bridges.endpoints().get(container.id)
+            places.append(dataclasses.replace(place, endpoint=endpoint))
+        return places
+
+
+def requested_mac(asked: EndpointSettings) -> str:
+    # What a former start was given is no request; an endpoint id marks it.
+    return "" if asked.endpoint_id else asked.mac_address
+
+
+def way_out(candidates: Iterable[tuple[str, int, str | None]]) -> str | None:
+    """The name of the network that leads out, of (name, priority, gateway); None if none does."""
+    leading = [(-priority, name) for name, priority, gateway in candidates if gateway]
+    return min(leading)[1] if leading else None
+
+
+def interfaces_of(places: Iterable[Place]) -> list[Endpoint]:
+    """What is to be plugged in: only one leads out."""
+    with_interface = [(place, place.endpoint) for place in places if place.endpoint is not None]
+    if len(with_interface) == 1:
+        return [with_interface[0][1]]
+    leading = way_out(
+        (place.name, place.settings.gw_priority, endpoint.gateway) for place, endpoint in with_interface
+    )
+    return [
+        endpoint if place.name == leading else dataclasses.replace(endpoint, gateway=None)
+        for place, endpoint in with_interface
+    ]
+
+
+def connected(container: Container, places: Iterable[Place]) -> Container:
+    """The container with what a start gives it; see ``disconnected``."""
+    if container.config.network_disabled:
+        return container
+    networks = {place.name: settings_of(container, place) for place in places}
+    ports = container.network.ports
+    if any(settings.endpoint_id for settings in networks.values()):
+        ports = {**dict.fromkeys(sorted(container.config.exposed_ports or ())), **ports}
+    network = NetworkSettings(sandbox_id=container.id, networks=networks, ports=ports)
+    return replace(container, network=network)
+
+
+def settings_of(container: Container, place: Place) -> EndpointSettings:
+    """What is recorded of a place."""
+    settings = replace(place.settings, network_id=place.network_id)
+    endpoint = place.endpoint
+    if endpoint is None:
+        return settings
+    address, _, prefix = (endpoint.addresses[0] if endpoint.addresses else "").partition("/")
+    return replace(
+        settings,
+        mac_address=endpoint.mac,
+        gateway=endpoint.gateway or "",
+        ip_address=address,
+        ip_prefix_len=int(prefix or 0),
+        endpoint_id=_endpoint_id(container.id, place),
+        dns_names=names_of(container, settings) if place.custom else None,
+    )
+
+
+def names_of(container: Container, settings: EndpointSettings) -> tuple[str, ...]:
+    """The names that a container has on a user-defined network."""
+    return tuple(dict.fromkeys((container.name, *(settings.aliases or ()), container.id[:12])))
+
+
+def _endpoint_id(container_id: str, place: Place) -> str:
+    if not place.custom:
+        return container_id[::-1]
+    return hashlib.sha256(f"{container_id} {place.network_id}".encode()).hexdigest()
+
+
+def disconnected(container: Container) -> Container:
+    """The container without what a start had given it on networks."""
+    networks = {name: bare(settings) for name, settings in container.network.networks.items()}
+    return replace(container, network=NetworkSettings(networks=networks))
+
+
+def bare(settings: EndpointSettings) -> EndpointSettings:
+    """What was asked for."""
+    return replace(
+        settings,
+        mac_address="" if settings.endpoint_id else settings.mac_address,
+        gateway="",
+        ip_address="",
+        ip_prefix_len=0,
+        endpoint_id="",
+    )
+
+
+def _link_local(address: str) -> str:
+    """A further address of the interface; its network is the whole of the link's."""
+    return f"{address}/{64 if ':' in address else 16}"

@@ -1,0 +1,233 @@
+"""What a user-defined network is: the request, checked in Docker's words, and the record that is kept of it.
+
+Law: a record says everything that the bridge is made of, so that it can be made again after a reboot.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+
+import msgspec
+
+from sampan import errors
+from sampan.errors import Forbidden, InvalidArgument, NotFound
+from sampan.network import Plan
+from sampan.network.naming import network_bridge_name
+
+BRIDGE, HOST, NONE = "bridge", "host", "none"
+DRIVERS = {BRIDGE: "bridge", HOST: "host", NONE: "null"}
+
+_PREFIX = "com.docker.network."
+_NAME = f"{_PREFIX}bridge.name"
+_MTU = f"{_PREFIX}driver.mtu"
+_ICC = f"{_PREFIX}bridge.enable_icc"
+_MASQUERADE = f"{_PREFIX}bridge.enable_ip_masquerade"
+HOST_BINDING = f"{_PREFIX}bridge.host_binding_ipv4"
+_FLAGS = (_ICC, _MASQUERADE, f"{_PREFIX}bridge.default_bridge")
+_TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
+_LONGEST_INTERFACE = 15
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Docker's IPAMConfig."""
+
+    subnet: str = msgspec.field(default="", name="Subnet")
+    ip_range: str = msgspec.field(default="", name="IPRange")
+    gateway: str = msgspec.field(default="", name="Gateway")
+    auxiliary: dict[str, str] | None = msgspec.field(default=None, name="AuxiliaryAddresses")
+
+
+class Ipam(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    driver: str = "default"
+    options: dict[str, str] | None = None
+    config: tuple[Pool, ...] | None = None
+
+
+class ConfigFrom(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    network: str = ""
+
+
+class NetworkRequest(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """Docker's NetworkCreateRequest. ``check_duplicate`` is implied, as in Docker since 1.44."""
+
+    name: str = ""
+    check_duplicate: bool = False
+    driver: str = ""
+    scope: str = ""
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    config_from: ConfigFrom | None = None
+    ipam: Ipam | None = msgspec.field(default=None, name="IPAM")
+    enable_ipv4: bool | None = msgspec.field(default=None, name="EnableIPv4")
+    enable_ipv6: bool | None = msgspec.field(default=None, name="EnableIPv6")
+    options: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+
+
+class Definition(msgspec.Struct, frozen=True, kw_only=True):
+    """The record of a network that a user made. ``subnet`` is the one that it has, ``pool`` what was
+    asked.
+    """
+
+    id: str
+    name: str
+    created_ns: int
+    subnet: str = ""
+    pool: Pool = Pool()
+    internal: bool = False
+    attachable: bool = False
+    options: dict[str, str] = msgspec.field(default_factory=dict)
+    ipam_options: dict[str, str] | None = None
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def bridge(self) -> str:
+        return self.options.get(_NAME) or network_bridge_name(self.id)
+
+    def plan(self) -> Plan:
+        """The bridge of the network."""
+        return Plan(
+            bridge=self.bridge,
+            network=self.name,
+            subnet=self.subnet,
+            gateway=self.pool.gateway,
+            pool=self.pool.ip_range,
+            reserved=tuple((self.pool.auxiliary or {}).values()),
+            mtu=int(self.options.get(_MTU) or 0),
+            internal=self.internal,
+            isolated=self.options.get(_ICC, "true") in _FALSE,
+            masquerade=self.options.get(_MASQUERADE, "true") in _TRUE,
+        )
+
+
+def check(request: NetworkRequest) -> None:
+    """Raise, in Docker's words, for what makes no sense or is not offered."""
+    name = request.name
+    if name in DRIVERS:
+        raise Forbidden(f"operation is not permitted on predefined {name} network")
+    if not name.strip() or "\0" in name or "/" in name:
+        raise InvalidArgument("invalid network name: name is empty" if not name else f"invalid name: {name}")
+    driver = request.driver or BRIDGE
+    if driver in ("host", "null", "none"):
+        raise Forbidden(f'only one instance of "{driver}" network is allowed')
+    for flag, asked in (
+        ("--ipv6", request.enable_ipv6),
+        ("--ipv4=false", request.enable_ipv4 is False),
+        ("--ingress", request.ingress),
+        ("--config-only", request.config_only),
+        ("--config-from", request.config_from is not None and request.config_from.network),
+        ("the macvlan driver", driver == "macvlan"),
+        ("the ipvlan driver", driver == "ipvlan"),
+    ):
+        if asked:
+            raise errors.NotImplemented(f"network create: {flag} is not offered by this engine yet")
+    if driver == "overlay" or request.scope == "swarm":
+        raise errors.Unavailable(
+            'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
+            "this node to swarm and try again."
+        )
+    if driver != BRIDGE:
+        raise NotFound(f'plugin "{driver}" not found')
+    _check_options(request.options or {})
+    _check_ipam(request.ipam or Ipam())
+
+
+def _check_options(options: dict[str, str]) -> None:
+    for flag in _FLAGS:
+        value = options.get(flag)
+        if value is not None and value not in (*_TRUE, *_FALSE):
+            raise InvalidArgument(
+                f"failed to parse {flag} value: {value} "
+                f'(strconv.ParseBool: parsing "{value}": invalid syntax)'
+            )
+    if options.get(f"{_PREFIX}bridge.default_bridge") in _TRUE:
+        raise Forbidden("default bridge network cannot be created by hand")
+    mtu = options.get(_MTU)
+    if mtu is not None and not (mtu.isascii() and mtu.isdigit()):
+        raise InvalidArgument(
+            f'failed to parse {_MTU} value: {mtu} (strconv.Atoi: parsing "{mtu}": invalid syntax)'
+        )
+    if mtu and not 68 <= int(mtu) <= 65535:
+        raise InvalidArgument(f"invalid MTU number: {mtu}")
+    name = options.get(_NAME, "")
+    if (
+        len(name) > _LONGEST_INTERFACE
+        or "/" in name
+        or any(letter.isspace() for letter in name)
+        or name
+        in (
+            ".",
+            "..",
+        )
+    ):
+        raise InvalidArgument(f"invalid interface name: {name}")
+    address = options.get(HOST_BINDING)
+    if address:
+        try:
+            IPv4Address(address)
+        except ValueError:
+            raise InvalidArgument(
+                f"failed to parse {HOST_BINDING} value: {address} (invalid address)"
+            ) from None
+
+
+def _check_ipam(ipam: Ipam) -> None:
+    if ipam.driver not in ("", "default"):
+        raise NotFound(f'plugin "{ipam.driver}" not found')
+    pools = ipam.config or ()
+    wrong = [problem for pool in pools for problem in _problems(pool)]
+    if wrong:
+        raise InvalidArgument("\n".join(("invalid network config:", *wrong)))
+    if len(pools) > 1:
+        raise InvalidArgument("bridge driver doesn't support multiple subnets")
+
+
+def _problems(pool: Pool) -> list[str]:
+    try:
+        subnet = ip_network(pool.subnet)
+    except ValueError:
+        try:
+            masked = ip_network(pool.subnet, strict=False)
+        except ValueError:
+            return [f"invalid subnet {pool.subnet}: invalid CIDR block notation"]
+        if "/" not in pool.subnet:
+            return [f"invalid subnet {pool.subnet}: invalid CIDR block notation"]
+        return [f"invalid subnet {pool.subnet}: it should be {masked}"]
+    if "/" not in pool.subnet:
+        return [f"invalid subnet {pool.subnet}: invalid CIDR block notation"]
+    if not isinstance(subnet, IPv4Network):
+        return [f"invalid subnet {pool.subnet}: IPv6 is not offered by this engine yet"]
+    found = []
+    if pool.ip_range:
+        found += _range_problems(pool.ip_range, subnet)
+    addresses = [("gateway", pool.gateway)] if pool.gateway else []
+    addresses += [("auxiliary address", address) for address in (pool.auxiliary or {}).values()]
+    for what, address in addresses:
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            found.append(f"invalid {what} {address}: invalid address")
+            continue
+        if parsed.version != 4:
+            found.append(f"invalid {what} {address}: parent subnet is an IPv4 block")
+        elif parsed not in subnet:
+            found.append(f"invalid {what} {address}: parent subnet {subnet} doesn't contain this address")
+    return found
+
+
+def _range_problems(text: str, subnet: IPv4Network) -> list[str]:
+    try:
+        pool = ip_network(text, strict=False)
+    except ValueError:
+        return [f"invalid ip-range {text}: invalid CIDR block notation"]
+    if not isinstance(pool, IPv4Network):
+        return [f"invalid ip-range {text}: parent subnet is an IPv4 block"]
+    if pool.prefixlen < subnet.prefixlen:
+        return [f"invalid ip-range {text}: CIDR block is bigger than its parent subnet {subnet}"]
+    if str(pool) != text:
+        return [f"invalid ip-range {text}: it should be {pool}"]
+    if not pool.subnet_of(subnet):
+        return [f"invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range"]
+    return []
