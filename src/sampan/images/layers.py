@@ -69,12 +69,15 @@ class LayerStore:
         *,
         boot_id: str,
         limits: unpacking.Limits = unpacking.NO_LIMITS,
+        run: unpacking.Run | None = None,
     ) -> None:
+        """``run`` unpacks; without it each layer has an interpreter started for it."""
         self.root = root
         self._database = database
         self._blobs = blobs
         self._boot_id = boot_id
         self._limits = limits
+        self._run = run
         self._layers: dict[Digest, Layer] = {}
         self._held: Counter[Digest] = Counter()
         self.pinned: Counter[Digest] = Counter()
@@ -264,7 +267,12 @@ class LayerStore:
         try:
             async with self._workers:
                 answer = await unpacking.unpack(
-                    fd, directory, compression=archive.compression, hashed=hashed, limits=self._limits
+                    fd,
+                    directory,
+                    compression=archive.compression,
+                    hashed=hashed,
+                    limits=self._limits,
+                    run=self._run,
                 )
         finally:
             os.close(fd)

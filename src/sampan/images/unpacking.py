@@ -1,7 +1,7 @@
-"""Starting the confined process that unpacks a layer, and reading what it says.
+"""Having a layer unpacked by a confined process, and reading what it says.
 
-The process is ``sandbox.unpacker``; it gets the archive as descriptor 0 and the layer's directory as its
-working directory, and nothing else.
+The process is ``sandbox.unpacker``; it gets the archive and the layer's directory, and nothing else. It is
+forked by whoever forks processes here (``Run``), or started by itself.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -44,8 +46,22 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 NO_LIMITS = Limits()
 
 
+Run = Callable[[Mapping[str, Any], int, str, "int | None"], Awaitable[Any]]
+"""Unpacks the open archive onto a directory as a request says; the result as an object of JSON.
+
+The last is a pipe that tells how far an archive has come that still grows: see ``sandbox.source``.
+"""
+
+
 async def unpack(
-    archive: int, directory: str, *, compression: str, hashed: bool, limits: Limits = NO_LIMITS
+    archive: int,
+    directory: str,
+    *,
+    compression: str,
+    hashed: bool,
+    limits: Limits = NO_LIMITS,
+    run: Run | None = None,
+    pace: int | None = None,
 ) -> Answer:
     """Unpack the archive open as ``archive`` into the empty ``directory``; ``hashed`` asks for the diff id.
 
@@ -58,6 +74,15 @@ async def unpack(
         "size_limit": limits.size,
         "entry_limit": limits.entries,
     }
+    answer = msgspec.convert(await (run or by_itself)(request, archive, directory, pace), type=Answer)
+    if answer.error:
+        raise (InvalidArgument if answer.kind == "invalid" else Internal)(answer.error)
+    return answer
+
+
+async def by_itself(request: Mapping[str, Any], archive: int, directory: str, pace: int | None = None) -> Any:
+    """Start an interpreter for it."""
+    assert pace is None, "an archive that grows is for a forked process"
     # -I -S skips site: no third-party start-up hook runs, and the start takes 10 ms instead of 40.
     path = [entry for entry in sys.path if os.path.isabs(entry)]
     process = await asyncio.create_subprocess_exec(
@@ -82,7 +107,4 @@ async def unpack(
     if process.returncode != 0 or not output:
         last = errors.decode(errors="replace").strip().rpartition("\n")[2]
         raise Internal(f"unpack process failed with status {process.returncode}: {last}")
-    answer = msgspec.json.decode(output, type=Answer)
-    if answer.error:
-        raise (InvalidArgument if answer.kind == "invalid" else Internal)(answer.error)
-    return answer
+    return msgspec.json.decode(output)

@@ -14,6 +14,8 @@ import logging
 import os
 import signal
 import socket
+import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -87,6 +89,32 @@ class Visits:
             for fd in given:
                 os.close(fd)
         return Visit(ours, data)
+
+    async def unpack(
+        self, request: Mapping[str, Any], archive: int, directory: str, pace: int | None = None
+    ) -> Any:
+        """Unpack a layer as ``request`` says onto ``directory``; the result: see ``sandbox.unpacker``.
+
+        Descriptors stay the caller's. Cancelled, the process is ended and waited for.
+        """
+        libraries = [path for path in sys.path if os.path.isabs(path)]
+        document = encode({"op": "unpack", "libraries": libraries, **request})
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fds = [theirs.fileno(), archive, root, *([] if pace is None else [pace])]
+                await self._zygote.request(bytes((VISIT,)) + document, fds)
+            except BaseException:
+                ours.close()
+                raise
+            finally:
+                os.close(root)
+        visit = Visit(ours, -1)
+        try:
+            return (await visit.answer())["result"]
+        finally:
+            await visit.aclose()
 
 
 class Visit:

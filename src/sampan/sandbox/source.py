@@ -16,19 +16,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _CHUNK = 1 << 18
+_SIZE = 8  # bytes of a size that is told
+_TOLD = 512 * _SIZE
 
 
 class Source:
     """What ``origin`` gives, a descriptor or pieces of bytes.
 
     ``kind`` is a descriptor's compression of ``wire.compression`` (``""`` for none); ``hasher`` sees plain
-    bytes.
+    bytes. ``pace`` is for a file that still grows: a pipe on which its size is told, again and again, as
+    eight bytes, and which ends when it is complete; a last size of -1 says that it never will be.
     """
 
-    def __init__(self, origin: int | Iterator[bytes], kind: str = "", hasher: Any = None) -> None:
+    def __init__(
+        self, origin: int | Iterator[bytes], kind: str = "", hasher: Any = None, pace: int = -1
+    ) -> None:
         if isinstance(origin, int):
             # Made now: a confined process imports nothing later.
-            self._pieces = self._read(origin, compression.Decompressor(kind) if kind else None)
+            decompressor = compression.Decompressor(kind) if kind else None
+            self._pieces = self._decompressed(
+                _read(origin) if pace < 0 else _follow(origin, pace), decompressor
+            )
         else:
             self._pieces = origin
         self._hasher = hasher
@@ -101,14 +109,35 @@ class Source:
         return True
 
     @staticmethod
-    def _read(fd: int, decompressor: compression.Decompressor | None) -> Iterator[bytes]:
-        while data := os.read(fd, _CHUNK):
-            if decompressor is None:
-                yield data
-            else:
-                yield from decompressor.feed(data)
-        if decompressor is not None:
-            decompressor.finish()
+    def _decompressed(
+        blocks: Iterator[bytes], decompressor: compression.Decompressor | None
+    ) -> Iterator[bytes]:
+        if decompressor is None:
+            yield from blocks
+            return
+        for data in blocks:
+            yield from decompressor.feed(data)
+        decompressor.finish()
+
+
+def _read(fd: int) -> Iterator[bytes]:
+    while data := os.read(fd, _CHUNK):
+        yield data
+
+
+def _follow(fd: int, pace: int) -> Iterator[bytes]:
+    """What is written to a file, as it is written. InvalidArgument when the writer gives up."""
+    at = 0
+    while told := os.read(pace, _TOLD):
+        size = int.from_bytes(told[-_SIZE:], "little", signed=True)
+        if size < 0:
+            raise InvalidArgument("the archive did not arrive whole")
+        while at < size:
+            data = os.pread(fd, min(_CHUNK, size - at), at)
+            if not data:
+                raise InvalidArgument("unexpected end of archive")
+            at += len(data)
+            yield data
 
 
 def sparse_map(source: Source, member: tar.Member) -> tar.Sparse:

@@ -1,16 +1,17 @@
-"""The process that unpacks one layer: started for it, confined to it, gone after it.
+"""The process that unpacks one layer: confined to it, gone after it.
 
-Descriptor 0 is the archive, descriptor 1 takes one JSON line of result, the working directory is the empty
-directory of the layer, and the only argument is a JSON object:
+It is forked by the zygote (``serve``) or, where there is none, started by itself (``main``): then descriptor
+0 is the archive, descriptor 1 takes one JSON line of result, the working directory is the empty directory of
+the layer, and the only argument is the request:
 
     {"compression": "gzip", "digest": true, "size_limit": 0, "entry_limit": 0}
 
 The result is ``{"unpacked": {…}, "digest": "sha256:…"|null}`` or ``{"error": text, "kind": failure kind}``.
 
-Confinement, as far as the host allows: the layer's directory as root, no descriptor but the two, only the
-capabilities that owners, modes, devices and file capabilities need, no new privileges, no core, no children.
-Everything is imported before; the import system is then taken down, so that a layer cannot bring a module
-that this process would load.
+Confinement, as far as the host allows: the layer's directory as root, no descriptor but the needed ones,
+only the capabilities that owners, modes, devices and file capabilities need, no new privileges, no core, no
+children. Everything is imported before; the import system is then taken down, so that a layer cannot bring a
+module that this process would load.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ import resource
 import signal
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sampan.errors import Failure, Internal, InvalidArgument
 from sampan.linux import capabilities, process
 from sampan.linux.libc import libc
 from sampan.sandbox.source import Source
 from sampan.sandbox.unpack import Limits, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SYS_ADMIN (trusted.* and security.* attributes), MKNOD, SETFCAP
 _CAPABILITIES = (0, 1, 3, 4, 21, 27, 31)
@@ -39,18 +43,28 @@ _DESCRIPTORS = 1024
 
 def main() -> int:
     """Unpack as the argument says; 0 also when the archive was refused, since the result tells."""
-    request = json.loads(sys.argv[1])
     root = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    source = Source(0, request["compression"], hashlib.sha256() if request["digest"] else None)
-    confine(root, _CAPABILITIES)
-    try:
-        limits = Limits(size=request["size_limit"], entries=request["entry_limit"])
-        result: dict[str, Any] = {"unpacked": asdict(unpack(source, root, limits)), "digest": source.digest()}
-    except Failure as error:
-        kind = "invalid" if isinstance(error, InvalidArgument) else "internal"
-        result = {"error": str(error), "kind": kind}
+    result = serve(json.loads(sys.argv[1]), 0, root, keep=(root,))
     os.write(1, json.dumps(result).encode() + b"\n")
     return 0
+
+
+def serve(
+    request: dict[str, Any], archive: int, root: int, keep: Iterable[int], pace: int = -1
+) -> dict[str, Any]:
+    """Unpack the archive onto the working directory ``root``; the result.
+
+    ``keep`` are the descriptors from 3 on that stay open. ``pace``: see ``source.Source``.
+    """
+    hasher = hashlib.sha256() if request["digest"] else None
+    source = Source(archive, request["compression"], hasher, pace=pace)
+    confine(root, _CAPABILITIES, keep)
+    try:
+        limits = Limits(size=request["size_limit"], entries=request["entry_limit"])
+        return {"unpacked": asdict(unpack(source, root, limits)), "digest": source.digest()}
+    except Failure as error:
+        kind = "invalid" if isinstance(error, InvalidArgument) else "internal"
+        return {"error": str(error), "kind": kind}
 
 
 def failure(result: dict[str, Any]) -> Failure | None:
@@ -60,13 +74,18 @@ def failure(result: dict[str, Any]) -> Failure | None:
     return (InvalidArgument if result["kind"] == "invalid" else Internal)(result["error"])
 
 
-def confine(root: int, held: tuple[int, ...]) -> None:
-    """Give up all but the working directory ``root``, which becomes the root, and capabilities ``held``."""
+def confine(root: int, held: tuple[int, ...], keep: Iterable[int] = ()) -> None:
+    """Give up all but the working directory ``root``, which becomes the root, and capabilities ``held``.
+
+    ``keep`` are descriptors that stay open beside it and the first three.
+    """
     # A daemon that starts again clears away what this process would still write.
     process.set_parent_death_signal(signal.SIGKILL)
     os.umask(0)
-    os.closerange(3, root)
-    os.closerange(root + 1, _DESCRIPTORS)
+    start = 3
+    for fd in (*sorted({root, *keep}), _DESCRIPTORS):
+        os.closerange(start, fd)
+        start = max(start, fd + 1)
     if os.geteuid() != 0:
         return
     "".encode("unicode_escape")  # loads the codec that messages need

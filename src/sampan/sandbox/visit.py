@@ -9,6 +9,7 @@ container's files (``places``), does one thing, tells about it on the control so
     {"op": "export", …}    {"stat": {}}, then the archive of the whole root over the pipe, then {"done": true}
     {"op": "compose", …}   {"stat": {}}, then a layer over the pipe, then {"done": true, "digest": …}
     {"op": "changes", …}   {"stat": {}}, then ``KIND path NUL`` for each change, then {"done": true}
+    {"op": "unpack", …}    {"result": {…}}, see ``unpacker``: a layer's directory is what is visited
 
 or ``{"failed": kind, "message": text}``, kind being one of ``missing``, ``gone``, ``invalid``, ``internal``.
 Before any of these it sends a pidfd of itself, so that the end of its mounts can be awaited.
@@ -35,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.errors import Failure, Internal, InvalidArgument
 from sampan.linux import process as p
-from sampan.sandbox import accounts, channel, places
+from sampan.sandbox import accounts, channel, places, unpacker
 from sampan.sandbox.differences import differences
 from sampan.sandbox.extract import Rules, Target, extract
 from sampan.sandbox.messages import RootFilesystem
@@ -220,6 +221,15 @@ def _compose(request: dict[str, Any], control: socket.socket, fds: Sequence[int]
     return {"done": True, "digest": composer.digest}
 
 
+def _unpack(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
+    archive, root, *pace = fds
+    # Where the daemon found its libraries: this process may use them to decompress, and nothing else.
+    sys.path.extend(request["libraries"])
+    os.fchdir(root)
+    keep = (control.fileno(), *fds)
+    return {"result": unpacker.serve(request, archive, root, keep, *pace)}
+
+
 _OPERATIONS: dict[str, Callable[[dict[str, Any], socket.socket, Sequence[int]], dict[str, Any]]] = {
     "stat": _stat,
     "pack": _pack,
@@ -227,6 +237,7 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any], socket.socket, Sequence[int]], 
     "export": _export,
     "compose": _compose,
     "changes": _changes,
+    "unpack": _unpack,
 }
 
 

@@ -13,7 +13,7 @@ from sampan.engine.lookups import ImageUse
 from sampan.engine.model import Event
 from sampan.images.blobs import BlobStore
 from sampan.images.catalog import Catalog
-from sampan.images.layers import LayerStore, boot_id
+from sampan.images.layers import EMPTY, INIT, LayerStore, boot_id
 from sampan.images.model import Image
 from sampan.images.snapshots import Snapshots
 from sampan.images.unpacking import Limits
@@ -52,7 +52,7 @@ class Store:
     def files(self) -> list[str]:
         """What lies on the disk: blobs, layers and unfinished things."""
         data = [f"blob {name}" for name in os.listdir(self.root / "blobs/sha256")]
-        data += [f"layer {name}" for name in os.listdir(self.root / "layers") if name != "init"]
+        data += [f"layer {name}" for name in os.listdir(self.root / "layers") if name not in (INIT, EMPTY)]
         return sorted(data + [f"part {name}" for name in os.listdir(self.root / "tmp/images")])
 
     def tree(self, image: Image, number: int = 0) -> Path:
