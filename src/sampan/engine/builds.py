@@ -435,9 +435,11 @@ class _StageBuild:
             if self._remembered(key):
                 return
             self._say(f" ---> Running in {key[:12]}\n")
-            chain_id = await self._use._steps.run(result.chain, work, host, mounts, self._hold, self._say)
+            latest = None if build.epoch is None else build.epoch * _SECOND
+            chain_id = await self._use._steps.run(
+                result.chain, work, host, mounts, latest, self._hold, self._say
+            )
         await self._remember(key, chain_id, outcome.words)
-        del build
 
     def _host(self, work: RunWork) -> HostConfig:
         given = self._build.options.host

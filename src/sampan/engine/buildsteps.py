@@ -20,8 +20,9 @@ from msgspec.structs import replace
 from sampan.engine.model import ContainerConfig, HealthConfig, HostConfig, Mount, NetworkingConfig
 from sampan.errors import Failure, InvalidArgument
 from sampan.images.blobs import Part
+from sampan.images.layers import MadeLayer
 from sampan.images.model import Image
-from sampan.images.packing import Packed, packed, stack
+from sampan.images.packing import Packed, stack
 from sampan.sandbox.messages import AttachOptions, RootFilesystem
 from sampan.spec import digest as digests
 from sampan.spec import image as documents
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from sampan.build.evaluate import RunWork
     from sampan.engine.containers import Containers
-    from sampan.engine.ports import Visits
+    from sampan.engine.ports import Visit, Visits
     from sampan.images.catalog import Catalog
     from sampan.images.layers import Hold
     from sampan.images.snapshots import Snapshots
@@ -92,12 +93,13 @@ class BuildSteps:
         work: RunWork,
         host: HostConfig,
         mounts: tuple[Mount, ...],
+        latest: int | None,
         hold: Hold,
         say: Say,
     ) -> Digest | None:
         """Run the program over ``chain`` and keep what it changed; the new chain, None where there is none.
 
-        StepFailed when it ends with anything but 0.
+        ``latest`` is the latest time, in ns, that a file may have. StepFailed when it ends with other than 0.
         """
         image = self._image(chain)
         config = ContainerConfig(
@@ -115,12 +117,36 @@ class BuildSteps:
         created = await self._containers.create(None, config, host, NetworkingConfig(), over=image)
         try:
             await self._to_its_end(created.id, work, say)
-            root = self._snapshots.mounts(created.id)
-            async with packed(self._catalog.blobs, f"{root.base}/{root.upper}") as layer:
-                return await self._over(chain, layer, hold)
+            return await self._written(created.id, chain, [mount.target for mount in mounts], latest, hold)
         finally:
             with suppress(Failure):
                 await asyncio.shield(self._containers.remove(created.id, force=True, volumes=True))
+
+    async def _written(
+        self, container_id: str, chain: tuple[Digest, ...], stubs: list[str], latest: int | None, hold: Hold
+    ) -> Digest | None:
+        """Make what an ended container has written a layer, by giving its directory another place."""
+        parent = chain[-1] if chain else None
+        root = self._snapshots.mounts(container_id)
+        with self._catalog.blobs.workspace() as workspace:
+            part = Part(f"{workspace}/layer")
+            try:
+                visit = await self._visits.begin(
+                    container_id, "layer", root=root, flow="out", stubs=stubs, latest=latest
+                )
+                answer = await _received(visit, part)
+            finally:
+                part.close()
+            if Packed(part=part).empty:
+                return parent
+            made = MadeLayer(
+                directory=f"{root.base}/{root.upper}",
+                part=part,
+                size=answer["size"],
+                max_uid=answer["max_uid"],
+                max_gid=answer["max_gid"],
+            )
+            return await self._catalog.layers.take(hold, parent, made)
 
     async def _to_its_end(self, container_id: str, work: RunWork, say: Say) -> None:
         ours, theirs = socket.socketpair()
@@ -207,14 +233,7 @@ class BuildSteps:
         visit = await self._visits.begin(
             "build", "compose", root=self.tree(chain), flow="out", tree=tree, order=order
         )
-        try:
-            await visit.answer()
-            while data := await visit.read():
-                await asyncio.to_thread(part.write, data)
-            answer = await visit.answer()
-        finally:
-            await visit.aclose()
-        digest: str = answer["digest"]
+        digest: str = (await _received(visit, part))["digest"]
         return digest
 
     def tree(self, chain: tuple[Digest, ...]) -> RootFilesystem:
@@ -226,6 +245,20 @@ class BuildSteps:
         # Short names: the kernel may have to take them all in one page.
         top, *rest = (os.path.relpath(layers.directory(layers[one]), layers.root) for one in reversed(chain))
         return RootFilesystem(base=layers.root, lowers=tuple(rest), upper=top, work="")
+
+
+async def _received(visit: Visit, part: Part) -> dict[str, Any]:
+    """Write what a visitor packs, and end it: its last answer."""
+    try:
+        await visit.answer()
+        while data := await visit.read():
+            if len(data) <= _PIECE:
+                part.write(data)  # sooner done than handed to a thread
+            else:
+                await asyncio.to_thread(part.write, data)
+        return await visit.answer()
+    finally:
+        await visit.aclose()
 
 
 class _Socket:

@@ -31,6 +31,7 @@ from sampan.images.model import Layer
 from sampan.linux import inodeflags, tree
 from sampan.linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from sampan.spec import digest as digests
+from sampan.spec import image as documents
 from sampan.spec.digest import Digest
 from sampan.state import Database
 from sampan.wire import compression
@@ -56,6 +57,20 @@ class Archive:
     """Whether the blob is wanted even if the layer is here already: a manifest names it."""
     fetch: Callable[[], Awaitable[Part]] | None = None
     """Brings the part of an archive that is elsewhere; asked only if it is needed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeLayer:
+    """A directory on this file system that is a layer's, and ``part``, the archive that it would unpack from.
+
+    ``size`` in bytes; the largest owners.
+    """
+
+    directory: str
+    part: Part
+    size: int
+    max_uid: int
+    max_gid: int
 
 
 class LayerStore:
@@ -172,6 +187,43 @@ class LayerStore:
             below = asyncio.create_task(_given(found))
         chain_id = digests.chain_id(parent, diff_id)
         return (await self._obtain(hold, chain_id, diff_id, archive, below, report)).chain_id
+
+    async def take(self, hold: Hold, parent: Digest | None, made: MadeLayer) -> Digest:
+        """Make a directory, as it is, the layer over the chain ``parent``; the new chain id.
+
+        It is moved here, unless the layer is here already. Its archive becomes a blob.
+        """
+        part = made.part
+        chain_id = digests.chain_id(parent, part.digest)
+        lock = self._locks.setdefault(chain_id, asyncio.Lock())
+        try:
+            async with lock:
+                layer = self._layers.get(chain_id)
+                if layer is None:
+                    hold.pin(part.digest)
+                    await asyncio.to_thread(self._blobs.adopt, part)
+                    number, self._next = self._next, self._next + 1
+                    os.mkdir(f"{self.root}/{number}", 0o700)
+                    os.rename(made.directory, f"{self.root}/{number}/fs")
+                    layer = Layer(
+                        id=number,
+                        chain_id=chain_id,
+                        diff_id=part.digest,
+                        parent=parent,
+                        blob=part.digest,
+                        media_type=documents.OCI_LAYER,
+                        blob_size=part.size,
+                        size=made.size,
+                        max_uid=made.max_uid,
+                        max_gid=made.max_gid,
+                        boot=self._boot_id,
+                    )
+                    self._layers[chain_id] = layer
+                hold.add(layer)
+                return chain_id
+        finally:
+            if not lock.locked():
+                self._locks.pop(chain_id, None)
 
     async def _obtain(
         self,

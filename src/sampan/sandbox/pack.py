@@ -47,10 +47,13 @@ _SECOND = 1_000_000_000  # ns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """``overlay``: the tree is an upper directory. ``sparse``: large holes become a map instead of zeros."""
+    """``overlay``: the tree is an upper directory. ``sparse``: large holes become a map instead of zeros.
+    ``latest``: no time is later, in ns.
+    """
 
     overlay: bool = False
     sparse: bool = False
+    latest: int | None = None
 
 
 class Packer:
@@ -130,33 +133,33 @@ class Packer:
 
     def _directory(self, fd: int, name: bytes, prefix: bytes) -> None:
         there = os.fstat(fd)
-        member = _described(name, tar.DIRECTORY, there)
+        member = self._described(name, tar.DIRECTORY, there)
         names = _listed(fd)
         member.xattrs = _xattrs(fd, names)
         self._gather(tar.header(member))
         if self._style.overlay and OPAQUE_XATTR in names and os.getxattr(fd, OPAQUE_XATTR) == b"y":
-            mark = _described(prefix + OPAQUE, tar.REGULAR, there)
+            mark = self._described(prefix + OPAQUE, tar.REGULAR, there)
             mark.mode &= 0o777
             self._gather(tar.header(mark))
 
     def _member(self, parent: int, base: bytes, name: bytes, there: os.stat_result) -> None:
         if self._style.overlay and stat.S_ISCHR(there.st_mode) and there.st_rdev == 0:
             # Before links: one node serves for all whiteouts.
-            mark = _described(name[: len(name) - len(base)] + WHITEOUT + base, tar.REGULAR, there)
+            mark = self._described(name[: len(name) - len(base)] + WHITEOUT + base, tar.REGULAR, there)
             mark.mode = 0o600
             self._gather(tar.header(mark))
             return
         if there.st_nlink > 1:
             known = self._links.get((there.st_dev, there.st_ino))
             if known is not None:
-                member = _described(name, tar.LINK, there)
+                member = self._described(name, tar.LINK, there)
                 member.link = known
                 self._gather(tar.header(member))
                 return
         if stat.S_ISREG(there.st_mode):
             self._regular(parent, base, name)
             return
-        member = _described(name, tar.SYMLINK, there)
+        member = self._described(name, tar.SYMLINK, there)
         if stat.S_ISLNK(there.st_mode):
             member.link = os.readlink(base, dir_fd=parent)
         elif kind := _NODES.get(stat.S_IFMT(there.st_mode)):
@@ -178,7 +181,7 @@ class Packer:
             if not stat.S_ISREG(there.st_mode):
                 return  # replaced since we looked
             self._remember(there, name)
-            member = _described(name, tar.REGULAR, there)
+            member = self._described(name, tar.REGULAR, there)
             member.xattrs = _xattrs(fd, _listed(fd))
             size = member.size = there.st_size
             holes = size - there.st_blocks * 512
@@ -228,6 +231,20 @@ class Packer:
             write_all(self._out, piece)
             left -= len(piece)
 
+    def _described(self, name: bytes, kind: bytes, there: os.stat_result) -> Member:
+        return Member(
+            name=name,
+            kind=kind,
+            mode=there.st_mode & 0o7777,
+            uid=there.st_uid,
+            gid=there.st_gid,
+            mtime=self._time(there),
+        )
+
+    def _time(self, there: os.stat_result) -> int:
+        time, latest = there.st_mtime_ns, self._style.latest
+        return (time if latest is None else min(time, latest)) // _SECOND * _SECOND
+
     # ------------------------------------------------------------------ output
 
     def _gather(self, data: bytes) -> None:
@@ -276,17 +293,6 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-
-
-def _described(name: bytes, kind: bytes, there: os.stat_result) -> Member:
-    return Member(
-        name=name,
-        kind=kind,
-        mode=there.st_mode & 0o7777,
-        uid=there.st_uid,
-        gid=there.st_gid,
-        mtime=there.st_mtime_ns // _SECOND * _SECOND,
-    )
 
 
 def _listed(fd: int) -> list[str]:

@@ -32,6 +32,8 @@ _LOWER_ONLY = (("redirect_dir", "nofollow"), ("metacopy", "off"))
 _ONE_BY_ONE = (6, 5)  # Linux: see ``hostmounts``
 # CAP_CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, MKNOD, SETFCAP
 _CAPABILITIES = (0, 1, 2, 3, 4, 27, 31)
+# CAP_CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, SYS_ADMIN (trusted.* attributes)
+_TIDYING = (0, 1, 2, 3, 21)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +125,15 @@ def open_both(root: RootFilesystem) -> tuple[int, int]:
     _alone()
     upper = os.open(f"{root.base}/{root.upper}", _DIRECTORY)
     return upper, _merged(root.base, root.lowers)
+
+
+def stand_in_directory(fd: int) -> None:
+    """Have an upper directory as the root, with what it takes to read and to tidy all of it."""
+    os.fchdir(fd)
+    os.chroot(".")
+    capabilities.limit_bounding_set(_TIDYING)
+    with suppress(OSError):
+        capabilities.capset(effective=_TIDYING, permitted=_TIDYING, inheritable=())
 
 
 def _alone() -> None:

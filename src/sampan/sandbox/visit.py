@@ -8,6 +8,7 @@ container's files (``places``), does one thing, tells about it on the control so
     {"op": "extract", …}   {"done": true} once the archive from the pipe is in place
     {"op": "export", …}    {"stat": {}}, then the archive of the whole root over the pipe, then {"done": true}
     {"op": "compose", …}   {"stat": {}}, then a layer over the pipe, then {"done": true, "digest": …}
+    {"op": "layer", …}     {"stat": {}}, then an upper directory as a layer, then {"done": true, "size": …, …}
     {"op": "changes", …}   {"stat": {}}, then ``KIND path NUL`` for each change, then {"done": true}
     {"op": "unpack", …}    {"result": {…}}, see ``unpacker``: a layer's directory is what is visited
 
@@ -221,6 +222,21 @@ def _compose(request: dict[str, Any], control: socket.socket, fds: Sequence[int]
     return {"done": True, "digest": composer.digest}
 
 
+def _layer(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
+    from sampan.sandbox.settle import Settler
+
+    root = _root(request)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    upper = os.open(f"{root.base}/{root.upper}", flags)
+    stubs = request["stubs"]
+    lowers = [os.open(f"{root.base}/{lower}", flags) for lower in root.lowers] if stubs else []
+    places.stand_in_directory(upper)
+    channel.send(control, {"stat": {}})
+    settler = Settler(fds[-1], request["latest"])
+    settler.run(upper, lowers, stubs)
+    return {"done": True, "size": settler.size, "max_uid": settler.max_uid, "max_gid": settler.max_gid}
+
+
 def _unpack(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
     archive, root, *pace = fds
     # Where the daemon found its libraries: this process may use them to decompress, and nothing else.
@@ -236,6 +252,7 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any], socket.socket, Sequence[int]], 
     "extract": _extract,
     "export": _export,
     "compose": _compose,
+    "layer": _layer,
     "changes": _changes,
     "unpack": _unpack,
 }
