@@ -96,4 +96,8 @@ def _domain(server: str) -> str:
     """The registry that ``serveraddress`` means: a host, or a URL as clients keep Docker Hub's."""
     host = server.partition("://")[2] or server
     host = host.partition("/")[0]
-    return "docker.io" if host in _HUB_NAMES else host
+    if host in _HUB_NAMES:
+        return "docker.io"
+    if not references.is_domain(host):  # it becomes part of a URL, and of the path of its certificates
+        raise InvalidArgument(f"invalid registry: {host}")
+    return host

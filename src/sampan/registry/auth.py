@@ -17,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 
 from sampan.errors import Unauthenticated
 from sampan.registry import challenges, refusals
-from sampan.registry.credentials import Credentials
+from sampan.registry.credentials import Credentials, is_text
 
 if TYPE_CHECKING:
     from sampan.registry.transport import Response
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _CLIENT = "sampan"
 _DEFAULT_LIFE = 60  # seconds that a token lives whose server does not say
+_LONGEST_LIFE = 86400
 _MARGIN = 10  # seconds before its end from which a token is not used any more
 
 
@@ -75,7 +76,12 @@ class Authorizer:
         self, asked: Mapping[str, str], scopes: tuple[str, ...], fetch: Fetch, *, secure: bool, offline: bool
     ) -> tuple[str, float]:
         realm = asked["realm"]
-        parts = urlsplit(realm)
+        try:
+            parts = urlsplit(realm)
+        except ValueError:
+            raise Unauthenticated(
+                f"the registry names a token server that is none: {realm[:200]!r}"
+            ) from None
         if parts.scheme != "https" and (secure or parts.scheme != "http"):
             raise Unauthenticated(f"the registry names a token server that is not protected: {realm[:200]}")
         wanted = scopes or tuple(scope for scope in (asked.get("scope", ""),) if scope)
@@ -106,13 +112,13 @@ class Authorizer:
         try:
             document = json.loads(body)
             token = document.get("token") or document.get("access_token")
-            life = int(document.get("expires_in") or _DEFAULT_LIFE)
+            life = min(int(document.get("expires_in") or _DEFAULT_LIFE), _LONGEST_LIFE)
             refresh = document.get("refresh_token")
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             token, life, refresh = None, 0, None
-        if not isinstance(token, str) or not token or not token.isprintable():
+        if not isinstance(token, str) or not token or not is_text(token):
             raise Unauthenticated("authorization server did not include a token in the response")
-        if isinstance(refresh, str):
+        if isinstance(refresh, str) and is_text(refresh):
             self.identity_token = refresh
         return token, self._clock() + max(life - _MARGIN, _MARGIN)
 

@@ -54,7 +54,7 @@ def decode_object(header: str) -> dict[str, Any]:
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
         document = json.loads(raw or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         raise InvalidArgument("invalid credentials in the header: it is no base64 of a JSON object")
@@ -77,4 +77,15 @@ def from_document(document: object) -> Credentials:
         except ValueError:
             raise InvalidArgument("invalid credentials: auth is no base64 of NAME:PASSWORD") from None
         values |= {"username": name, "password": password}
+    try:
+        "".join(values.values()).encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument("invalid credentials: a member is not a text") from None
+    if not is_text(values["registry_token"]):
+        raise InvalidArgument("invalid credentials: the registry token cannot be sent in a header")
     return Credentials(**values)
+
+
+def is_text(token: str) -> bool:
+    """Whether a header can carry it (RFC 9110, "Field Values")."""
+    return token.isascii() and token.isprintable()

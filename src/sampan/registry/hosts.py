@@ -72,7 +72,10 @@ def _mirror(url: str, settings: RegistrySettings) -> Endpoint:
 
 
 def _is_insecure(host: str, insecure: tuple[str, ...]) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # a name may have brackets around what is no address
+        raise InvalidArgument(f"invalid registry: {host}") from None
     if name == "localhost" or host in insecure or name in insecure:
         return True
     try:

@@ -13,11 +13,11 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
 from sampan.errors import Failure, InvalidArgument, NotFound, Unavailable
 from sampan.registry import refusals
-from sampan.registry.transport import DOCUMENT_LIMIT, Broken, Response, Transport
+from sampan.registry.transport import DOCUMENT_LIMIT, Broken, Response, Transport, joined
 from sampan.spec import digest as digests
 from sampan.spec.digest import Digest
 from sampan.spec.image import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
@@ -192,7 +192,7 @@ class Repository:
             if answer.status not in (202, 204):
                 raise Broken(f"{location}: the upload was lost")
             last = answer.headers.get("Range", "0-0").rpartition("-")[2]
-            position = int(last) + 1 if last.isdecimal() and last != "0" else 0
+            position = int(last) + 1 if last.isdecimal() and last != "0" and len(last) < 20 else 0
             return self._location(answer), min(position, size)
 
     def put_manifest(self, reference: str, raw: bytes, media_type: str) -> Digest:
@@ -224,7 +224,7 @@ class Repository:
 
     def _location(self, answer: Response) -> str:
         """Where an upload goes on; on the registry's own host, since what follows is the user's data."""
-        location = urljoin(answer.url, answer.headers.get("Location", ""))
+        location = joined(answer.url, answer.headers.get("Location", ""))
         if urlsplit(location).scheme not in ("http", "https") or "Location" not in answer.headers:
             raise Unavailable(f"{self._familiar}: the registry does not say where to upload")
         if urlsplit(answer.url).scheme == "https" and urlsplit(location).scheme == "http":
@@ -244,7 +244,7 @@ class Repository:
         target, _, parameters = link.partition(">")
         if not target.startswith("<") or 'rel="next"' not in parameters:
             return None
-        following = urljoin(url, target[1:])
+        following = joined(url, target[1:])
         return following if urlsplit(following)[:2] == urlsplit(url)[:2] and following != url else None
 
     def _shown(self, reference: str) -> str:

@@ -11,6 +11,7 @@ Laws:
 from __future__ import annotations
 
 import contextlib
+import http.client
 import socket
 import ssl
 import threading
@@ -111,7 +112,7 @@ class Response:
 
     def _short(self) -> bool:
         length = self.headers.get("Content-Length", "")
-        return length.isdecimal() and int(length) <= BLOCK
+        return length.isdecimal() and len(length) <= len(str(BLOCK)) and int(length) <= BLOCK
 
     def __enter__(self) -> Response:
         return self
@@ -218,7 +219,7 @@ class Transport:
             if answer.status not in _REDIRECTED or not location or method not in ("GET", "HEAD"):
                 return answer
             answer.close()
-            target = urljoin(url, location)
+            target = joined(url, location)
             if urlsplit(target).scheme not in ("http", "https"):
                 raise Unavailable(f"{url} redirects to {target[:200]}, which is no address of a registry")
             if urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http":
@@ -248,6 +249,8 @@ class Transport:
         except (HTTPError, OSError) as error:
             self._schemes.forget(self.endpoint.host)
             raise _unreachable(method, url, error) from error
+        except (ValueError, http.client.HTTPException) as error:  # the registry chose what cannot be sent
+            raise Unavailable(f"{method.capitalize()} {url[:200]!r}: {_plain(error)}") from error
         return Response(raw, url)
 
     def _pool(self, url: str) -> urllib3.PoolManager:
@@ -303,6 +306,16 @@ class Transport:
 
 def _repeatable(body: bytes | IO[bytes] | None) -> bool:
     return body is None or isinstance(body, bytes) or body.seekable()
+
+
+def joined(url: str, location: str) -> str:
+    """The URL that ``location`` means at ``url``. Unavailable if it is none."""
+    try:
+        target = urljoin(url, location)
+        urlsplit(target)
+    except ValueError as error:
+        raise Unavailable(f"{url} names an address that is none: {location[:200]!r}") from error
+    return target
 
 
 def proxy_of(url: str) -> str | None:

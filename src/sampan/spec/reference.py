@@ -32,6 +32,7 @@ _DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}
 _REFERENCE = re.compile(
     rf"(?P<domain>{_DOMAIN})/(?P<path>{_PATH})(?::(?P<tag>{_TAG}))?(?:@(?P<digest>{_DIGEST}))?", re.ASCII
 )
+_DOMAIN_ONLY = re.compile(_DOMAIN, re.ASCII)
 _TAG_ONLY = re.compile(_TAG, re.ASCII)
 _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
 _ID_PREFIX = re.compile(r"(?:sha256:)?([a-f0-9]{1,64})")
@@ -95,6 +96,11 @@ def parse(text: str) -> Reference:
     if match["digest"]:
         digests.parse(match["digest"])
     return Reference(domain=match["domain"], path=match["path"], tag=match["tag"], digest=match["digest"])
+
+
+def is_domain(text: str) -> bool:
+    """Whether ``text`` may name a registry: a host, or an address, and maybe a port."""
+    return _DOMAIN_ONLY.fullmatch(text) is not None and len(text) < NAME_LIMIT
 
 
 def with_tag(repository: str, tag: str) -> Reference:

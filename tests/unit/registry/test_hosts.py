@@ -97,7 +97,22 @@ def test_credentials_are_read_in_either_alphabet() -> None:
     assert credentials.from_document({"auth": auth}).password == "p:q"
 
 
-@pytest.mark.parametrize("header", ["###", "e30x", "W10=", "eyJ1c2VybmFtZSI6MX0="])
+@pytest.mark.parametrize("header", ["###", "e30x", "W10=", "eyJ1c2VybmFtZSI6MX0=", "W1tb" * 10_000])
 def test_bad_credentials_are_refused(header: str) -> None:
     with pytest.raises(InvalidArgument):
         credentials.decode(header)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"username": "\ud800"}, {"registrytoken": "a\r\nX: y"}, {"registrytoken": "é"}, {"registrytoken": "\0"}],
+)
+def test_what_cannot_be_sent_is_no_credential(document: dict[str, str]) -> None:
+    with pytest.raises(InvalidArgument, match="invalid credentials"):
+        credentials.from_document(document)
+
+
+@pytest.mark.parametrize("host", ["[:::::]:5000", "[1]", "[::1"])
+def test_brackets_around_what_is_no_address_are_refused(host: str) -> None:
+    with pytest.raises(InvalidArgument, match="invalid registry"):
+        hosts.own(host, RegistrySettings())

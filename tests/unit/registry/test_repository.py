@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -374,3 +375,54 @@ def test_a_mount_that_is_refused_leaves_no_upload(remote: Registry) -> None:
         f"POST /v2/a/b/blobs/uploads/?mount={DIGEST}&from=c/d",
         "DELETE /v2/a/b/blobs/uploads/1",
     ]
+
+
+# ------------------------------------------------------------------ hostile registries
+
+
+_NO_ADDRESSES = ["http://[", "//[1]/x", "https://[::1", "http://a:99999/", "http://\x7f/"]
+
+
+@pytest.mark.parametrize("target", _NO_ADDRESSES)
+def test_a_redirect_to_what_is_no_address_is_a_failure(remote: Registry, target: str) -> None:
+    remote.answer = lambda _: Reply(status=302, headers={"Location": target})
+    with pytest.raises(Failure):
+        repository(remote).manifest("x")
+
+
+@pytest.mark.parametrize("target", _NO_ADDRESSES)
+def test_an_upload_to_what_is_no_address_is_a_failure(remote: Registry, target: str) -> None:
+    remote.answer = lambda _: Reply(status=202, headers={"Location": target})
+    blob = Blob(digest=digests.of(b"x"), size=1, open=lambda: io.BytesIO(b"x"))
+    with pytest.raises(Failure):
+        repository(remote).upload(blob, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b'{"token": "t", "expires_in": 1e999}',
+        b'{"token": "t", "expires_in": 1%b}' % (b"0" * 4000),
+        b'{"token": "\\u0967"}',
+        b'{"token": "a\\r\\nX: y"}',
+        b"[" * 100_000,
+    ],
+)
+def test_what_a_token_server_says_is_a_token_or_a_failure(remote: Registry, document: bytes) -> None:
+    def answer(asked: Asked) -> Reply:
+        if asked.path.startswith("/token"):
+            return Reply(body=document)
+        if "Authorization" in asked.headers:
+            return _manifest(asked)
+        return Reply(status=401, headers={"WWW-Authenticate": f'Bearer realm="{remote.url}/token"'})
+
+    remote.answer = answer
+    with contextlib.suppress(Failure):
+        assert repository(remote).manifest("x").raw == MANIFEST
+
+
+@pytest.mark.parametrize("realm", ["http://[", "https://[1]/", "ftp://x/", "http://a:99999/"])
+def test_a_token_server_that_is_no_address_is_a_failure(remote: Registry, realm: str) -> None:
+    remote.answer = lambda _: Reply(status=401, headers={"WWW-Authenticate": f'Bearer realm="{realm}"'})
+    with pytest.raises(Failure):
+        repository(remote).manifest("x")

@@ -105,3 +105,9 @@ def test_only_hexadecimal_may_be_an_id() -> None:
 def test_familiar_keeps_the_library_prefix_where_it_is_needed() -> None:
     nested = Reference(domain="docker.io", path="library/a/b")
     assert references.parse(nested.familiar) == nested
+
+
+@pytest.mark.parametrize("text", ["", "..", ".", "a/..", "a b", "a\0", "a:x", "[x]", "é.example", "a" * 300])
+def test_what_is_no_domain(text: str) -> None:
+    assert not references.is_domain(text)
+    assert references.is_domain("registry.example:5000")
