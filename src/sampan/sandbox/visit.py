@@ -42,6 +42,7 @@ from sampan.sandbox.differences import differences
 from sampan.sandbox.extract import Rules, Target, extract
 from sampan.sandbox.messages import RootFilesystem
 from sampan.sandbox.pack import Packer, write_all
+from sampan.sandbox.settle import Settler
 from sampan.sandbox.source import Source
 
 if TYPE_CHECKING:
@@ -223,8 +224,6 @@ def _compose(request: dict[str, Any], control: socket.socket, fds: Sequence[int]
 
 
 def _layer(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
-    from sampan.sandbox.settle import Settler
-
     root = _root(request)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     upper = os.open(f"{root.base}/{root.upper}", flags)
