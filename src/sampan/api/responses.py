@@ -22,6 +22,8 @@ from sampan.errors import Failure
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from sampan.images.model import Span
+
 T = TypeVar("T")
 
 JSON = "application/json"
@@ -68,7 +70,7 @@ class Response:
 
 
 class Stream:
-    """An answer whose body is produced over time.
+    """An answer whose body is produced over time, as bytes or as spans of files that the kernel sends.
 
     ``source`` is closed (``aclose``) when the client goes away. A failure that it raises after the head was
     sent cuts the connection, so that no client takes the body for complete; a source that has a way to
@@ -78,7 +80,12 @@ class Stream:
     __slots__ = ("content_type", "headers", "source", "status")
 
     def __init__(
-        self, source: AsyncIterator[bytes], content_type: str, *, status: int = 200, headers: bytes = b""
+        self,
+        source: AsyncIterator[bytes | Span],
+        content_type: str,
+        *,
+        status: int = 200,
+        headers: bytes = b"",
     ) -> None:
         self.source = source
         self.content_type = content_type

@@ -22,7 +22,7 @@ from sampan.errors import InvalidArgument, NotFound
 from sampan.images import base, changes, loading, saving
 from sampan.images.catalog import Catalog, NewImage, host_architecture
 from sampan.images.layers import Hold
-from sampan.images.model import Image, Progress, format_time
+from sampan.images.model import Image, Progress, Span, format_time
 from sampan.images.space import Spaces
 from sampan.spec import image as documents
 from sampan.spec import platform as platforms
@@ -324,7 +324,7 @@ class Images:
         """Publish an event of an image that another use case made or named."""
         self._event(image, action, name=name)
 
-    def save(self, texts: Sequence[str]) -> AsyncIterator[bytes]:
+    def save(self, texts: Sequence[str]) -> AsyncIterator[bytes | Span]:
         """One archive of all images named. NotFound before anything is sent."""
         selection: dict[str, tuple[Image, list[Reference]]] = {}
         for text in texts:

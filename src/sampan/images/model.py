@@ -71,6 +71,13 @@ class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     total: int | None = None
 
 
+class Span(Struct, frozen=True, kw_only=True):
+    """The first ``size`` bytes of a file, as a piece of a stream; open until the next piece is asked for."""
+
+    fd: int
+    size: int
+
+
 class Referenced(Struct, frozen=True, kw_only=True):
     """An image and a name by which it is known."""
 

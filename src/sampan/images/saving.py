@@ -7,14 +7,13 @@ meanwhile breaks nothing.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from sampan.images.catalog import Catalog
 from sampan.images.layout import NAME_ANNOTATION, REF_ANNOTATION
-from sampan.images.model import Image
+from sampan.images.model import Image, Span
 from sampan.spec import digest as digests
 from sampan.spec import image as documents
 from sampan.spec.digest import Digest
@@ -22,12 +21,10 @@ from sampan.spec.image import Descriptor
 from sampan.spec.reference import Reference
 from sampan.wire import tar
 
-_CHUNK = 1 << 20
-
 
 async def save(
     catalog: Catalog, selection: Sequence[tuple[Image, tuple[Reference, ...]]]
-) -> AsyncIterator[bytes]:
+) -> AsyncIterator[bytes | Span]:
     """The archive of images with the names that each is saved under."""
     with catalog.layers.holding() as hold:
         for image, _ in selection:
@@ -43,7 +40,7 @@ async def save(
 
 async def _stream(
     catalog: Catalog, selection: Sequence[tuple[Image, tuple[Reference, ...]]]
-) -> AsyncIterator[bytes]:
+) -> AsyncIterator[bytes | Span]:
     files, blobs = _contents(catalog, selection)
     for directory in (b"blobs/", b"blobs/sha256/"):
         yield tar.header(tar.Member(name=directory, kind=tar.DIRECTORY, mode=0o755))
@@ -54,19 +51,13 @@ async def _stream(
             yield tar.header(tar.Member(name=name, size=len(data))) + data + bytes(tar.padding(len(data)))
             continue
         yield tar.header(tar.Member(name=name, size=blobs[path].size))
-        async for data in _blob(catalog, blobs[path]):
-            yield data
+        fd = catalog.blobs.open(blobs[path].digest)
+        try:
+            yield Span(fd=fd, size=blobs[path].size)
+        finally:
+            os.close(fd)
         yield bytes(tar.padding(blobs[path].size))
     yield tar.END
-
-
-async def _blob(catalog: Catalog, blob: Descriptor) -> AsyncIterator[bytes]:
-    fd = catalog.blobs.open(blob.digest)
-    try:
-        while data := await asyncio.to_thread(os.read, fd, _CHUNK):
-            yield data
-    finally:
-        os.close(fd)
 
 
 def _contents(

@@ -14,7 +14,7 @@ from sampan.engine.model import Event
 from sampan.images.blobs import BlobStore
 from sampan.images.catalog import Catalog
 from sampan.images.layers import EMPTY, INIT, LayerStore, boot_id
-from sampan.images.model import Image
+from sampan.images.model import Image, Span
 from sampan.images.snapshots import Snapshots
 from sampan.images.unpacking import Limits
 from sampan.state import Database
@@ -63,6 +63,11 @@ class Store:
 async def pieces(data: bytes, size: int = 50_000) -> AsyncIterator[bytes]:
     for at in range(0, len(data), size):
         yield data[at : at + size]
+
+
+def read(piece: bytes | Span) -> bytes:
+    """The bytes of a piece of a saved archive."""
+    return piece if isinstance(piece, bytes) else os.pread(piece.fd, piece.size, 0)
 
 
 @contextlib.asynccontextmanager

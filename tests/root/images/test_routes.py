@@ -18,7 +18,7 @@ from sampan.api.routes.images import ROUTES
 from sampan.api.routing import Router, split_version
 from sampan.errors import Failure
 from tests import archives
-from tests.root.images.stores import Store, opened
+from tests.root.images.stores import Store, opened, read
 
 pytestmark = pytest.mark.root
 
@@ -65,7 +65,7 @@ async def ask(store: Store, line: str, body: bytes = b"") -> Answered:
     except Failure as failure:
         answer = error_response(failure, 1)
     if isinstance(answer, Stream):
-        data = b"".join([piece async for piece in answer.source])
+        data = b"".join([read(piece) async for piece in answer.source])
         if answer.content_type == "application/x-tar":
             return answer.status, data
         return answer.status, [json.loads(one) for one in data.splitlines()]

@@ -26,7 +26,7 @@ from sampan.spec import digest as digests
 from sampan.wire import tar
 from sampan.wire.tar import Member
 from tests import archives
-from tests.root.images.stores import Store, opened, pieces
+from tests.root.images.stores import Store, opened, pieces, read
 
 pytestmark = pytest.mark.root
 
@@ -554,7 +554,7 @@ def test_what_is_not_here_is_told_in_dockers_words(text: str, message: str, root
 
 
 async def archive_of(store: Store, *names: str) -> bytes:
-    return b"".join([piece async for piece in store.images.save(names)])
+    return b"".join([read(piece) async for piece in store.images.save(names)])
 
 
 def test_what_is_saved_can_be_loaded_and_is_the_same_bytes_each_time(root: Path, tmp_path: Path) -> None:
@@ -607,9 +607,9 @@ def test_removing_an_image_while_it_is_saved_breaks_nothing(root: Path) -> None:
         await store.load(archives.pack(archives.docker_files([big], ["a"])))
         whole = await archive_of(store, "a")
         stream = store.images.save(["a"])
-        first = [await anext(stream)]
+        first = [read(await anext(stream))]
         await store.images.remove("a")
-        assert b"".join(first + [piece async for piece in stream]) == whole
+        assert b"".join(first + [read(piece) async for piece in stream]) == whole
         await store.settle()
         assert store.files() == []
 

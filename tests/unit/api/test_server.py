@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from tests.fakes.api import Serve
@@ -16,6 +18,7 @@ from sampan.api.errors import BodyAborted
 from sampan.api.request import Request
 from sampan.api.responses import TEXT, Answer, Stream, json_response, text
 from sampan.api.routing import Route
+from sampan.images.model import Span
 
 
 def echo_path(request: Request, _engine: object) -> Answer:
@@ -325,6 +328,54 @@ def test_a_stream_may_read_its_requests_body_as_it_answers(serve: Serve) -> None
         assert client.take(8) == b"3\r\nABC\r\n"
         client.send(b"def")
         assert client.body(head) == b"DEF"
+        client.request("GET /refuse")
+        assert client.document()[0] == 409
+
+
+def _spans(path: Path, sizes: list[int]) -> Route:
+    """A route whose stream is spans of the file, with a line of text after each."""
+
+    def give(_request: Request, _engine: object) -> Answer:
+        async def source() -> AsyncIterator[bytes | Span]:
+            for size in sizes:
+                with path.open("rb") as file:
+                    yield Span(fd=file.fileno(), size=size)
+                yield b"|"
+
+        return Stream(source(), TEXT)
+
+    return Route("GET", "/spans", give)
+
+
+def test_spans_of_files_are_sent_among_bytes(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(3 << 20))
+    data = path.read_bytes()
+    with serve(routes=(_spans(path, [5, len(data)]), *BASIC)).client() as client:
+        for _ in range(2):
+            client.request("GET /spans")
+            assert client.answer()[1] == data[:5] + b"|" + data + b"|"
+        client.request("GET /refuse")
+        assert client.document()[0] == 409
+
+
+def test_a_file_that_is_too_short_cuts_the_stream(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    with serve(routes=(_spans(path, [6]),)).client() as client:
+        client.request("GET /spans")
+        assert client.head().chunked
+        assert b"0\r\n\r\n" not in client.rest()
+
+
+def test_a_client_that_leaves_ends_the_sending_of_a_file(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(8 << 20))
+    served = serve(routes=(_spans(path, [8 << 20]), *BASIC))
+    with served.client() as client:
+        client.request("GET /spans")
+        client.take(100_000)
+    with served.client() as client:
         client.request("GET /refuse")
         assert client.document()[0] == 409
 
