@@ -49,7 +49,7 @@ from sampan.images.catalog import Catalog
 from sampan.images.compressed import CompressedForms
 from sampan.images.layers import EMPTY, LayerStore
 from sampan.images.snapshots import Snapshots
-from sampan.network import Bridges
+from sampan.network import Bridges, Names
 from sampan.runtime.runtime import Runtime, end_group
 from sampan.runtime.usage import Gauges
 from sampan.runtime.visits import Visits
@@ -80,6 +80,7 @@ class Wiring:
         self._snapshots = Snapshots(paths.data, paths.snapshots, layers)
         self._catalog = Catalog(self._database, blobs, layers, self._snapshots)
         self._runtime = Runtime(zygote, paths.bundles)
+        self._names = Names()
         self._bridges = Bridges(data_root=paths.data, database=self._database)
 
         self._store = store = ContainerStore(self._database)
@@ -111,6 +112,7 @@ class Wiring:
                 settings=settings,
                 id_blocks=self._id_blocks,
                 find_network=self._networks.custom,
+                names=self._names,
             )
         )
         self._recovery = use_cases.recovery
@@ -147,6 +149,7 @@ class Wiring:
                 bridges=self._bridges,
                 places=use_cases.places,
                 events=self._events,
+                settings=settings,
             ),
             volumes=self._volumes,
             events=self._events,
@@ -191,7 +194,8 @@ class Wiring:
             pulls=pulls,
             cache=self._build_cache,
             steps=steps,
-            mounts=BuildMounts(steps=steps, caches=self._cache_mounts),
+            mounts=BuildMounts(steps=steps, caches=self._cache_mounts, run=visits.unpack),
+            run=visits.unpack,
         )
 
     @property
@@ -210,6 +214,7 @@ class Wiring:
         await self._volumes.start()
         await self._networks.start()
         await self._bridges.start()
+        self._names.start(f"{self._paths.run}/names.sock")
         await self._zygote.start()
         await self._recovery.run()
         await self.engine.containers.remove_temporary()
@@ -226,6 +231,7 @@ class Wiring:
         self._events.close()
         self._watching.close()
         await self._catalog.close()
+        self._names.close()
         await self._bridges.close()
         if not self.runs:
             self._id_blocks.give_back()

@@ -33,6 +33,11 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     words: str
 
 
+_INSERT = (
+    "INSERT OR REPLACE INTO build_steps (key, chain_id, created_ns, used_ns, words) VALUES (?, ?, ?, ?, ?)"
+)
+
+
 def key_of(*parts: object) -> str:
     """The key of a step: ``parts`` are plain values, whose order counts."""
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
@@ -65,10 +70,11 @@ class BuildCache:
             )
 
     def __iter__(self) -> Iterator[Remembered]:
-        return iter(tuple(self._entries.values()))
+        """Every step once."""
+        return iter([entry for entry in self._entries.values() if entry.words])
 
-    def get(self, key: str) -> Remembered | None:
-        """What the step came to, if its layers are all here."""
+    def get(self, key: str, short: str = "") -> Remembered | None:
+        """What the step came to, if its layers are all here; it can be had by ``short`` too from now on."""
         found = self._entries.get(key)
         if found is None or not self._is_here(found.chain_id):
             return None
@@ -77,30 +83,39 @@ class BuildCache:
         self._database.post(
             lambda db: db.execute("UPDATE build_steps SET used_ns = ? WHERE key = ?", (used.used_ns, key))
         )
+        if short:
+            alias = msgspec.structs.replace(used, key=short, words="")
+            self._entries[short] = alias
+            self._database.post(lambda db: db.execute(_INSERT, msgspec.structs.astuple(alias)))
         return used
 
-    async def put(self, key: str, chain_id: Digest | None, words: str) -> Remembered:
-        """Remember a step whose layers are held."""
+    async def put(self, key: str, chain_id: Digest | None, words: str, short: str = "") -> Remembered:
+        """Remember a step whose layers are held; ``short`` is a second key for it, which has no words."""
         now = self._clock()
         entry = Remembered(key=key, chain_id=chain_id, created_ns=now, used_ns=now, words=words)
         layers = self._catalog.layers
         chain = [layer.chain_id for layer in layers.chain(chain_id)]
 
+        entries = [entry]
+        if short:
+            entries.append(msgspec.structs.replace(entry, key=short, words=""))
+
         def work(db: sqlite3.Connection) -> None:
             layers.insert(db, chain)
-            db.execute(
-                "INSERT OR REPLACE INTO build_steps (key, chain_id, created_ns, used_ns, words)"
-                " VALUES (?, ?, ?, ?, ?)",
-                (key, chain_id, now, now, words),
-            )
+            db.executemany(_INSERT, [msgspec.structs.astuple(one) for one in entries])
 
         await self._database.write(work, durable=False)
-        self._entries[key] = entry
+        self._entries.update({one.key: one for one in entries})
         return entry
 
     async def forget(self, keys: Iterable[str]) -> int:
-        """Forget steps: how many bytes of files went with them."""
-        keys = [key for key in keys if self._entries.pop(key, None) is not None]
+        """Forget steps, and the second keys of what they came to: how many bytes of files went with them."""
+        gone = [entry for key in keys if (entry := self._entries.pop(key, None)) is not None]
+        chains = {entry.chain_id for entry in gone}
+        keys = [entry.key for entry in gone]
+        keys += [key for key, entry in self._entries.items() if not entry.words and entry.chain_id in chains]
+        for key in keys:
+            self._entries.pop(key, None)
         await self._database.write(
             lambda db: db.executemany("DELETE FROM build_steps WHERE key = ?", [(key,) for key in keys])
         )

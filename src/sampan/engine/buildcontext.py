@@ -1,14 +1,17 @@
 """The context of a build: the files that the client sent, unpacked where nothing of theirs can lead out.
 
-Paths of the context are resolved inside it, whatever links it holds. Law: it is gone when the build is over.
+It is unpacked when a step first needs its files: a build whose steps are all remembered needs only the
+Dockerfile, which is looked up in the archive. Paths of the context are resolved inside it, whatever links it
+holds. Law: it is gone when the build is over.
 """
 
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from sampan.build.dockerfile import SIZE_LIMIT
@@ -27,19 +30,43 @@ if TYPE_CHECKING:
 _RESOLVE = p.RESOLVE_IN_ROOT | p.RESOLVE_NO_MAGICLINKS
 _IGNORED = ".dockerignore"
 _HEAD = 512
+_BLOCK = 512
+_PREFIX = _BLOCK - 345
+_UNCLEAR = frozenset(b"gSM")
+"""Kinds of members whose names or sizes are not what headers say."""
+_PRELUDES = frozenset(b"xLK")
+_LONG_NAME = ord("L")
+_PLAIN = frozenset(b"0\0")
 
 
 class Context:
-    """``directory`` holds the files, ``empty`` nothing; ``workspace`` is for what steps need on their way."""
+    """What ``sent`` holds, an archive. ``empty`` is a directory of nothing; ``workspace`` is for what steps
+    need on their way. ``digest`` is the archive's: equal ones hold equal files.
+    """
 
-    def __init__(self, workspace: str) -> None:
+    def __init__(self, workspace: str, sent: Part, run: unpacking.Run | None) -> None:
         self.workspace = workspace
-        self.directory = f"{workspace}/context"
+        self.digest = sent.digest
         self.empty = f"{workspace}/empty"
+        self._directory = f"{workspace}/context"
+        self._sent = sent
+        self._run = run
+        self._unpacked = False
+        self._unpacking = asyncio.Lock()
         self._count = 0
         self.ignored: tuple[str, ...] = ()
-        for path in (self.directory, self.empty):
+        for path in (self._directory, self.empty):
             os.mkdir(path, 0o755)
+
+    async def files(self) -> str:
+        """The directory of the files. InvalidArgument for an archive that is none."""
+        async with self._unpacking:
+            if not self._unpacked:
+                if self._sent.size:
+                    await unpacked(self._sent.path, self._directory, self._run)
+                self._sent.remove()
+                self._unpacked = True
+        return self._directory
 
     def place(self) -> str:
         """A new empty directory."""
@@ -48,31 +75,69 @@ class Context:
         os.mkdir(path, 0o755)
         return path
 
-    def read_dockerfile(self, name: str) -> str:
+    async def read_dockerfile(self, name: str) -> str:
         """The text of the Dockerfile, and with it which files are ignored."""
-        try:
-            data = self._read(name)
-        except OSError:
-            raise InvalidArgument(f"Cannot locate specified Dockerfile: {name}") from None
-        for candidate in (f"{name}{_IGNORED}", _IGNORED):
-            try:
-                self.ignored = tuple(ignore.read(self._read(candidate).decode(errors="replace")))
-                break
-            except OSError:
-                continue
-        return data.decode(errors="replace")
+        candidates = (f"{name}{_IGNORED}", _IGNORED)
+        found = await asyncio.to_thread(_peek, self._sent, (name, *candidates))
+        if found is None or name not in found:
+            await self.files()
+            found = await asyncio.to_thread(self._read_all, (name, *candidates))
+        if name not in found:
+            raise InvalidArgument(f"Cannot locate specified Dockerfile: {name}")
+        text = next((found[candidate] for candidate in candidates if candidate in found), b"")
+        self.ignored = tuple(ignore.read(text.decode(errors="replace")))
+        return found[name].decode(errors="replace")
 
-    def head(self, path: str) -> bytes:
-        """The first bytes of a file; none of what is no file."""
-        return head(self.directory, path)
+    def _read_all(self, names: tuple[str, ...]) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        for name in names:
+            with suppress(OSError):
+                found[name] = self._read(name)
+        return found
 
     def _read(self, path: str) -> bytes:
-        fd = _open(self.directory, path)
+        fd = _open(self._directory, path)
         with os.fdopen(fd, "rb") as file:
             data = file.read(SIZE_LIMIT + 1)
         if len(data) > SIZE_LIMIT:
             raise InvalidArgument(f"{path} is larger than {SIZE_LIMIT} bytes")
         return data
+
+
+def _peek(sent: Part, names: tuple[str, ...]) -> dict[str, bytes] | None:
+    """Files of a plain archive by name; None if it has to be unpacked to be understood."""
+    wanted = {name.encode(): name for name in names}
+    found: dict[str, bytes] = {}
+    size = sent.size
+    fd = sent.open()
+    try:
+        if size < _BLOCK or size % _BLOCK:
+            return None
+        with mmap.mmap(fd, size, prot=mmap.PROT_READ) as archive:
+            at, renamed = 0, False
+            while at < size and archive[at]:
+                length, kind = archive[at + 124 : at + 136].strip(b"\0 "), archive[at + 156]
+                if archive[at + 257 : at + 262] != b"ustar" or kind in _UNCLEAR or not length.isdigit():
+                    return None
+                name = archive[at : at + 100].partition(b"\0")[0].removeprefix(b"./")
+                start, end = at + _BLOCK, at + _BLOCK + int(length, 8)
+                at = start + -(-int(length, 8) // _BLOCK) * _BLOCK
+                if kind in _PRELUDES:
+                    data = archive[start:end]
+                    if b" size=" in data:
+                        return None
+                    renamed = renamed or kind == _LONG_NAME or b" path=" in data
+                    continue
+                if not renamed and archive[start - _PREFIX] == 0 and (known := wanted.get(name)) is not None:
+                    if kind not in _PLAIN or end - start > SIZE_LIMIT:
+                        return None
+                    found[known] = archive[start:end]
+                renamed = False
+    except ValueError:
+        return None
+    finally:
+        os.close(fd)
+    return found
 
 
 def head(directory: str, path: str) -> bytes:
@@ -114,35 +179,33 @@ def archive_kind(start: bytes) -> str | None:
 
 
 @asynccontextmanager
-async def received(blobs: BlobStore, body: AsyncIterable[bytes]) -> AsyncIterator[Context]:
-    """The context in a request's body: a tar, compressed or not. InvalidArgument for anything else."""
+async def received(
+    blobs: BlobStore, body: AsyncIterable[bytes], run: unpacking.Run | None = None
+) -> AsyncIterator[Context]:
+    """The context in a request's body: a tar, compressed or not. ``run`` unpacks."""
     with blobs.workspace() as workspace:
         part = Part(f"{workspace}/sent")
         try:
             await pump(body, lambda pieces: _write(part, pieces))
         finally:
             part.close()
-        context = Context(workspace)
-        if part.size:
-            await unpacked(part.path, context.directory)
-        part.remove()
-        yield context
+        yield Context(workspace, part, run)
 
 
-async def unpacked(path: str, directory: str) -> None:
+async def unpacked(path: str, directory: str, run: unpacking.Run | None) -> None:
     """Unpack the archive in the file ``path`` into an empty directory, in a confined process."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        await unpack_from(fd, directory)
+        await unpack_from(fd, directory, run)
     finally:
         os.close(fd)
 
 
-async def unpack_from(fd: int, directory: str) -> None:
+async def unpack_from(fd: int, directory: str, run: unpacking.Run | None) -> None:
     """The same of a descriptor, from its beginning."""
     kind = compression.detect(await asyncio.to_thread(os.pread, fd, compression.MAGIC_LENGTH, 0))
     os.lseek(fd, 0, os.SEEK_SET)
-    await unpacking.unpack(fd, directory, compression=kind, hashed=False)
+    await unpacking.unpack(fd, directory, compression=kind, hashed=False, run=run)
 
 
 def _write(part: Part, pieces: Iterable[bytes]) -> None:

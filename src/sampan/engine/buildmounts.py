@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from sampan.engine.builds import _StageBuild as StageBuild
     from sampan.engine.buildsteps import BuildSteps
     from sampan.engine.cachemounts import CacheMounts
+    from sampan.images import unpacking
     from sampan.sandbox.messages import RootFilesystem
+
+    Tree = str | RootFilesystem | buildcontext.Context
 
 _URL = ("http://", "https://")
 _GIT = ("git://", "git@", "ssh://")
@@ -35,8 +38,9 @@ _GIT = ("git://", "git@", "ssh://")
 class BuildMounts:
     """Finds and mounts it."""
 
-    def __init__(self, *, steps: BuildSteps, caches: CacheMounts) -> None:
+    def __init__(self, *, steps: BuildSteps, caches: CacheMounts, run: unpacking.Run | None = None) -> None:
         self._steps = steps
+        self._run = run
         self._caches = caches
 
     # ------------------------------------------------------------------ COPY and ADD
@@ -58,7 +62,7 @@ class BuildMounts:
                 raise InvalidArgument(f"ADD of a git repository is not offered by this engine: {source}")
             if work.step.add and source.startswith(_URL):
                 found.append(await self._fetched(stage, work, source))
-            elif work.step.add and await asyncio.to_thread(_is_archive, context.directory, source, work):
+            elif work.step.add and await asyncio.to_thread(_is_archive, await context.files(), source, work):
                 found.append(await self._unpacked(stage, work, source))
             else:
                 plain.append(source)
@@ -70,29 +74,35 @@ class BuildMounts:
                 with open(f"{place}/{posixpath.basename(name)}", "w", encoding="utf-8") as file:
                     file.write(text)
             names = tuple(posixpath.basename(name) for name, _ in work.inline)
-            found.append(self._composition(stage, work, place, names))
+            found.append(self._composition(stage, work, place, names, origin=repr(work.inline)))
         return found
 
     async def _plain(self, stage: StageBuild, work: CopyWork, sources: tuple[str, ...]) -> Composition:
-        tree: str | RootFilesystem = stage.build.context.directory
-        ignored = stage.build.context.ignored
-        if work.step.origin:
-            tree = self._steps.tree(await stage.files_of(work.step.origin))
-            ignored = ()
+        tree, origin, ignored = await self._files(stage, work.step.origin)
         relative = [
             posixpath.normpath(f"{source}/{pattern}").lstrip("/")
             for source in sources
             for pattern in work.exclude
         ]
-        return self._composition(stage, work, tree, sources, excluded=(*ignored, *work.exclude, *relative))
+        excluded = (*ignored, *work.exclude, *relative)
+        return self._composition(stage, work, tree, sources, origin=origin, excluded=excluded)
+
+    async def _files(self, stage: StageBuild, name: str) -> tuple[Tree, str, tuple[str, ...]]:
+        """Where ``--from`` says that files are, what tells them from others, and what of them is ignored."""
+        if not name:
+            context = stage.build.context
+            return context, f"context {context.digest}", context.ignored
+        chain = await stage.files_of(name)
+        return self._steps.tree(chain), f"layers {chain[-1] if chain else ''}", ()
 
     def _composition(
         self,
         stage: StageBuild,
         work: CopyWork,
-        tree: str | RootFilesystem,
+        tree: Tree,
         sources: tuple[str, ...],
         *,
+        origin: str = "",
         excluded: tuple[str, ...] = (),
         target: str = "",
         keep_owners: bool = False,
@@ -100,6 +110,7 @@ class BuildMounts:
     ) -> Composition:
         return Composition(
             tree=tree,
+            origin=origin,
             sources=sources,
             target=target or work.target,
             chown=work.chown,
@@ -121,15 +132,16 @@ class BuildMounts:
             raise InvalidArgument(f"digest mismatch for {url}: got {digest}, expected {wanted}")
         if work.step.unpack:
             inside = stage.build.context.place()
-            await buildcontext.unpacked(f"{place}/{name}", inside)
+            await buildcontext.unpacked(f"{place}/{name}", inside, self._run)
             return self._composition(stage, work, inside, (".",), keep_owners=True)
         return self._composition(stage, work, place, (name,), mode=0o600 if work.mode is None else None)
 
     async def _unpacked(self, stage: StageBuild, work: CopyWork, source: str) -> Composition:
         place = stage.build.context.place()
-        fd = await asyncio.to_thread(buildcontext.open_inside, stage.build.context.directory, source)
+        files = await stage.build.context.files()
+        fd = await asyncio.to_thread(buildcontext.open_inside, files, source)
         try:
-            await buildcontext.unpack_from(fd, place)
+            await buildcontext.unpack_from(fd, place, self._run)
         finally:
             os.close(fd)
         target = work.target.rstrip("/") + "/"
@@ -172,10 +184,7 @@ class BuildMounts:
         self, stage: StageBuild, work: RunWork, wanted: instructions.Mount, number: int
     ) -> tuple[Mount, str]:
         context = stage.build.context
-        tree: str | RootFilesystem = context.directory
-        ignored = context.ignored
-        if wanted["from"]:
-            tree, ignored = self._steps.tree(await stage.files_of(wanted["from"])), ()
+        tree, _, ignored = await self._files(stage, wanted["from"])
         what = Composition(
             tree=tree, sources=(wanted["source"] or ".",), target="/x", keep_owners=True, excluded=ignored
         )
@@ -183,7 +192,7 @@ class BuildMounts:
         async with self._steps.composed((), what) as (layer, digest):
             fd = layer.part.open()
             try:
-                await buildcontext.unpack_from(fd, place)
+                await buildcontext.unpack_from(fd, place, self._run)
             finally:
                 os.close(fd)
         if not os.path.lexists(f"{place}/x"):

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from sampan.engine.buildsteps import BuildSteps
     from sampan.engine.images import Images
     from sampan.engine.pulls import Pulls
+    from sampan.images import unpacking
     from sampan.images.catalog import Catalog
     from sampan.images.layers import Hold
     from sampan.registry.credentials import Credentials
@@ -99,6 +100,7 @@ class Builds:
         cache: BuildCache,
         steps: BuildSteps,
         mounts: BuildMounts,
+        run: unpacking.Run | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._catalog = catalog
@@ -107,6 +109,7 @@ class Builds:
         self._cache = cache
         self._steps = steps
         self._mounts = mounts
+        self._run = run
         self._clock = clock
 
     async def build(self, body: AsyncIterable[bytes], options: BuildOptions) -> AsyncGenerator[Message, None]:
@@ -128,8 +131,8 @@ class Builds:
     async def _build(
         self, body: AsyncIterable[bytes], options: BuildOptions, tell: Callable[[Message], None]
     ) -> None:
-        async with received(self._catalog.blobs, body) as context:
-            text = await asyncio.to_thread(context.read_dockerfile, options.dockerfile)
+        async with received(self._catalog.blobs, body, self._run) as context:
+            text = await context.read_dockerfile(options.dockerfile)
             if not text.strip():
                 raise InvalidArgument(f"the Dockerfile ({options.dockerfile}) cannot be empty")
             named = posixpath.basename(options.dockerfile)
@@ -449,7 +452,11 @@ class _StageBuild:
 
     def _directory(self, work: DirectoryWork) -> Composition:
         return Composition(
-            tree=self._build.context.empty, sources=(), target=work.path, epoch=self._build.epoch
+            tree=self._build.context.empty,
+            origin="nothing",
+            sources=(),
+            target=work.path,
+            epoch=self._build.epoch,
         )
 
     async def _compositions(self, work: CopyWork) -> list[Composition]:
@@ -458,35 +465,40 @@ class _StageBuild:
     async def _compose(self, words: str, what: Composition) -> None:
         """One composed layer, unless the same was made before."""
         result = self._result
+        # The same files by the same words need not be looked at to be known.
+        short = key_of("words", result.files, what.origin, what.words) if what.origin else ""
+        if short and self._remembered(short):
+            return
         async with self._use._steps.composed(result.chain, what) as (layer, digest):
             key = key_of("copy", result.files, digest)
-            if self._remembered(key):
+            if self._remembered(key, short):
                 return
             chain_id = await self._use._steps.keep(result.chain, layer, self._hold)
-        await self._remember(key, chain_id, words)
+        await self._remember(key, chain_id, words, short)
 
-    def _remembered(self, key: str) -> bool:
+    def _remembered(self, key: str, short: str = "") -> bool:
+        """Go on with what the step came to before; known by ``short`` from now on too."""
         if self._build.options.no_cache:
             return False
-        found = self._use._cache.get(key)
+        found = self._use._cache.get(key, short)
         if found is None:
             return False
         self._say(" ---> Using cache\n")
-        self._advance(key, found.chain_id, found.created_ns)
+        self._advance(found.chain_id, found.created_ns)
         return True
 
-    async def _remember(self, key: str, chain_id: Digest | None, words: str) -> None:
-        entry = await self._use._cache.put(key, chain_id, words)
-        self._advance(key, chain_id, entry.created_ns)
+    async def _remember(self, key: str, chain_id: Digest | None, words: str, short: str = "") -> None:
+        entry = await self._use._cache.put(key, chain_id, words, short)
+        self._advance(chain_id, entry.created_ns)
 
-    def _advance(self, key: str, chain_id: Digest | None, created_ns: int) -> None:
+    def _advance(self, chain_id: Digest | None, created_ns: int) -> None:
         result = self._result
         layers = self._use._catalog.layers
         chain = tuple(layer.chain_id for layer in reversed(layers.chain(chain_id)))
         for one in chain:
             self._hold.add(layers[one])
         if chain != result.chain:
-            result.files = key
+            result.files = key_of("files", chain_id)
             epoch = self._build.epoch
             result.created_ns = created_ns if epoch is None else epoch * _SECOND
         result.chain = chain

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from sampan.engine.buildcontext import Context
 from sampan.engine.model import ContainerConfig, HealthConfig, HostConfig, Mount, NetworkingConfig
 from sampan.errors import Failure, InvalidArgument
 from sampan.images.blobs import Part
@@ -53,9 +54,12 @@ class StepFailed(Failure):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Composition:
-    """What a COPY is to put together; see ``sandbox.compose``. ``tree`` is a directory or layers."""
+    """What a COPY is to put together; see ``sandbox.compose``. ``tree`` is a directory, layers or a context's
+    files. ``origin`` tells one tree from all others that differ, "" where that is not known.
+    """
 
-    tree: str | RootFilesystem
+    tree: str | RootFilesystem | Context
+    origin: str = ""
     sources: tuple[str, ...]
     target: str
     chown: str = ""
@@ -64,6 +68,19 @@ class Composition:
     keep_owners: bool = False
     excluded: tuple[str, ...] = ()
     epoch: int | None = None
+
+    @property
+    def words(self) -> tuple[object, ...]:
+        """All that tells what it comes to, but the files themselves."""
+        return (
+            self.sources,
+            self.target,
+            self.chown,
+            self.mode,
+            self.parents,
+            self.keep_owners,
+            self.excluded,
+        )
 
 
 class BuildSteps:
@@ -229,7 +246,8 @@ class BuildSteps:
             "excluded": what.excluded,
             "epoch": what.epoch,
         }
-        tree = what.tree if isinstance(what.tree, str) else asdict(what.tree)
+        found = await what.tree.files() if isinstance(what.tree, Context) else what.tree
+        tree = found if isinstance(found, str) else asdict(found)
         visit = await self._visits.begin(
             "build", "compose", root=self.tree(chain), flow="out", tree=tree, order=order
         )
