@@ -8,7 +8,8 @@ Laws:
 - It outlives the daemon and serves the next one of its own version on ``zygote.sock``.
 - It is the subreaper of what dead keepers leave: when a keeper dies without having recorded its container's
   exit, the container is killed by its cgroup. The daemon learns of it by the end of the keeper's socket.
-- It ends when no daemon is connected and its last keeper is gone.
+- It ends when no daemon is connected and its last child is gone: the keeper that stood by is in the cgroup,
+  too, that it takes away.
 - It lives in a cgroup of the engine's own, as do the keepers, so that the end of the session or service that
   the daemon was started in touches no container.
 """
@@ -173,8 +174,17 @@ class Zygote:
         if self._spare is not None:
             self._spare[1].close()
             self._spare = None
-        if not self._keepers:
+        if not _has_children():
             self._loop.stop()
+
+
+def _has_children() -> bool:
+    """Whether a keeper, a visitor, or what a dead keeper left has not been buried yet."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _refuse(control: int, message: str) -> None:
