@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.e2e import images, serving
+from tests.e2e import images, registries, serving
 from tests.e2e.serving import Daemon
 
 Client: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -26,6 +26,15 @@ def daemon() -> Iterator[Daemon]:
         pytest.skip("needs root")
     with serving.daemon() as served:
         yield served
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a registry, at first empty."""
+    if shutil.which("docker-registry") is None:
+        pytest.skip("needs docker-registry")
+    with registries.serve(tmp_path_factory.mktemp("registry")) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

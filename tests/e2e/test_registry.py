@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
-import socket
-import subprocess
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,48 +14,7 @@ from tests.e2e.conftest import Client
 from tests.e2e.serving import Daemon
 from tests.e2e.talk import ask
 
-pytestmark = pytest.mark.skipif(shutil.which("docker-registry") is None, reason="needs docker-registry")
-
 SECONDS = 30
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an empty registry."""
-    root = tmp_path_factory.mktemp("registry")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = {
-        "version": "0.1",
-        "storage": {"filesystem": {"rootdirectory": str(root / "data")}},
-        "http": {"addr": f"127.0.0.1:{port}"},
-        "log": {"level": "error"},
-    }
-    (root / "config.yml").write_text(json.dumps(settings))
-    process = subprocess.Popen(
-        ["docker-registry", "serve", str(root / "config.yml")],
-        stdout=subprocess.DEVNULL,
-        stderr=(root / "log").open("wb"),
-    )
-    try:
-        _await(f"http://127.0.0.1:{port}/v2/", process)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _await(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None
-        with contextlib.suppress(urllib.error.URLError):
-            urllib.request.urlopen(url, timeout=SECONDS).close()
-            return
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.05)
-    raise AssertionError("the registry does not serve")
 
 
 @pytest.fixture
@@ -147,12 +100,36 @@ def test_every_tag_goes_and_comes(
     client("docker", ["rmi", *names])
 
 
+@pytest.mark.parametrize("program", ["docker", "sampan"])
+def test_what_came_from_an_archive_is_pushed_compressed(
+    client: Client, registry: str, three_layers: str, tmp_path: Path, program: str
+) -> None:
+    name = f"{registry}/{program}/archived:x"
+    client("docker", ["tag", three_layers, name])
+    assert client(program, ["save", "-o", str(tmp_path / "tar"), name]).returncode == 0
+    assert client("docker", ["rmi", name, three_layers, "made:0"]).returncode == 0
+    assert client(program, ["load", "-i", str(tmp_path / "tar")]).returncode == 0
+    pushed = client(program, ["push", name])
+    assert pushed.returncode == 0, pushed.stderr
+    wanted = urllib.request.Request(
+        f"http://{registry}/v2/{program}/archived/manifests/x",
+        headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
+    )
+    with urllib.request.urlopen(wanted, timeout=SECONDS) as answer:
+        layers = json.load(answer)["layers"]
+    assert [layer["mediaType"].rpartition(".")[2] for layer in layers] == ["gzip"] * 3
+    missing = client(program, ["push", f"{registry}/{program}/archived:y"])
+    assert missing.stdout == f"The push refers to repository [{registry}/{program}/archived]\n"
+    assert missing.stderr == f"tag does not exist: {registry}/{program}/archived:y\n"
+    client("docker", ["rmi", name])
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["pull", "{}/none:x"], "manifest for {}/none:x not found: manifest unknown: manifest unknown"),
         (["pull", "nowhere.invalid/a:x"], "dial tcp: lookup nowhere.invalid: no such host"),
-        (["push", "{}/none:x"], "tag does not exist: {}/none:x"),
+        (["push", "{}/none:x"], "An image does not exist locally with the tag: {}/none"),
         (["pull", "127.0.0.1:1/a:x"], "dial tcp 127.0.0.1:1: connect: connection refused"),
     ],
 )

@@ -1,8 +1,9 @@
 """Push: an image that is here, to a registry.
 
-Laws: the manifest goes last, after every blob that it names is at the registry; an image that came with a
-manifest is pushed with the same bytes, so that its digest stays; a layer kept as a plain tar goes compressed.
-A blob that the registry has is not sent, nor one that another of its repositories can hand over.
+Laws: the manifest goes last, after every blob that it names is at the registry; a layer kept as a plain tar
+goes compressed; an image that came with a manifest of no plain layers is pushed with the same bytes, so that
+its digest stays. A blob that the registry has is not sent, nor one that another of its repositories can hand
+over.
 """
 
 from __future__ import annotations
@@ -75,18 +76,20 @@ class Pushes:
         self._settings = settings
 
     def push(self, reference: Reference, credentials: Credentials) -> AsyncIterator[Progress | Pushed]:
-        """Push a tag, or every tag of the repository. NotFound before anything else if there is none."""
+        """Push a tag, or every tag of the repository. NotFound after the first message if there is none."""
         if reference.digest:
             raise InvalidArgument("cannot push a digest reference")
-        tags = [reference] if reference.tag else self._tags_of(reference)
-        chosen = [(tag, image) for tag in tags if (image := self._catalog.owner(tag)) is not None]
-        if not chosen:
-            raise NotFound(
-                f"An image does not exist locally with the tag: {reference.familiar_name}"
-                if not reference.tag
-                else f"tag does not exist: {reference.familiar}"
-            )
-        return self._stream(reference, credentials, chosen)
+        return self._stream(reference, credentials)
+
+    def _chosen(self, reference: Reference) -> list[tuple[Reference, Image]]:
+        tags = self._tags_of(reference)
+        if not tags:
+            raise NotFound(f"An image does not exist locally with the tag: {reference.familiar_name}")
+        if reference.tag:
+            if reference not in tags:
+                raise NotFound(f"tag does not exist: {reference.familiar}")
+            tags = [reference]
+        return [(tag, image) for tag in tags if (image := self._catalog.owner(tag)) is not None]
 
     def _tags_of(self, reference: Reference) -> list[Reference]:
         names = [name for image in self._catalog for name in self._catalog.names_of(image.id)]
@@ -96,11 +99,11 @@ class Pushes:
         )
 
     async def _stream(
-        self, reference: Reference, credentials: Credentials, chosen: list[tuple[Reference, Image]]
+        self, reference: Reference, credentials: Credentials
     ) -> AsyncIterator[Progress | Pushed]:
         messages: asyncio.Queue[Progress | Pushed | None] = asyncio.Queue()
         messages.put_nowait(Progress(status=f"The push refers to repository [{reference.name}]"))
-        task = asyncio.create_task(self._push(reference, credentials, chosen, messages.put_nowait))
+        task = asyncio.create_task(self._push(reference, credentials, messages.put_nowait))
         task.add_done_callback(lambda _: messages.put_nowait(None))
         try:
             while (message := await messages.get()) is not None:
@@ -114,9 +117,9 @@ class Pushes:
         self,
         reference: Reference,
         credentials: Credentials,
-        chosen: list[tuple[Reference, Image]],
         tell: Callable[[Progress | Pushed], None],
     ) -> None:
+        chosen = self._chosen(reference)
         options = self._settings.options
         session = await registries.session(reference, credentials, options.registries)
         with (
@@ -197,7 +200,7 @@ class _Push:
         return Pushed(tag=tag, digest=digest, size=len(raw))
 
     def _manifest(self, image: Image, layers: list[Descriptor]) -> tuple[bytes, str]:
-        if image.manifest is not None:
+        if image.manifest is not None and all(blob.media_type not in _PLAIN for blob in image.blobs):
             return saving.manifest_of(self._catalog, image)
         config = Descriptor(media_type=DOCKER_CONFIG, digest=image.id, size=len(image.config.raw))
         raw = documents.encode(

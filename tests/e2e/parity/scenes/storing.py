@@ -157,11 +157,6 @@ SCENES = (
                 reason="dockerd tells paths of its own or a tar program's end; here the archive's fault is named",
                 err="Error response from daemon: invalid archive: unexpected end of archive\n",
             ),
-            "docker push nope": Differs(
-                reason="registries are not offered yet",
-                out="Using default tag: latest\n",
-                err="Error response from daemon: pushing to a registry is not offered by this engine\n",
-            ),
         },
     ),
     Scene(
