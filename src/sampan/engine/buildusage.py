@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sampan.spec.digest import Digest
 
 STEP, MOUNT = "regular", "exec.cachemount"
-_WORDS = "until unused-for id type description inuse shared private"
+_WORDS = "until unused-for id type description inuse shared private label label!"
 _FILTERS = frozenset(_WORDS.split())
 
 
@@ -131,6 +131,7 @@ def _condition(filters: Filters, now: int) -> Callable[[CacheRecord], bool]:
         texts = {"id": record.identity, "type": record.kind, "description": record.words}
         return (
             record.used_ns < before
+            and not filters.get("label")  # records have none
             and all(flags[name] in (None, value) for name, value in values.items())
             and all(not (wanted := filters.get(name)) or text in wanted for name, text in texts.items())
         )
