@@ -260,7 +260,7 @@ class Shipping:
     async def connect(self, container: Container) -> None:
         """Reach the collector of a container that is about to start, if its driver has one.
 
-        Raises StartFailed in Docker's words when it cannot be reached, unless the driver does not wait for it.
+        Raises StartFailed in Docker's words when it is out of reach, unless the driver does not wait for it.
         """
         collector = self._collector(container)
         if collector is None:

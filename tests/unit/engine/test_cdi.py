@@ -55,7 +55,9 @@ def test_edits_of_the_file_come_once_and_first(tmp_path: Path) -> None:
 
 
 def test_yaml_says_the_same(tmp_path: Path) -> None:
-    text = "cdiVersion: 0.5.0\nkind: vendor.com/thing\ndevices:\n- name: y\n  containerEdits:\n    env: [Y=1]\n"
+    text = (
+        "cdiVersion: 0.5.0\nkind: vendor.com/thing\ndevices:\n- name: y\n  containerEdits:\n    env: [Y=1]\n"
+    )
     place(tmp_path / "etc", "vendor.yaml", text)
     assert edits(named("vendor.com/thing=y"), at=tmp_path).env == ["Y=1"]
 
