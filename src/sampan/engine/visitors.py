@@ -105,8 +105,7 @@ class Visitors:
             if stay.closing:
                 await stay.visit.aclose()
                 return None
-            if flow != "in":
-                stay.said = await stay.visit.answer()
+            stay.said = await stay.visit.answer()
             return stay
         except BaseException:
             await stay.aclose()

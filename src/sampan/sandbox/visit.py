@@ -5,7 +5,7 @@ container's files (``places``), does one thing, tells about it on the control so
 
     {"op": "stat", …}      {"stat": {…}}
     {"op": "pack", …}      {"stat": {…}}, then the archive over the pipe, then {"done": true}
-    {"op": "extract", …}   {"done": true} once the archive from the pipe is in place
+    {"op": "extract", …}   {"stat": {}} when it may come, {"done": true} once the archive is in place
     {"op": "export", …}    {"stat": {}}, then the archive of the whole root over the pipe, then {"done": true}
     {"op": "compose", …}   {"stat": {}}, then a layer over the pipe, then {"done": true, "digest": …}
     {"op": "layer", …}     {"stat": {}}, then an upper directory as a layer, then {"done": true, "size": …, …}
@@ -108,7 +108,7 @@ def _answer(request: dict[str, Any], control: socket.socket, fds: Sequence[int])
     except Failure as error:
         kind = "internal" if isinstance(error, Internal) else "invalid"
         return {"failed": kind, "message": str(error)}
-    except ProcessLookupError as error:
+    except _Gone as error:
         return {"failed": "gone", "message": str(error)}
     except BrokenPipeError:
         return {"failed": "internal", "message": "the archive's reader went away"}
@@ -143,7 +143,7 @@ def _pack(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -
     return {"done": True}
 
 
-def _extract(request: dict[str, Any], _control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
+def _extract(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
     root, path = _enter(request, fds), request["path"]
     try:
         fd = p.openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, resolve=_RESOLVE)
@@ -155,6 +155,7 @@ def _extract(request: dict[str, Any], _control: socket.socket, fds: Sequence[int
     if request["owner"]:
         account = accounts.resolve(request["owner"])
         owner = (account.uid, account.gid)
+    channel.send(control, {"stat": {}})
     target = Target(fd=fd, anchor=root, path=os.fsencode(resolved))
     extract(Source(fds[-1]), target, Rules(keep_kinds=request["keep_kinds"], owner=owner, nodes=False))
     return {"done": True}
@@ -162,7 +163,7 @@ def _extract(request: dict[str, Any], _control: socket.socket, fds: Sequence[int
 
 def _export(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
     if request["root"] is None:
-        root = places.enter_running(fds[0], alone=True)
+        root = _enter_running(fds[0], alone=True)
     else:
         root = places.enter_reading(_root(request))
     channel.send(control, {"stat": {}})
@@ -259,9 +260,20 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any], socket.socket, Sequence[int]], 
 
 def _enter(request: dict[str, Any], fds: Sequence[int]) -> int:
     if request["root"] is None:
-        return places.enter_running(fds[0])
+        return _enter_running(fds[0])
     binds = [places.Bind(**bind) for bind in request["binds"]]
     return places.enter_stopped(_root(request), binds, writable=request["writable"])
+
+
+class _Gone(Exception):
+    """The container ended before it could be entered. Later, files of its /proc may say the same (ESRCH)."""
+
+
+def _enter_running(pidfd: int, *, alone: bool = False) -> int:
+    try:
+        return places.enter_running(pidfd, alone=alone)
+    except ProcessLookupError as error:
+        raise _Gone(str(error)) from error
 
 
 def _root(request: dict[str, Any]) -> RootFilesystem:
