@@ -154,8 +154,8 @@ def test_a_lying_registry_leaves_nothing(
     client("docker", ["tag", three_layers, name])
     assert client("docker", ["push", name]).returncode == 0
     client("docker", ["rmi", name, three_layers, "made:0"])
-    root = Path(daemon.root) / "data"
-    before = {path for path in root.rglob("*") if "/blobs/" in str(path)}
+    blobs = Path(daemon.root) / "data/blobs"
+    before = set(os.listdir(blobs / "sha256"))
     manifest = urllib.request.urlopen(
         urllib.request.Request(
             f"http://{registry}/v2/lying/manifests/x",
@@ -173,5 +173,5 @@ def test_a_lying_registry_leaves_nothing(
     assert done.returncode == 1
     assert f"filesystem layer verification failed for digest sha256:{layer}" in done.stderr
     assert name not in _images(daemon)
-    assert {path for path in root.rglob("*") if "/blobs/" in str(path)} == before
-    assert os.listdir(root / "blobs/partial") == []
+    assert set(os.listdir(blobs / "sha256")) <= before
+    assert os.listdir(blobs / "partial") == []

@@ -126,10 +126,10 @@ def test_run_takes_all_that_create_takes() -> None:
             "(sampan compose)\n",
         ),
         (
-            "build .",
+            "build",
             1,
-            "sampan build: this engine does not build images yet; build elsewhere and bring the image in "
-            "by load or import\n",
+            "sampan: 'sampan build' requires 1 argument\n\nUsage:  sampan build [OPTIONS] PATH | URL | -\n\n"
+            "Run 'sampan build --help' for more information\n",
         ),
         (
             "container foo",
