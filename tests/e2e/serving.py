@@ -40,7 +40,7 @@ def daemon(*options: str) -> Iterator[Daemon]:
     """
     root = tempfile.mkdtemp(prefix="sampan-e2e-")
     served = Daemon(socket=f"{root}/run/sampan.sock", root=root)
-    process = _start(served, options)
+    process = start(served, options)
     try:
         status, said = ask(served.socket, "POST", "/images/load?quiet=1", images.busybox())
         assert status == 200, said
@@ -50,15 +50,15 @@ def daemon(*options: str) -> Iterator[Daemon]:
     finally:
         process.send_signal(signal.SIGTERM)
         code = process.wait(START_SECONDS)
-        traces = _traces(root)
+        left_behind = traces(root)
         log = _log(served)
         shutil.rmtree(root, ignore_errors=True)
     assert code == 0, log
-    assert traces == [], (traces, log)
+    assert left_behind == [], (left_behind, log)
     assert "level=error" not in log, log
 
 
-def _start(served: Daemon, options: Sequence[str]) -> subprocess.Popen[bytes]:
+def start(served: Daemon, options: Sequence[str]) -> subprocess.Popen[bytes]:
     """Returns once it serves."""
     with open(f"{served.root}/log", "wb") as log:
         process = subprocess.Popen(
@@ -88,7 +88,7 @@ def _log(served: Daemon) -> str:
         return file.read()
 
 
-def _traces(root: str) -> list[str]:
+def traces(root: str) -> list[str]:
     """What a daemon that is gone left on the host: mounts, cgroups, links, processes of its root."""
     name = bridge_name(f"{root}/data")
     with open("/proc/self/mountinfo") as file:

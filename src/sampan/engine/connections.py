@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sampan.engine.events import Events
     from sampan.engine.networks import Network, Networks
     from sampan.engine.ports import Bridges
+    from sampan.engine.settings import Settings
     from sampan.engine.store import ContainerStore, Instance
     from sampan.sandbox.messages import Endpoint
 
@@ -54,12 +55,14 @@ class Connections:
         bridges: Bridges,
         places: Places,
         events: Events,
+        settings: Settings,
     ) -> None:
         self._store = store
         self._networks = networks
         self._bridges = bridges
         self._places = places
         self._events = events
+        self._settings = settings
 
     async def connect(self, ref: str, container_ref: str, asked: EndpointSettings) -> None:
         """Let the container be on one more network, with the aliases and the address asked for."""
@@ -110,7 +113,17 @@ class Connections:
             raise Conflict(f"container {instance.id} is not running")
         self._record(instance, place.name, settings_of(instance.container, place))
         files.add_address(instance.container, endpoint.addresses)
+        if place.custom:
+            await self._let_ask(instance, task.pid)
         await self._store.recorded()
+
+    async def _let_ask(self, instance: Instance, pid: int) -> None:
+        """It asks us for names from its first user-defined network on."""
+        try:
+            await self._places.follow(instance.container, pid)
+        except OSError:  # it has ended
+            return
+        files.ask_for_names(instance.container, self._settings)
 
     async def disconnect(self, ref: str, container_ref: str, *, force: bool = False) -> None:
         """Take the container from a network."""
@@ -142,10 +155,12 @@ class Connections:
             endpoint = self._bridges.endpoints(network.key).get(container.id)
             files.remove_address(container, container.network.networks[name].ip_address)
             self._forget(instance, name)
+            self._places.part(container.id, network.id)
             await self._bridges.release(container.id, network.key)
             await self._bridges.sweep(network.key)
             if endpoint is not None and former == name:
                 await self._lead_on(instance, task.pid)
+            self._places.admit(instance.container, self._places.found(instance.container))
             await self._store.recorded()
         self._events.publish(event)
 

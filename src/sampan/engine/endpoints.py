@@ -6,6 +6,7 @@ The way out is through the network of the highest priority that has one, by name
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable
@@ -16,11 +17,15 @@ from msgspec.structs import replace
 
 from sampan.engine.model import Container, EndpointSettings, NetworkSettings
 from sampan.errors import NotFound
+from sampan.network import resolv
+from sampan.sandbox import resolver
 from sampan.sandbox.messages import Endpoint
 
 if TYPE_CHECKING:
     from sampan.engine.networks import Network
     from sampan.engine.ports import Bridges
+    from sampan.engine.settings import Settings
+    from sampan.network import Names
 
 BRIDGE = "bridge"
 WITHOUT_INTERFACE = ("host", "none")
@@ -45,11 +50,19 @@ class Places:
     """Finds the networks of containers, and takes their addresses."""
 
     def __init__(
-        self, *, bridges: Bridges, network_id: Callable[[str], str], find_network: FindNetwork
+        self,
+        *,
+        bridges: Bridges,
+        network_id: Callable[[str], str],
+        find_network: FindNetwork,
+        names: Names | None,
+        settings: Settings,
     ) -> None:
         self._bridges = bridges
         self._network_id = network_id
         self._find = find_network
+        self._names = names
+        self._settings = settings
 
     def of(self, container: Container) -> list[Place]:
         """In order; NotFound, in Docker's words, for a network that there is not."""
@@ -98,6 +111,50 @@ class Places:
             more = map(_link_local, ipam.link_local_ips)
             endpoint = dataclasses.replace(endpoint, addresses=(*endpoint.addresses, *more))
         return dataclasses.replace(place, endpoint=endpoint)
+
+    def admit(self, container: Container, places: Iterable[Place]) -> str:
+        """Let the container be found by its names, and ask for others'; where it is to send its sockets.
+
+        Empty when it is on no user-defined network.
+        """
+        names = self._names
+        custom = [place for place in places if place.custom and place.endpoint is not None]
+        if names is None or not custom:
+            return ""
+        for place in custom:
+            self.announce(container, place)
+        self._let_ask(container, places)
+        return names.path
+
+    def announce(self, container: Container, place: Place) -> None:
+        """Let the container be found on one network."""
+        endpoint = place.endpoint
+        if self._names is not None and place.custom and endpoint is not None:
+            address = endpoint.addresses[0].partition("/")[0]
+            given = names_of(container, place.settings)
+            self._names.join(place.network_id, place.name, container.id, address, given)
+
+    def _let_ask(self, container: Container, places: Iterable[Place]) -> None:
+        assert self._names is not None
+        with_interface = [place for place in places if place.endpoint is not None]
+        leads_out = any(place.endpoint and place.endpoint.gateway for place in with_interface)
+        servers = resolv.upstream(container.host.dns or self._settings.options.dns) if leads_out else ()
+        networks = [place.network_id for place in with_interface if place.custom]
+        self._names.admit(container.id, networks, servers)
+
+    async def follow(self, container: Container, pid: int) -> None:
+        """Let a running container ask: one that has just come to its first user-defined network, or one whose
+        last daemon is gone. OSError when its network namespace is."""
+        places = self.found(container)
+        if not self.admit(container, places) or self._names is None or self._names.serves(container.id):
+            return
+        udp, tcp = await asyncio.to_thread(resolver.make, pid)
+        self._names.adopt(container.id, udp, tcp)
+
+    def part(self, container_id: str, place_id: str | None = None) -> None:
+        """Let it be found no more, on one network or on all."""
+        if self._names is not None:
+            self._names.leave(container_id, place_id)
 
     def found(self, container: Container) -> list[Place]:
         """The places of a running container, with the interfaces that it was found to have."""

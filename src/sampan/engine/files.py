@@ -27,7 +27,7 @@ def write(
 
     ``names``: it asks the engine for names.
     """
-    config, host, options = container.config, container.host, settings.options
+    config, host = container.config, container.host
     on_host = host.network_mode == "host"
     gateway = next((endpoint.gateway for endpoint in endpoints if endpoint.gateway), None)
     if on_host:
@@ -40,18 +40,29 @@ def write(
             extra=host.extra_hosts or (),
             gateway=gateway,
         )
-    resolv_conf = resolv.container_resolv_conf(
-        dns=host.dns or options.dns,
-        search=host.dns_search or options.dns_search,
-        options=host.dns_options or options.dns_options,
-        host_network=on_host,
-        names=names,
-    )
+    resolv_conf = _resolv_conf(container, settings, names=names)
     full_name = f"{config.hostname}.{config.domainname}" if config.domainname else config.hostname
     _put(container.resolv_conf_path, resolv_conf)
     _put(container.hostname_path, f"{full_name}\n")
     _put(container.hosts_path, hosts)
     return placed(container)
+
+
+def ask_for_names(container: Container, settings: Settings) -> None:
+    """Let a running container ask the engine for names from now on."""
+    with contextlib.suppress(OSError):
+        _put(container.resolv_conf_path, _resolv_conf(container, settings, names=True))
+
+
+def _resolv_conf(container: Container, settings: Settings, *, names: bool) -> str:
+    host, options = container.host, settings.options
+    return resolv.container_resolv_conf(
+        dns=host.dns or options.dns,
+        search=host.dns_search or options.dns_search,
+        options=host.dns_options or options.dns_options,
+        host_network=host.network_mode == "host",
+        names=names,
+    )
 
 
 def add_address(container: Container, addresses: Iterable[str]) -> None:

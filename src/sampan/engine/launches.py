@@ -88,6 +88,7 @@ class Launches:
         await self._shipping.connect(container)
         # Not by the image: a container outlives the removal of its image.
         root = sources.snapshots.mounts(container.id)
+        names = ""
         places = [] if joined.network is not None else await self._places.take(container)
         plugs = interfaces_of(places)
         images = _image_parts(container)
@@ -98,8 +99,8 @@ class Launches:
         id_map, reason = self._users.settle(container, joined, image=largest)
         if joined.network is None:
             container = endpoints.connected(with_ids(container, id_map, reason), places)
-            names = any(place.custom for place in places)
-            placed = files.write(container, settings, plugs, names=names)
+            names = self._places.admit(container, places)
+            placed = files.write(container, settings, plugs, names=bool(names))
         else:
             container = with_ids(files.sharing(container, joined.network), id_map, reason)
             placed = files.placed(container)
@@ -135,6 +136,7 @@ class Launches:
             seccomp_filter=await self._filter(container, spec["process"]["capabilities"]["bounding"]),
             endpoint=plugs[0] if plugs else None,
             more=tuple(plugs[1:]),
+            names=names,
             open_stdin=container.config.open_stdin,
             stdin_once=container.config.stdin_once,
             log=self._shipping.copy(container),
@@ -150,6 +152,7 @@ class Launches:
         """Give the container's address and ids back. Idempotent."""
         await self._shipping.finish(container_id)
         self._users.release(container_id)
+        self._places.part(container_id)
         await self._bridges.release(container_id)
         if self._sandboxes.outlived(container_id):
             # Its network namespace lives on: the interface would not go by itself.

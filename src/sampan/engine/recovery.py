@@ -90,6 +90,9 @@ class Recovery:
                 container = self._leftovers.reconnected(instance.container, self._store)
                 self._store.update(instance, container)
         self._unrecorded.clear()
+        for instance in instances:
+            if instance.task is not None:
+                await self._leftovers.follow_names(instance)
         self._restarts.begin(functools.partial(self._starting.start, by_policy=True), self._starting.start)
 
     async def _settle(self, instance: Instance) -> None:
@@ -188,6 +191,15 @@ class Leftovers:
         except NotFound as error:
             logger.warning("container %s: %s", container.id, error)
             return container
+
+    async def follow_names(self, instance: Instance) -> None:
+        """Let a container that lives on be found by its names, and ask for others'."""
+        if instance.task is None or target(instance.container.host.network_mode) is not None:
+            return
+        try:
+            await self._places.follow(instance.container, instance.task.pid)
+        except (OSError, Failure) as error:
+            logger.warning("container %s cannot ask for names: %s", instance.id, error)
 
     def end_processes(self, instance: Instance) -> None:
         """Kill what a container without a keeper still runs, and remove its cgroup."""

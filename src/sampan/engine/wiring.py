@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sampan.engine.settings import Settings
     from sampan.engine.store import ContainerStore
     from sampan.engine.watching import Watching
+    from sampan.network import Names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,7 @@ class Foundations:
     settings: Settings
     id_blocks: Blocks | None = None
     find_network: FindNetwork = lambda _: None
+    names: Names | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,13 @@ def wire(given: Foundations) -> ContainerUseCases:
     restarts = Restarts(store=store, settings=settings)
     killing = Killing(store=store, events=events, restarts=restarts, settings=settings)
     shipping = Shipping(watching=given.watching, settings=settings)
-    places = Places(bridges=given.bridges, network_id=given.network_id, find_network=given.find_network)
+    places = Places(
+        bridges=given.bridges,
+        network_id=given.network_id,
+        find_network=given.find_network,
+        names=given.names,
+        settings=settings,
+    )
     launches = Launches(
         sources=sources,
         bridges=given.bridges,

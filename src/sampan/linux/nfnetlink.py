@@ -45,6 +45,7 @@ DROP, ACCEPT = 0, 1
 JUMP, GOTO, RETURN = -3, -4, -5
 
 META_MARK, META_IIFNAME, META_OIFNAME, META_IIFGROUP = 3, 6, 7, 23
+META_PROTOCOL = 16  # of the transport layer
 CT_STATE, CT_STATUS, CT_SOURCE_IP = 0, 2, 19
 CT_INVALID, CT_ESTABLISHED, CT_RELATED, CT_NEW = 1, 2, 4, 8
 CT_STATUS_DNAT = 0x20
@@ -55,6 +56,10 @@ _EQUAL, _NOT_EQUAL = 0, 1
 _REGISTER, _VERDICT = 1, 0
 _AND_XOR = 0
 _IFNAMSIZ = 16
+_FIB_ADDRESS_TYPE, _FIB_DESTINATION = 3, 2
+LOCAL = struct.pack("=I", 2)  # RTN_LOCAL
+WORDS = (8, 9, 10, 11)
+"""Registers of four bytes; the first begins where register 1 does."""
 
 _SUBSYSTEM = 10 << 8
 _NEWTABLE, _DELTABLE = _SUBSYSTEM | 0, _SUBSYSTEM | 2
@@ -133,9 +138,19 @@ def conntrack(key: int, *, direction: int | None = None) -> Expression:
     return _expression("ct", _be32(1, _REGISTER), _be32(2, key), which)
 
 
-def payload(base: int, offset: int, size: int) -> Expression:
+def load(value: bytes, *, register: int) -> Expression:
+    """Put a value into a register."""
+    return _expression("immediate", _be32(1, register), _data(2, value))
+
+
+def local_destination() -> Expression:
+    """Load the kind of the packet's destination, to be compared with ``LOCAL``."""
+    return _expression("fib", _be32(1, _REGISTER), _be32(2, _FIB_ADDRESS_TYPE), _be32(3, _FIB_DESTINATION))
+
+
+def payload(base: int, offset: int, size: int, *, register: int = 1) -> Expression:
     """Load ``size`` bytes of the packet at ``offset`` bytes of the header ``base``."""
-    return _expression("payload", _be32(1, _REGISTER), _be32(2, base), _be32(3, offset), _be32(4, size))
+    return _expression("payload", _be32(1, register), _be32(2, base), _be32(3, offset), _be32(4, size))
 
 
 def mask(bits: bytes) -> Expression:
@@ -180,10 +195,10 @@ def destination_nat(family: int, *, address_register: int, port_register: int) -
     )
 
 
-def lookup(name: str, *, into_register: int | None = None) -> Expression:
+def lookup(name: str, *, register: int = 1, into_register: int | None = None) -> Expression:
     """Go on only if the register is in the set; with ``into_register`` load the map's value."""
     target = _be32(3, into_register) if into_register is not None else b""
-    return _expression("lookup", text(1, name), _be32(2, _REGISTER), target)
+    return _expression("lookup", text(1, name), _be32(2, register), target)
 
 
 def xtables_match(name: str, revision: int, info: bytes) -> Expression:

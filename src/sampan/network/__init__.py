@@ -2,5 +2,6 @@
 
 from sampan.network.bridge import Plan
 from sampan.network.bridges import Bridges
+from sampan.network.names import Names
 
-__all__ = ["Bridges", "Plan"]
+__all__ = ["Bridges", "Names", "Plan"]

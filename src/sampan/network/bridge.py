@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from sampan.errors import Conflict, Forbidden, Internal, Unavailable
+from sampan.errors import Conflict, Forbidden, InvalidArgument, Unavailable
 from sampan.linux import rtnetlink
 from sampan.linux.netlink import Netlink
 from sampan.network import host
@@ -139,8 +139,8 @@ class Bridge:
 
         ``avoid`` are names that its host end must not have.
 
-        Raises Unavailable when the host cannot have a bridge or nothing is free; Forbidden or Internal, as
-        Docker does, when ``address`` is taken or of another network.
+        Raises Unavailable when the host cannot have a bridge or nothing is free; Forbidden or
+        InvalidArgument, as Docker does, when ``address`` is taken or of another network.
         """
         if self._site is not None and not rtnetlink.link_index(self.name):
             logger.warning("network bridge %s was deleted; it is made again", self.name)
@@ -179,7 +179,10 @@ class Bridge:
                 )
             return found
         if IPv4Address(wanted) not in addresses.subnet:
-            raise Internal(f"Invalid address {wanted}: It does not belong to any of this network's subnets")
+            raise InvalidArgument(
+                f"invalid config for network {self.plan.network}: invalid endpoint settings:\n"
+                f"no configured subnet contains IP address {wanted}"
+            )
         if not addresses.claim(wanted):
             raise Forbidden("Address already in use")
         return wanted

@@ -10,8 +10,8 @@ The table (``nft list table ip BRIDGE``), for bridge B with subnet S:
                                     rest
 
 So neither other hosts nor containers of other networks reach a container that published nothing. A network
-without a way out drops all between B and elsewhere. It needs the rule in the host's chains all the same: where
-bridged packets are shown to them (br_netfilter), its containers reach each other by it.
+without a way out drops all between B and elsewhere. It needs the rule in the host's chains all the same:
+where bridged packets are shown to them (br_netfilter), its containers reach each other by it.
 
 The host's own base chains on forward may have the policy DROP (dockerd and ufw set it), and an accept in our
 table changes nothing about that: every base chain decides for itself. Into each such chain one rule is

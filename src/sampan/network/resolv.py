@@ -146,6 +146,11 @@ def host_resolver() -> Resolver:
     return found
 
 
+def upstream(dns: Sequence[str]) -> tuple[str, ...]:
+    """The servers that are asked on behalf of a container, from the host's own network namespace."""
+    return tuple(dns) or host_nameservers() or FALLBACK
+
+
 def host_nameservers() -> tuple[str, ...]:
     """The host's resolvers that are valid addresses."""
     found = []

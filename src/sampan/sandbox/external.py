@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.linux import capabilities, tree
 from sampan.linux import mount as m
 from sampan.linux import process as p
-from sampan.sandbox import accounts, cgroups_files, cgroups_v1, interfaces, mountopts
+from sampan.sandbox import accounts, cgroups_files, cgroups_v1, interfaces, mountopts, resolver
 from sampan.sandbox.hostmounts import Bind, LayersView, NeighboursMount, OverlayRoot
 from sampan.sandbox.launch import LaunchError, Started, failure_of
 from sampan.sandbox.messages import (
@@ -222,7 +222,8 @@ def _start(launch: Launch, stdio: Sequence[int], cgroup: Cgroup, on_create: Call
     _settle_process(process, launch.user, launch.group_add, lambda: os.chroot(place.root))
     if launch.console_size:
         process["consoleSize"] = {"height": launch.console_size[0], "width": launch.console_size[1]}
-    held = _connect(spec, launch.endpoint, launch.more)
+    names = (launch.names, launch.id) if launch.names else ()
+    held = _connect(spec, launch.endpoint, launch.more, names)
     _write(f"{place.directory}/config.json", encode(spec))
     words = ("--bundle", place.directory, "--pid-file", place.pid)
     console = -1
@@ -298,9 +299,10 @@ def _needs_care(launch: Launch, mount: Mount) -> Bind | LayersView | NeighboursM
     return Bind(source=mount["source"], options=options, subpath=subpath) if subpath else None
 
 
-def _connect(spec: Spec, endpoint: Endpoint | None, more: Sequence[Endpoint]) -> int:
-    """Make the network namespace with its interfaces and name it in ``spec``; the descriptor that keeps
-    it.
+def _connect(spec: Spec, endpoint: Endpoint | None, more: Sequence[Endpoint], names: tuple[str, ...]) -> int:
+    """Make the network namespace with its interfaces and name it in ``spec``; the descriptor that keeps it.
+
+    ``names``: who wants its sockets for names, and the container's id; or nothing.
     """
     own = [n for n in spec["linux"]["namespaces"] if n["type"] == "network" and not n.get("path")]
     if endpoint is None or not own:
@@ -317,6 +319,8 @@ def _connect(spec: Spec, endpoint: Endpoint | None, more: Sequence[Endpoint]) ->
         home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         for one in (endpoint, *more):
             interfaces.plug(one, pid)
+        if names:
+            resolver.offer(*names, pid)
         p.setns(made, p.CLONE_NEWNET)
         interfaces.configure(endpoint)
         for one in more:

@@ -259,12 +259,20 @@ def _hand_over(
             if launch.endpoint is not None and plan.flags & p.CLONE_NEWNET:
                 for endpoint in (launch.endpoint, *launch.more):
                     interfaces.plug(endpoint, pid)
+                if launch.names:
+                    _offer_names(launch, pid)
                 channel.send(ours, "plugged")
     finally:
         for fd in fds:
             os.close(fd)
         if ids is not None:
             os.close(ids.userns_fd)
+
+
+def _offer_names(launch: Launch, pid: int) -> None:
+    from sampan.sandbox import resolver  # only containers on user-defined networks ask for names
+
+    resolver.offer(launch.names, launch.id, pid)
 
 
 def _make(host_mount: HostMount, ids: IdMap | None, ready: Ready) -> int:

@@ -1,0 +1,129 @@
+"""Names and addresses in DNS messages (RFC 1035): just enough to answer a question that one knows oneself.
+
+Whatever else a message holds is neither read nor kept: it is handed on as it came. Law: no input makes this
+raise; what is no plain question has none.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+A, PTR, AAAA = 1, 12, 28
+_OPT = 41
+_IN, _ANY_CLASS = 1, 255
+NO_ERROR, SERVER_FAILURE, NOT_IMPLEMENTED = 0, 2, 4
+_RESPONSE, _AUTHORITATIVE, _TRUNCATED, _WANTED, _OFFERED = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
+_OPCODE = 0x7800
+_LONGEST_LABEL, _LONGEST_NAME = 63, 255
+_SMALLEST_PACKET = 512
+_TO_QUESTION = b"\xc0\x0c"  # a pointer to the name that was asked for
+
+_header = struct.Struct("!HHHHHH")
+_record = struct.Struct("!HHIH")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question: ``name`` in lower case without the last dot, ``end`` its end in the message.
+
+    ``size``: of the largest datagram that the asker takes.
+    """
+
+    id: int
+    flags: int
+    name: str
+    kind: int
+    end: int
+    size: int
+
+
+def parse(message: bytes) -> Question | None:
+    """The question of a query; None if it is no query of one question about the internet."""
+    if len(message) < 17:
+        return None
+    number, flags, questions, answers, authorities, additional = _header.unpack_from(message)
+    if flags & (_RESPONSE | _OPCODE) or questions != 1 or answers or authorities:
+        return None
+    labels, place = [], 12
+    while place < len(message) and (size := message[place]):
+        if size > _LONGEST_LABEL or place + size - 12 > _LONGEST_NAME:
+            return None
+        labels.append(message[place + 1 : place + 1 + size])
+        place += 1 + size
+    if place + 5 > len(message):
+        return None
+    kind, group = struct.unpack_from("!HH", message, place + 1)
+    if group not in (_IN, _ANY_CLASS):
+        return None
+    name = b".".join(labels).decode("ascii", "replace").lower()
+    end = place + 5
+    return Question(number, flags, name, kind, end, _datagram_size(message, end) if additional else 512)
+
+
+def _datagram_size(message: bytes, place: int) -> int:
+    """What an OPT record right behind the question says."""
+    if len(message) >= place + 11 and message[place] == 0:
+        kind, size = struct.unpack_from("!HH", message, place + 1)
+        if kind == _OPT:
+            return int(max(size, _SMALLEST_PACKET))
+    return _SMALLEST_PACKET
+
+
+def answer(
+    message: bytes, question: Question, records: Sequence[bytes], *, ttl: int, limit: int = 0
+) -> bytes:
+    """The answer with ``records`` of the kind that was asked for; cut, and marked so, at ``limit`` bytes."""
+    head = message[12 : question.end]
+    flags = _RESPONSE | _AUTHORITATIVE | _OFFERED | (question.flags & _WANTED)
+    parts, size, number = [head], 12 + len(head), 0
+    for data in records:
+        size += 12 + len(data)
+        if limit and size > limit:
+            flags |= _TRUNCATED
+            break
+        parts.append(_TO_QUESTION + _record.pack(question.kind, _IN, ttl, len(data)) + data)
+        number += 1
+    return _header.pack(question.id, flags, 1, number, 0, 0) + b"".join(parts)
+
+
+def refusal(message: bytes, code: int) -> bytes:
+    """An answer that says no more than ``code``; empty for what has no header to answer."""
+    if len(message) < 12:
+        return b""
+    number, flags = struct.unpack_from("!HH", message)
+    question = parse(message)
+    body = message[12 : question.end] if question is not None else b""
+    flags = _RESPONSE | _OFFERED | (flags & (_WANTED | _OPCODE)) | code
+    return _header.pack(number, flags, 1 if body else 0, 0, 0, 0) + body
+
+
+def answers(message: bytes, query: bytes) -> bool:
+    """Whether a message is the answer to this query: of its number, and to its question."""
+    if len(message) < 12 or message[:2] != query[:2] or not message[2] & 0x80:
+        return False
+    question = parse(query)
+    if question is None:
+        return True
+    asked, said = query[12 : question.end], message[12 : question.end]
+    return not said or asked.lower() == said.lower()
+
+
+def encode_name(name: str) -> bytes:
+    """A name without compression; labels that are too long are cut."""
+    parts = [label.encode("ascii", "replace")[:_LONGEST_LABEL] for label in name.split(".") if label]
+    return b"".join(bytes((len(part),)) + part for part in parts) + b"\0"
+
+
+def reverse(name: str) -> str | None:
+    """The IPv4 address that a name under in-addr.arpa asks for."""
+    if not name.endswith(".in-addr.arpa"):
+        return None
+    parts = name.removesuffix(".in-addr.arpa").split(".")
+    if len(parts) != 4 or not all(part.isdigit() and len(part) <= 3 for part in parts):
+        return None
+    return ".".join(reversed(parts))

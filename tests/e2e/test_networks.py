@@ -1,0 +1,151 @@
+"""User-defined networks as users of either client have them: made, joined, left, found by name, removed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from tests.e2e import images, serving
+from tests.e2e.conftest import Client
+from tests.e2e.talk import ask
+
+Cli: TypeAlias = Callable[..., str]
+
+pytestmark = [pytest.mark.root, pytest.mark.e2e]
+
+BOXES = ("net-one", "net-two", "net-three")
+NETWORKS = ("net-a", "net-b", "net-c")
+
+
+@pytest.fixture
+def cli(client: Client) -> Iterator[Cli]:
+    """Run Docker's client; what it makes is removed after the test."""
+
+    def run(*arguments: str, fails: bool = False) -> str:
+        done: subprocess.CompletedProcess[str] = client("docker", arguments)
+        assert (done.returncode != 0) is fails, done.stderr
+        return done.stderr if fails else done.stdout
+
+    yield run
+    client("docker", ["rm", "-f", *BOXES])
+    client("docker", ["network", "rm", *NETWORKS])
+
+
+def settings(cli: Cli, box: str) -> dict[str, dict[str, str]]:
+    return json.loads(cli("inspect", "-f", "{{json .NetworkSettings.Networks}}", box))  # type: ignore[no-any-return]
+
+
+def test_a_network_lives(cli: Cli) -> None:
+    made = cli("network", "create", "--label", "a=b", "--subnet", "10.213.7.0/24", "net-a").strip()
+    (shown,) = json.loads(cli("network", "inspect", "net-a"))
+    assert (shown["Id"], shown["Driver"], shown["Labels"]) == (made, "bridge", {"a": "b"})
+    assert shown["IPAM"]["Config"] == [{"Subnet": "10.213.7.0/24"}]
+    assert cli("network", "ls", "-q", "--filter", "type=custom") == f"{made[:12]}\n"
+    said = cli("network", "create", "net-a", fails=True)
+    assert said == "Error response from daemon: network with name net-a already exists\n"
+    said = cli("network", "create", "--subnet", "10.213.7.0/25", "net-b", fails=True)
+    assert "Pool overlaps with other one on this address space" in said
+
+    cli("run", "-d", "--name", "net-one", "--network", "net-a", "busybox", "sleep", "1000")
+    place = settings(cli, "net-one")["net-a"]
+    assert (place["IPAddress"], place["Gateway"]) == ("10.213.7.2", "10.213.7.1")
+    assert place["MacAddress"] == "02:42:0a:d5:07:02"
+    said = cli("network", "rm", "net-a", fails=True)
+    assert f"error while removing network: network net-a id {made} has active endpoints" in said
+    cli("stop", "-t", "0", "net-one")
+    assert settings(cli, "net-one")["net-a"]["IPAddress"] == ""
+    cli("rm", "net-one")
+    assert cli("network", "prune", "-f") == "Deleted Networks:\nnet-a\n\n"
+
+
+def test_addresses_that_are_asked_for(cli: Cli) -> None:
+    cli("network", "create", "--subnet", "10.213.8.0/24", "--aux-address", "r=10.213.8.9", "net-a")
+    run = ("run", "-d", "--name", "net-one", "--network", "net-a", "--mac-address", "02:42:00:00:00:09")
+    cli(*run, "--ip", "10.213.8.77", "busybox", "sleep", "1000")
+    place = settings(cli, "net-one")["net-a"]
+    assert (place["IPAddress"], place["MacAddress"]) == ("10.213.8.77", "02:42:00:00:00:09")
+    for address, words in (
+        ("10.213.8.77", "Address already in use"),
+        ("10.213.8.9", "Address already in use"),
+        ("10.213.8.1", "Address already in use"),
+        ("10.9.9.9", "no configured subnet contains IP address 10.9.9.9"),
+    ):
+        said = cli("run", "--rm", "--network", "net-a", "--ip", address, "busybox", "true", fails=True)
+        assert words in said
+
+
+def test_connecting_while_running(cli: Cli) -> None:
+    cli("network", "create", "net-a")
+    cli("network", "create", "--internal", "net-b")
+    cli("run", "-d", "--name", "net-one", "--network", "net-b", "busybox", "sleep", "1000")
+    cli("run", "-d", "--name", "net-two", "busybox", "sleep", "1000")
+    cli("network", "connect", "--alias", "other", "net-b", "net-two")
+    cli("exec", "net-one", "ping", "-c", "1", "-W", "2", "other")
+    cli("exec", "net-two", "ping", "-c", "1", "-W", "2", "net-one")
+    said = cli("network", "connect", "net-b", "net-two", fails=True)
+    assert "endpoint with name net-two already exists in network net-b" in said
+    # The default bridge leads out; without it nothing does, until there is another.
+    assert "eth0" in cli("exec", "net-two", "sh", "-c", "ip route | grep default; true")
+    cli("network", "disconnect", "bridge", "net-two")
+    assert cli("exec", "net-two", "sh", "-c", "ip route | grep default; true") == ""
+    cli("network", "connect", "net-a", "net-two")
+    assert "dev eth0" in cli("exec", "net-two", "sh", "-c", "ip route | grep default; true")
+    cli("network", "disconnect", "net-b", "net-two")
+    cli("exec", "net-one", "nslookup", "other", fails=True)
+    said = cli("network", "disconnect", "net-b", "net-two", fails=True)
+    assert "is not connected to network net-b" in said
+
+
+def test_several_networks_from_the_start(cli: Cli) -> None:
+    for name in NETWORKS:
+        cli("network", "create", name)
+    joined = [word for name in NETWORKS for word in ("--network", name)]
+    cli("run", "-d", "--name", "net-one", *joined, "busybox", "sleep", "1000")
+    assert sorted(settings(cli, "net-one")) == list(NETWORKS)
+    lines = cli("exec", "net-one", "ip", "-4", "-o", "addr").splitlines()
+    assert len(lines) == 4
+    for name in NETWORKS:
+        cli("run", "--rm", "--network", name, "busybox", "ping", "-c", "1", "-W", "2", "net-one")
+
+
+def test_networks_are_apart(cli: Cli) -> None:
+    cli("network", "create", "net-a")
+    cli("network", "create", "-o", "com.docker.network.bridge.enable_icc=false", "net-b")
+    cli("run", "-d", "--name", "net-one", "--network", "net-a", "busybox", "sleep", "1000")
+    cli("run", "-d", "--name", "net-two", "--network", "net-b", "busybox", "sleep", "1000")
+    for network, box in (("net-b", "net-one"), ("net-b", "net-two"), ("bridge", "net-one")):
+        (place,) = settings(cli, box).values()
+        ping = ("ping", "-c", "1", "-W", "1", place["IPAddress"])
+        cli("run", "--rm", "--network", network, "busybox", *ping, fails=True)
+
+
+def test_a_dead_daemon_loses_nothing(tmp_path: Path) -> None:
+    served = serving.Daemon(socket=f"{tmp_path}/run/sampan.sock", root=str(tmp_path))
+    process = serving.start(served, ())
+
+    def docker(*arguments: str) -> str:
+        command = ["docker", "-H", served.host, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    try:
+        assert ask(served.socket, "POST", "/images/load?quiet=1", images.busybox())[0] == 200
+        docker("network", "create", "kept")
+        docker("run", "-d", "--name", "one", "--network", "kept", "busybox", "sleep", "1000")
+        before = docker("inspect", "-f", "{{json .NetworkSettings}}", "one")
+        process.kill()
+        process.wait()
+        process = serving.start(served, ())
+        assert docker("inspect", "-f", "{{json .NetworkSettings}}", "one") == before
+        docker("exec", "one", "nslookup", "one")
+        docker("run", "--rm", "--network", "kept", "busybox", "ping", "-c", "1", "-W", "2", "one")
+        docker("rm", "-f", "one")
+        docker("network", "rm", "kept")
+        assert ask(served.socket, "GET", "/networks/kept")[0] == 404
+    finally:
+        process.terminate()
+        assert process.wait(serving.START_SECONDS) == 0
