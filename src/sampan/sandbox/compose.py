@@ -32,6 +32,7 @@ from sampan.wire.tar import Member
 _RESOLVE = p.RESOLVE_IN_ROOT | p.RESOLVE_NO_MAGICLINKS
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _BLOCK = 1 << 18
 _SECOND = 1_000_000_000  # ns
 
@@ -99,7 +100,7 @@ class Composer(Packer):
             if posixpath.normpath(source).startswith(".."):
                 raise InvalidArgument(f"forbidden path outside the build context: {source} ()")
             if not any(character in source for character in "*?["):
-                if not self._exists(clean):
+                if not self._leads_somewhere(clean):
                     raise NotFound(f"file not found in build context or excluded by .dockerignore: {source}")
                 yield clean
                 continue
@@ -108,11 +109,29 @@ class Composer(Packer):
                 raise NotFound(f"no source files were specified: nothing matches {source}")
             yield from found
 
+    def _leads_somewhere(self, path: str) -> bool:
+        """Whether there is something, not left out, at the end of all links. A folder may hold what is not."""
+        there = self._stat(path)
+        return there is not None and (stat.S_ISDIR(there.st_mode) or not self._order.excluded(path))
+
+    def _stat(self, path: str) -> os.stat_result | None:
+        """What lies at the end of all links."""
+        try:
+            fd = p.openat2(self._tree, path or ".", os.O_PATH | os.O_CLOEXEC, resolve=_RESOLVE)
+        except OSError as error:
+            if error.errno in _NOWHERE:
+                return None
+            raise
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+
     def _exists(self, path: str) -> bool:
         try:
             os.close(p.openat2(self._tree, path or ".", _LOOK, resolve=_RESOLVE))
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            if error.errno in _NOWHERE:
                 return False
             raise
         return True
@@ -145,8 +164,9 @@ class Composer(Packer):
 
     def _source(self, path: str) -> None:
         order = self._order
-        # The last link of a source is followed too, as in Docker.
-        fd = p.openat2(self._tree, path or ".", os.O_PATH | os.O_CLOEXEC, resolve=_RESOLVE)
+        # The last link of a source is followed too, as in Docker; one that a pattern found may lead nowhere.
+        how = os.O_CLOEXEC if self._stat(path) else os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = p.openat2(self._tree, path or ".", os.O_PATH | how, resolve=_RESOLVE)
         try:
             there = os.fstat(fd)
         finally:
@@ -171,7 +191,7 @@ class Composer(Packer):
             base = self._directory_at(posixpath.dirname(target.rstrip("/")) or "/", None)
             name = posixpath.basename(target)
         self._put(
-            lambda flags: p.openat2(self._tree, path, flags | os.O_CLOEXEC, resolve=_RESOLVE),
+            lambda flags: p.openat2(self._tree, path, flags | how, resolve=_RESOLVE),
             posixpath.join(base, name),
         )
 
