@@ -128,6 +128,30 @@ class BlobStore:
             yield place
 
 
+class Pace:
+    """Tells a process that reads a file how far it has been written: see ``sandbox.source``.
+
+    ``reading`` is that process's end of the pipe, to be closed by whoever gave it away.
+    """
+
+    def __init__(self) -> None:
+        self.reading, self._writing = os.pipe2(os.O_CLOEXEC)
+        self._told = 0
+
+    def tell(self, size: int) -> None:
+        if size - self._told >= _BLOCK:
+            self._send(size)
+
+    def end(self, size: int) -> None:
+        self._send(size)
+        os.close(self._writing)
+
+    def _send(self, size: int) -> None:
+        self._told = size
+        with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
+            os.write(self._writing, size.to_bytes(8, "little"))
+
+
 class Part:
     """A file that may become a blob: written and hashed piece by piece, then closed."""
 
@@ -141,6 +165,8 @@ class Part:
         self._digest: Digest | None = None
         self._synced = False
         self._place = threading.Lock()  # held while the file has no certain name
+        self.follower: Pace | None = None
+        """Whoever reads the file while it grows."""
         exclusive = 0 if resume else os.O_EXCL
         self._fd = os.open(path, os.O_CREAT | exclusive | os.O_RDWR | os.O_CLOEXEC, 0o600)
         while block := os.read(self._fd, _BLOCK):
@@ -159,6 +185,8 @@ class Part:
         while view:
             view = view[os.write(self._fd, view) :]
         self._count(data)
+        if self.follower is not None:
+            self.follower.tell(self.size)
 
     def _count(self, data: bytes | memoryview) -> None:
         if len(self.head) < 8:
@@ -182,6 +210,8 @@ class Part:
         if self._digest is None:
             self._digest = Digest(f"sha256:{self._hash.hexdigest()}")
             os.close(self._fd)
+            if self.follower is not None:
+                self.follower.end(self.size)
 
     def open(self) -> int:
         """A reading descriptor, the caller's to close."""

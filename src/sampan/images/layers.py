@@ -26,7 +26,7 @@ import msgspec
 
 from sampan.errors import Internal, InvalidArgument
 from sampan.images import unpacking
-from sampan.images.blobs import BlobStore, Part
+from sampan.images.blobs import BlobStore, Pace, Part
 from sampan.images.model import Layer
 from sampan.linux import inodeflags, tree
 from sampan.linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
@@ -57,6 +57,17 @@ class Archive:
     """Whether the blob is wanted even if the layer is here already: a manifest names it."""
     fetch: Callable[[], Awaitable[Part]] | None = None
     """Brings the part of an archive that is elsewhere; asked only if it is needed."""
+    early: Early | None = None
+    """Where it is being unpacked already."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Early:
+    """A layer that is unpacked into the directory of ``number`` while its archive still arrives."""
+
+    number: int
+    task: asyncio.Task[unpacking.Answer]
+    taken: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,13 +287,18 @@ class LayerStore:
         below: asyncio.Task[Layer] | None,
     ) -> Layer:
         """Unpack, and make the blob last, before the layer is seen by anyone."""
-        number, self._next = self._next, self._next + 1
+        early = archive.early
+        if early is not None and not early.taken:
+            number, early.taken = early.number, True
+        else:
+            number, early = self._new_number(), None
         hold.pin(archive.digest)
         try:
             part = archive.part
             syncing = asyncio.create_task(asyncio.to_thread(part.sync)) if part else None
             try:
-                unpacked = await self._extract(number, diff_id, archive)
+                answer = await (early.task if early else self._unpack(number, archive))
+                unpacked = _checked(answer, diff_id, archive)
             finally:
                 if syncing is not None:
                     await asyncio.gather(syncing, return_exceptions=True)
@@ -309,31 +325,57 @@ class LayerStore:
         self._layers[chain_id] = layer
         return layer
 
-    async def _extract(self, number: int, diff_id: Digest, archive: Archive) -> unpacking.UnpackedLayer:
-        """Unpack into the directory of ``number`` and check that it is ``diff_id``."""
+    @property
+    def follows(self) -> bool:
+        """Whether a layer can be unpacked while its archive arrives."""
+        return self._run is not None
+
+    def begin_early(self, part: Part, kind: str, pace: Pace) -> Early:
+        """Begin to unpack a part that is still written; ``end_early`` it. Takes ``pace.reading``."""
+        number = self._new_number()
+        task = asyncio.create_task(self._follow(number, part, kind, pace))
+        return Early(number=number, task=task)
+
+    async def end_early(self, early: Iterable[Early]) -> None:
+        """Remove what nobody took."""
+        spare = [one for one in early if not one.taken]
+        for one in spare:
+            one.task.cancel()
+        await asyncio.gather(*(one.task for one in spare), return_exceptions=True)
+        self._discard(one.number for one in spare)
+
+    async def _follow(self, number: int, part: Part, kind: str, pace: Pace) -> unpacking.Answer:
+        try:
+            archive = Archive(digest=Digest(""), size=0, compression=kind, media_type="", part=part)
+            answer = await self._unpack(number, archive, pace.reading)
+        finally:
+            os.close(pace.reading)
+        await asyncio.to_thread(part.sync)
+        return answer
+
+    def _new_number(self) -> int:
+        number, self._next = self._next, self._next + 1
+        return number
+
+    async def _unpack(self, number: int, archive: Archive, pace: int | None = None) -> unpacking.Answer:
+        """Unpack into the directory of ``number``."""
         directory = f"{self.root}/{number}/fs"
         os.mkdir(f"{self.root}/{number}", 0o700)
         os.mkdir(directory, 0o755)
-        hashed = bool(archive.compression)
         fd = archive.part.open() if archive.part else self._blobs.open(archive.digest)
         try:
             async with self._workers:
-                answer = await unpacking.unpack(
+                return await unpacking.unpack(
                     fd,
                     directory,
                     compression=archive.compression,
-                    hashed=hashed,
+                    hashed=bool(archive.compression),
                     limits=self._limits,
                     run=self._run,
+                    pace=pace,
                 )
         finally:
             os.close(fd)
-        if answer.unpacked is None:
-            raise Internal("unpack process gave no result")
-        found = answer.digest if hashed else archive.digest
-        if found != diff_id:
-            raise InvalidArgument(f"wrong diff id calculated on extraction: {found}, expected {diff_id}")
-        return answer.unpacked
 
     def _dress(self, number: int, parent: Digest | None, implied: list[str]) -> None:
         below = [self.directory(layer) for layer in self.chain(parent)]
@@ -428,7 +470,7 @@ class LayerStore:
             media_type=layer.media_type,
         )
         try:
-            unpacked = await self._extract(layer.id, layer.diff_id, archive)
+            unpacked = _checked(await self._unpack(layer.id, archive), layer.diff_id, archive)
             self._dress(layer.id, layer.parent, unpacked.implied)
         except (Internal, InvalidArgument, OSError) as error:
             report(f"layer {layer.chain_id} is lost: {error}")
@@ -444,6 +486,16 @@ class LayerStore:
                 "UPDATE layers SET boot = ? WHERE id = ?", (self._boot_id, layer.id)
             )
         )
+
+
+def _checked(answer: unpacking.Answer, diff_id: Digest, archive: Archive) -> unpacking.UnpackedLayer:
+    """What was unpacked, if it is the layer ``diff_id``."""
+    if answer.unpacked is None:
+        raise Internal("unpack process gave no result")
+    found = answer.digest if archive.compression else archive.digest
+    if found != diff_id:
+        raise InvalidArgument(f"wrong diff id calculated on extraction: {found}, expected {diff_id}")
+    return answer.unpacked
 
 
 async def _given(layer: Layer) -> Layer:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from sampan.errors import InvalidArgument
 from sampan.images import layout
-from sampan.images.blobs import Part
+from sampan.images.blobs import Pace, Part
 from sampan.images.catalog import Catalog, NewImage
-from sampan.images.layers import Archive, Hold
+from sampan.images.layers import Archive, Early, Hold
 from sampan.images.model import Image, Progress
 from sampan.images.spool import Spool
 from sampan.spec import digest as digests
@@ -26,6 +27,7 @@ from sampan.wire import compression
 T = TypeVar("T")
 
 _BATCH = 1 << 20  # bytes handed to the writing thread at once
+_WORTHWHILE = 1 << 18  # bytes from which a file is a layer rather than a document
 
 
 async def load(
@@ -40,32 +42,75 @@ async def load(
     is kept then.
     """
     with catalog.blobs.workspace() as workspace:
-        spool = Spool(workspace)
+        ahead = _Ahead(catalog)
+        spool = Spool(workspace, ahead.begun if catalog.layers.follows else None)
         try:
-            await pump(body, spool.feed)
-            await asyncio.to_thread(spool.finish)
+            try:
+                await pump(body, spool.feed)
+                await asyncio.to_thread(spool.finish)
+            finally:
+                spool.close()
+            found = await asyncio.to_thread(layout.read, spool)
+            return await _keep(catalog, found, ahead, report, keep)
         finally:
-            spool.close()
-        found = await asyncio.to_thread(layout.read, spool)
-
-        def tell(diff_id: Digest, archive: Archive) -> None:
-            size, short = archive.size, digests.short(diff_id)
-            report(Progress(status="Loading layer", id=short, current=size, total=size))
-
-        async def work(hold: Hold) -> list[tuple[NewImage, Image]]:
-            new = []
-            for one in found:
-                await catalog.layers.obtain_chain(hold, _steps(one), tell)
-                new.append(NewImage(raw=one.document.raw, names=one.names, manifest=one.manifest))
-            return list(zip(new, await keep(new, hold), strict=True))
-
-        return await _or_sweep(catalog, work)
+            await asyncio.shield(ahead.end())
 
 
-def _steps(one: layout.Found) -> list[tuple[Digest, Archive]]:
+async def _keep(
+    catalog: Catalog,
+    found: Sequence[layout.Found],
+    ahead: _Ahead,
+    report: Callable[[Progress], None],
+    keep: Callable[[Sequence[NewImage], Hold], Awaitable[list[Image]]],
+) -> list[tuple[NewImage, Image]]:
+    """Make layers and images of what was found in an archive."""
+
+    def tell(diff_id: Digest, archive: Archive) -> None:
+        size, short = archive.size, digests.short(diff_id)
+        report(Progress(status="Loading layer", id=short, current=size, total=size))
+
+    async def work(hold: Hold) -> list[tuple[NewImage, Image]]:
+        new = []
+        for one in found:
+            await catalog.layers.obtain_chain(hold, _steps(one, ahead), tell)
+            new.append(NewImage(raw=one.document.raw, names=one.names, manifest=one.manifest))
+        return list(zip(new, await keep(new, hold), strict=True))
+
+    return await _or_sweep(catalog, work)
+
+
+class _Ahead:
+    """Unpacks what looks like a layer while the archive that it is in still arrives."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._layers = catalog.layers
+        self._loop = asyncio.get_running_loop()
+        self._here = frozenset(digests.hex_of(layer.blob) for layer in catalog.layers)
+        self._begun: dict[str, Early] = {}
+
+    def begun(self, name: str, size: int, part: Part) -> None:
+        """A file begins to arrive; called from the thread that writes it."""
+        if size < _WORTHWHILE or name.rpartition("/")[2] in self._here:
+            return
+        part.follower = pace = Pace()
+        self._loop.call_soon_threadsafe(self._begin, part, compression.detect(part.head), pace)
+
+    def _begin(self, part: Part, kind: str, pace: Pace) -> None:
+        self._begun[part.path] = self._layers.begin_early(part, kind, pace)
+
+    def of(self, part: Part) -> Early | None:
+        return self._begun.get(part.path)
+
+    async def end(self) -> None:
+        """Forget what turned out to be no layer that was wanted."""
+        await self._layers.end_early(self._begun.values())
+
+
+def _steps(one: layout.Found, ahead: _Ahead) -> list[tuple[Digest, Archive]]:
     kept = one.manifest is not None
     archives = [
-        _archive(part, kind, kept=kept) for part, kind in zip(one.layers, one.media_types, strict=True)
+        replace(_archive(part, kind, kept=kept), early=ahead.of(part))
+        for part, kind in zip(one.layers, one.media_types, strict=True)
     ]
     return list(zip(one.document.diff_ids, archives, strict=True))
 

@@ -7,7 +7,7 @@ names the member that it broke off in. All methods block; ``feed`` is called fro
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sampan.errors import InvalidArgument
 from sampan.images.blobs import Part
@@ -21,7 +21,11 @@ _LINKS_FOLLOWED = 8
 class Spool:
     """Write the members of an archive to files in ``workspace``; feed, then finish, then look."""
 
-    def __init__(self, workspace: str) -> None:
+    def __init__(self, workspace: str, begun: Callable[[str, int, Part], None] | None = None) -> None:
+        """``begun`` hears of each file whose beginning is here: its name, its bytes in all, and the part."""
+        self._begun = begun
+        self._unheard = ""
+        self._whole = 0
         self._workspace = workspace
         self._parts: dict[str, Part] = {}
         self._links: dict[str, str] = {}
@@ -124,6 +128,10 @@ class Spool:
                 self._prelude = None
         elif self._part is not None:
             self._part.write(piece)
+            if self._unheard and len(self._part.head) >= compression.MAGIC_LENGTH:
+                if self._begun is not None:
+                    self._begun(self._unheard, self._whole, self._part)
+                self._unheard = ""
             if not self._left:
                 self._part.close()
                 self._part = None
@@ -166,6 +174,7 @@ class Spool:
             self._links.pop(key, None)
             if member.size:
                 self._part = part
+                self._unheard, self._whole = key, member.size
             else:
                 part.close()
         elif member.kind in (tar.SYMLINK, tar.LINK):

@@ -25,7 +25,7 @@ class Source:
 
     ``kind`` is a descriptor's compression of ``wire.compression`` (``""`` for none); ``hasher`` sees plain
     bytes. ``pace`` is for a file that still grows: a pipe on which its size is told, again and again, as
-    eight bytes, and which ends when it is complete; a last size of -1 says that it never will be.
+    eight bytes, and which ends when it is complete.
     """
 
     def __init__(
@@ -126,12 +126,10 @@ def _read(fd: int) -> Iterator[bytes]:
 
 
 def _follow(fd: int, pace: int) -> Iterator[bytes]:
-    """What is written to a file, as it is written. InvalidArgument when the writer gives up."""
+    """What is written to a file, as it is written."""
     at = 0
     while told := os.read(pace, _TOLD):
-        size = int.from_bytes(told[-_SIZE:], "little", signed=True)
-        if size < 0:
-            raise InvalidArgument("the archive did not arrive whole")
+        size = int.from_bytes(told[-_SIZE:], "little")
         while at < size:
             data = os.pread(fd, min(_CHUNK, size - at), at)
             if not data:
