@@ -32,6 +32,7 @@ from sampan.engine.buildcache import key_of
 from sampan.engine.buildcontext import Context, received
 from sampan.engine.buildsteps import Composition
 from sampan.engine.model import HostConfig, Mount
+from sampan.engine.telling import told
 from sampan.errors import Failure, InvalidArgument, NotFound
 from sampan.images.catalog import NewImage
 from sampan.images.model import Image, format_time, parse_time
@@ -112,21 +113,12 @@ class Builds:
         self._run = run
         self._clock = clock
 
-    async def build(self, body: AsyncIterable[bytes], options: BuildOptions) -> AsyncGenerator[Message, None]:
+    def build(self, body: AsyncIterable[bytes], options: BuildOptions) -> AsyncGenerator[Message, None]:
         """Messages while it goes on: ``Understood`` first, ``Built`` near the end.
 
         Failures name file and line where they can; StepFailed is a program's that ended badly.
         """
-        messages: asyncio.Queue[Message | None] = asyncio.Queue()
-        task = asyncio.create_task(self._build(body, options, messages.put_nowait))
-        task.add_done_callback(lambda _: messages.put_nowait(None))
-        try:
-            while (message := await messages.get()) is not None:
-                yield message
-            await task
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        return told(lambda tell: self._build(body, options, tell))
 
     async def _build(
         self, body: AsyncIterable[bytes], options: BuildOptions, tell: Callable[[Message], None]

@@ -18,6 +18,7 @@ import msgspec
 from sampan.engine.image_removal import Removal, Removed, Users
 from sampan.engine.lookups import created_before
 from sampan.engine.model import Event, EventType, Filters
+from sampan.engine.telling import told
 from sampan.errors import InvalidArgument, NotFound
 from sampan.images import base, changes, loading, saving
 from sampan.images.catalog import Catalog, NewImage, host_architecture
@@ -237,26 +238,16 @@ class Images:
 
     # ------------------------------------------------------------------ in and out
 
-    async def load(self, body: AsyncIterable[bytes], *, quiet: bool = False) -> AsyncIterator[Progress]:
+    def load(self, body: AsyncIterable[bytes], *, quiet: bool = False) -> AsyncIterator[Progress]:
         """Load an archive of images; says what was loaded. InvalidArgument for a bad archive."""
-        messages: asyncio.Queue[Progress | None] = asyncio.Queue()
-        task = asyncio.create_task(self._load(body, messages, quiet=quiet))
-        task.add_done_callback(lambda _: messages.put_nowait(None))
-        try:
-            while (message := await messages.get()) is not None:
-                yield message
-            await task
-        finally:
-            if not task.done():
-                task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        return told(lambda tell: self._load(body, tell, quiet=quiet))
 
     async def _load(
-        self, body: AsyncIterable[bytes], messages: asyncio.Queue[Progress | None], *, quiet: bool
+        self, body: AsyncIterable[bytes], tell: Callable[[Progress], None], *, quiet: bool
     ) -> None:
         def report(progress: Progress) -> None:
             if not quiet:
-                messages.put_nowait(progress)
+                tell(progress)
 
         before: dict[str, Image | None] = {}
 
@@ -272,10 +263,10 @@ class Images:
             for name in one.names:
                 old = before[name.canonical]
                 if old is not None and old.id != image.id:
-                    messages.put_nowait(Progress(stream=_renaming(name, old)))
-                messages.put_nowait(Progress(stream=f"Loaded image: {name.familiar}\n"))
+                    tell(Progress(stream=_renaming(name, old)))
+                tell(Progress(stream=f"Loaded image: {name.familiar}\n"))
             if not one.names:
-                messages.put_nowait(Progress(stream=f"Loaded image ID: {image.id}\n"))
+                tell(Progress(stream=f"Loaded image ID: {image.id}\n"))
 
     async def import_(self, body: AsyncIterable[bytes], options: ImportOptions) -> Image:
         """Make an image of one layer from a tar stream. Bad options are refused before any reading."""

@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from sampan.engine import registries
 from sampan.engine.model import Event, EventType
+from sampan.engine.telling import in_thread, told
 from sampan.errors import Failure, InvalidArgument, NotFound, Unavailable
 from sampan.images.catalog import DOCUMENT_LIMIT, Catalog, NewImage
 from sampan.images.layers import Archive
@@ -75,18 +76,9 @@ class Pulls:
         self._settings = settings
         self._fetching: dict[Digest, asyncio.Lock] = {}
 
-    async def pull(self, wanted: Wanted) -> AsyncIterator[Progress]:
+    def pull(self, wanted: Wanted) -> AsyncGenerator[Progress, None]:
         """Messages while it goes on. Raises a Failure, in Docker's words, for what cannot be had."""
-        messages: asyncio.Queue[Progress | None] = asyncio.Queue()
-        task = asyncio.create_task(self._pull(wanted, messages.put_nowait))
-        task.add_done_callback(lambda _: messages.put_nowait(None))
-        try:
-            while (message := await messages.get()) is not None:
-                yield message
-            await task
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        return told(lambda tell: self._pull(wanted, tell))
 
     async def _pull(self, wanted: Wanted, tell: Callable[[Progress], None]) -> None:
         options = self._settings.options
@@ -136,13 +128,7 @@ class _Pull:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do ``work`` in a thread. Cancelled, it is told so and waited for."""
-        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            self._session.cancel()
-            await asyncio.gather(future, return_exceptions=True)
-            raise
+        return await in_thread(self._threads, work, cancel=self._session.cancel)
 
     async def image(self, reference: Reference, platform: str) -> None:
         """Pull one image, and say whether it was new."""

@@ -13,13 +13,14 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, TypeVar
 
 from sampan.engine import registries
 from sampan.engine.model import Event, EventType
+from sampan.engine.telling import in_thread, told
 from sampan.errors import InvalidArgument, NotFound
 from sampan.images import saving
 from sampan.images.model import Progress
@@ -75,11 +76,11 @@ class Pushes:
         self._publish = publish
         self._settings = settings
 
-    def push(self, reference: Reference, credentials: Credentials) -> AsyncIterator[Progress | Pushed]:
+    def push(self, reference: Reference, credentials: Credentials) -> AsyncGenerator[Progress | Pushed, None]:
         """Push a tag, or every tag of the repository. NotFound after the first message if there is none."""
         if reference.digest:
             raise InvalidArgument("cannot push a digest reference")
-        return self._stream(reference, credentials)
+        return told(lambda tell: self._push(reference, credentials, tell))
 
     def _chosen(self, reference: Reference) -> list[tuple[Reference, Image]]:
         tags = self._tags_of(reference)
@@ -98,27 +99,13 @@ class Pushes:
             key=lambda name: name.tag or "",
         )
 
-    async def _stream(
-        self, reference: Reference, credentials: Credentials
-    ) -> AsyncIterator[Progress | Pushed]:
-        messages: asyncio.Queue[Progress | Pushed | None] = asyncio.Queue()
-        messages.put_nowait(Progress(status=f"The push refers to repository [{reference.name}]"))
-        task = asyncio.create_task(self._push(reference, credentials, messages.put_nowait))
-        task.add_done_callback(lambda _: messages.put_nowait(None))
-        try:
-            while (message := await messages.get()) is not None:
-                yield message
-            await task
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
     async def _push(
         self,
         reference: Reference,
         credentials: Credentials,
         tell: Callable[[Progress | Pushed], None],
     ) -> None:
+        tell(Progress(status=f"The push refers to repository [{reference.name}]"))
         chosen = self._chosen(reference)
         options = self._settings.options
         session = await registries.session(reference, credentials, options.registries)
@@ -172,13 +159,7 @@ class _Push:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do ``work`` in a thread. Cancelled, it is told so and waited for."""
-        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            self._session.cancel()
-            await asyncio.gather(future, return_exceptions=True)
-            raise
+        return await in_thread(self._threads, work, cancel=self._session.cancel)
 
     async def image(self, image: Image, reference: Reference, hold: Hold) -> Pushed:
         for blob in image.blobs:
