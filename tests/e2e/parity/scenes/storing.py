@@ -266,11 +266,5 @@ SCENES = (
         GET /v1.41/networks?filters=nope
         DELETE /v1.41/networks/host
         """,
-        differs={
-            "docker network connect host cc": Differs(
-                reason="not offered yet",
-                err="Error response from daemon: connecting a container to a further network is not offered by this engine yet\n",
-            ),
-        },
     ),
 )
