@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sampan.wire.tar import Member
 from tests import archives
 from tests.e2e.conftest import Client
 from tests.e2e.serving import Daemon
@@ -21,7 +22,7 @@ def layers(daemon: Daemon) -> set[str]:
     return {*os.listdir(data / "layers"), *os.listdir(data / "tmp")}
 
 
-def files(*contents: bytes) -> dict[str, bytes]:
+def files(*contents: bytes) -> dict[str, bytes | Member]:
     return archives.docker_files([archives.layer(file=content) for content in contents], ["early:1"])
 
 

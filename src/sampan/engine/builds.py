@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from sampan.engine.pulls import Pulls
     from sampan.images import unpacking
     from sampan.images.catalog import Catalog
-    from sampan.images.layers import Hold
+    from sampan.images.holds import Hold
     from sampan.registry.credentials import Credentials
     from sampan.spec.digest import Digest
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sampan.engine.containers import Containers
     from sampan.engine.ports import Visit, Visits
     from sampan.images.catalog import Catalog
-    from sampan.images.layers import Hold
+    from sampan.images.holds import Hold
     from sampan.images.snapshots import Snapshots
     from sampan.spec.digest import Digest
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from sampan.engine.settings import Settings
     from sampan.engine.store import ContainerStore, Instance
     from sampan.images.catalog import Catalog
-    from sampan.images.layers import Hold
+    from sampan.images.holds import Hold
     from sampan.images.snapshots import Snapshots
     from sampan.spec.digest import Digest
 

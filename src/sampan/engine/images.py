@@ -22,7 +22,7 @@ from sampan.engine.telling import told
 from sampan.errors import InvalidArgument, NotFound
 from sampan.images import base, changes, loading, saving
 from sampan.images.catalog import Catalog, NewImage, host_architecture
-from sampan.images.layers import Hold
+from sampan.images.holds import Hold
 from sampan.images.model import Image, Progress, Span, format_time
 from sampan.images.space import Spaces
 from sampan.spec import image as documents

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sampan.images.blobs import Part
     from sampan.images.catalog import Catalog
     from sampan.images.compressed import CompressedForms
-    from sampan.images.layers import Hold
+    from sampan.images.holds import Hold
     from sampan.images.model import Image
     from sampan.registry.client import Session
     from sampan.registry.credentials import Credentials

@@ -22,7 +22,8 @@ import msgspec
 
 from sampan.errors import Failure, NotFound
 from sampan.images.blobs import BlobStore
-from sampan.images.layers import Hold, LayerStore
+from sampan.images.holds import Hold
+from sampan.images.layers import LayerStore
 from sampan.images.model import Image, Layer
 from sampan.images.snapshots import Snapshots
 from sampan.spec import digest as digests

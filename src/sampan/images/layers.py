@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import sqlite3
 from collections import Counter
@@ -27,9 +26,15 @@ import msgspec
 from sampan.errors import Internal, InvalidArgument
 from sampan.images import unpacking
 from sampan.images.blobs import BlobStore, Pace, Part
+from sampan.images.directories import (
+    detect_compression,
+    dress_implied,
+    remove_directories,
+    spread,
+    sync_file_system,
+)
+from sampan.images.holds import Hold
 from sampan.images.model import Layer
-from sampan.linux import inodeflags, tree
-from sampan.linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from sampan.spec import digest as digests
 from sampan.spec import image as documents
 from sampan.spec.digest import Digest
@@ -273,7 +278,7 @@ class LayerStore:
             return archive
         hold.pin(archive.digest)
         if self._blobs.has(archive.digest):
-            kind = await asyncio.to_thread(_detect, self._blobs.path(archive.digest))
+            kind = await asyncio.to_thread(detect_compression, self._blobs.path(archive.digest))
             return replace(archive, compression=kind)
         part = await archive.fetch()
         return replace(archive, part=part, compression=compression.detect(part.head))
@@ -379,7 +384,7 @@ class LayerStore:
 
     def _dress(self, number: int, parent: Digest | None, implied: list[str]) -> None:
         below = [self.directory(layer) for layer in self.chain(parent)]
-        _dress_implied(f"{self.root}/{number}/fs", below, implied)
+        dress_implied(f"{self.root}/{number}/fs", below, implied)
 
     def insert(self, connection: sqlite3.Connection, chain_ids: Iterable[Digest]) -> None:
         """Write the rows of layers, within the transaction that keeps their image."""
@@ -390,7 +395,7 @@ class LayerStore:
         pending = [layer for layer in self if layer.boot is not None]
         if not pending:
             return
-        await asyncio.to_thread(_sync_file_system, self.root)
+        await asyncio.to_thread(sync_file_system, self.root)
         ids = [(layer.id,) for layer in pending]
         await self._database.write(
             lambda connection: connection.executemany("UPDATE layers SET boot = NULL WHERE id = ?", ids)
@@ -436,7 +441,7 @@ class LayerStore:
         numbers = tuple(numbers)
         if not numbers:
             return
-        task = asyncio.create_task(asyncio.to_thread(_remove_directories, self.root, numbers))
+        task = asyncio.create_task(asyncio.to_thread(remove_directories, self.root, numbers))
         self._removals.add(task)
         task.add_done_callback(self._removals.discard)
 
@@ -453,7 +458,7 @@ class LayerStore:
         names = {name for name in os.listdir(self.root) if name.isdigit()}
         stray = names - {str(layer.id) for layer in layers}
         self._next = max((int(name) for name in names), default=0) + 1
-        await asyncio.to_thread(_remove_directories, self.root, tuple(map(int, stray)))
+        await asyncio.to_thread(remove_directories, self.root, tuple(map(int, stray)))
         for layer in layers:
             self._layers[layer.chain_id] = layer
         for layer in layers:
@@ -462,11 +467,11 @@ class LayerStore:
                 await self._restore(layer, report)
 
     async def _restore(self, layer: Layer, report: Callable[[str], None]) -> None:
-        await asyncio.to_thread(_remove_directories, self.root, (layer.id,))
+        await asyncio.to_thread(remove_directories, self.root, (layer.id,))
         archive = Archive(
             digest=layer.blob,
             size=layer.blob_size,
-            compression=await asyncio.to_thread(_detect, self._blobs.path(layer.blob)),
+            compression=await asyncio.to_thread(detect_compression, self._blobs.path(layer.blob)),
             media_type=layer.media_type,
         )
         try:
@@ -474,7 +479,7 @@ class LayerStore:
             self._dress(layer.id, layer.parent, unpacked.implied)
         except (Internal, InvalidArgument, OSError) as error:
             report(f"layer {layer.chain_id} is lost: {error}")
-            await asyncio.to_thread(_remove_directories, self.root, (layer.id,))
+            await asyncio.to_thread(remove_directories, self.root, (layer.id,))
             del self._layers[layer.chain_id]
             await self._database.write(
                 lambda connection: connection.execute("DELETE FROM layers WHERE id = ?", (layer.id,))
@@ -502,121 +507,7 @@ async def _given(layer: Layer) -> Layer:
     return layer
 
 
-class Hold:
-    """Layers and blobs that must stay until the hold is over."""
-
-    def __init__(self, held: Counter[Digest], pinned: Counter[Digest]) -> None:
-        self._held = held
-        self._pinned = pinned
-        self._ended = False
-        self.chain_ids: list[Digest] = []
-        self.blobs: list[Digest] = []
-
-    def add(self, layer: Layer) -> None:
-        """Keep the layer, and those below it."""
-        self._held[layer.chain_id] += 1
-        self.chain_ids.append(layer.chain_id)
-
-    def pin(self, blob: Digest) -> None:
-        """Keep a blob from being removed, whether it is there yet or not."""
-        self._pinned[blob] += 1
-        self.blobs.append(blob)
-
-    def end(self) -> None:
-        """Let go of everything. Idempotent."""
-        if self._ended:
-            return
-        self._held.subtract(self.chain_ids)
-        self._pinned.subtract(self.blobs)
-        for counter in (self._held, self._pinned):
-            for digest in [digest for digest, count in counter.items() if count <= 0]:
-                del counter[digest]
-        self._ended = True
-
-
-def spread(root: str) -> None:
-    """Have the file system place layers apart from one another, where it knows how.
-
-    ext4 does not reuse inodes deleted in the last minutes, and looks at each of them again for every file it
-    creates nearby: without this, unpacking soon after a removal takes several times as long.
-    """
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):
-            inodeflags.add_flag(fd, inodeflags.TOP_DIRECTORY)
-    finally:
-        os.close(fd)
-
-
 def boot_id() -> str:
     """The kernel's name for the time since it started."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
-
-
-def _dress_implied(directory: str, below: list[str], implied: list[str]) -> None:
-    """Give directories that only a member's path named the looks of those they cover in the layers below."""
-    if not below:
-        return
-    lowers = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in below]
-    root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for path in reversed(implied):
-            for lower in lowers:
-                looks = _looks(lower, path)
-                if looks is not None:
-                    _dress(root, path, looks)
-                    break
-    finally:
-        for fd in (*lowers, root):
-            os.close(fd)
-
-
-def _looks(root: int, path: str) -> os.stat_result | None:
-    try:
-        fd = openat2(root, path, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
-    except OSError:
-        return None
-    try:
-        return os.fstat(fd)
-    finally:
-        os.close(fd)
-
-
-def _dress(root: int, path: str, looks: os.stat_result) -> None:
-    try:
-        fd = openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
-    except OSError:
-        return  # replaced by a later member
-    try:
-        os.fchown(fd, looks.st_uid, looks.st_gid)
-        os.fchmod(fd, looks.st_mode & 0o7777)
-        os.utime(fd, ns=(looks.st_atime_ns, looks.st_mtime_ns))
-    finally:
-        os.close(fd)
-
-
-def _remove_directories(root: str, numbers: tuple[int, ...]) -> None:
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for number in numbers:
-            tree.remove_tree(fd, str(number))
-    finally:
-        os.close(fd)
-
-
-def _detect(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return compression.detect(file.read(compression.MAGIC_LENGTH))
-    except OSError:
-        return ""
-
-
-def _sync_file_system(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
-            raise Internal(f"sync of {path} failed: {os.strerror(ctypes.get_errno())}")
-    finally:
-        os.close(fd)

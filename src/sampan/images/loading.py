@@ -15,7 +15,8 @@ from sampan.errors import InvalidArgument
 from sampan.images import layout
 from sampan.images.blobs import Pace, Part
 from sampan.images.catalog import Catalog, NewImage
-from sampan.images.layers import Archive, Early, Hold
+from sampan.images.holds import Hold
+from sampan.images.layers import Archive, Early
 from sampan.images.model import Image, Progress
 from sampan.images.spool import Spool
 from sampan.spec import digest as digests

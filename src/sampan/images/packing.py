@@ -26,7 +26,8 @@ from sampan.spec import image as documents
 
 if TYPE_CHECKING:
     from sampan.images.blobs import BlobStore
-    from sampan.images.layers import Hold, LayerStore
+    from sampan.images.holds import Hold
+    from sampan.images.layers import LayerStore
     from sampan.spec.digest import Digest
 
 _BOOT = "import sys; sys.path[:] = {path!r}; from sampan.sandbox.packer import main; sys.exit(main())"

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from sampan.errors import Conflict, Internal
-from sampan.images.layers import INIT, LayerStore, spread
+from sampan.images.directories import spread
+from sampan.images.layers import INIT, LayerStore
 from sampan.images.model import Image
 from sampan.linux import tree
 from sampan.linux.diskspace import Space, measure
