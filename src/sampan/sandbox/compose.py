@@ -110,7 +110,7 @@ class Composer(Packer):
             yield from found
 
     def _leads_somewhere(self, path: str) -> bool:
-        """Whether there is something, not left out, at the end of all links. A folder may hold what is not."""
+        """Whether there is something, not left out, where all links end. A folder may hold what is not."""
         there = self._stat(path)
         return there is not None and (stat.S_ISDIR(there.st_mode) or not self._order.excluded(path))
 

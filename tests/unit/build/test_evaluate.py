@@ -23,7 +23,7 @@ def take(text: str, config: RunConfig = BASE, **given: str) -> tuple[Draft, list
 
 
 def env(text: str, **given: str) -> dict[str, str]:
-    draft, _ = take(text, **given)
+    draft, _ = take(text, BASE, **given)
     return dict(entry.split("=", 1) for entry in draft.config.env)
 
 
@@ -106,7 +106,7 @@ def test_triggers_are_kept_as_they_are_and_gone_in_the_next_stage() -> None:
     draft, _ = take("ENV X=1\nONBUILD RUN echo $X\n")
     assert draft.config.on_build == ("RUN echo $X",)
     draft.begin()
-    assert draft.config.on_build == ()
+    assert list(draft.config.on_build) == []
 
 
 def copy(text: str, config: RunConfig = BASE) -> Any:
