@@ -57,9 +57,10 @@ class CopyWork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryWork:
-    """A directory to be there."""
+    """A directory to be there; ``owner``'s, if it has to be made."""
 
     path: str
+    owner: str
 
 
 Work = RunWork | CopyWork | DirectoryWork
@@ -284,7 +285,8 @@ def _text(draft: Draft, step: instructions.Text) -> Outcome:
     if step.kind == "workdir":
         path = posixpath.normpath(posixpath.join(draft.directory, text))
         draft.config = replace(draft.config, working_dir="/" + path.lstrip("/"))
-        return Outcome(words=f"WORKDIR {draft.directory}", work=DirectoryWork(path=draft.directory))
+        work = DirectoryWork(path=draft.directory, owner=draft.config.user)
+        return Outcome(words=f"WORKDIR {draft.directory}", work=work)
     if step.kind == "user":
         draft.config = replace(draft.config, user=text)
     else:

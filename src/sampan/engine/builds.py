@@ -448,6 +448,7 @@ class _StageBuild:
             origin="nothing",
             sources=(),
             target=work.path,
+            chown=work.owner,
             epoch=self._build.epoch,
         )
 

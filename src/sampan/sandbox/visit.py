@@ -203,7 +203,8 @@ def _compose(request: dict[str, Any], control: socket.socket, fds: Sequence[int]
     owner = None
     if order["chown"]:
         account = accounts.resolve(order["chown"])
-        owner = (account.uid, account.gid)
+        # A number alone is the group's too, as the reference of Dockerfiles has it.
+        owner = (account.uid, account.uid if order["chown"].isdecimal() else account.gid)
     composer = Composer(
         fds[-1],
         root,
