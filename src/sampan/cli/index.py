@@ -203,6 +203,7 @@ INSTEAD = {
     "trust": "Docker Content Trust is not offered; sign and verify images with cosign or notation",
 }
 
+
 def module_of(words: list[str]) -> str | None:
     """The module of the command that ``words`` spell, or None."""
     if len(words) == 1:
