@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -394,3 +396,32 @@ def test_a_commit_is_refused_before_anything_is_done(client: Client, make: Make)
         done = client("docker", ["commit", *arguments])
         assert (done.returncode, done.stderr) == (1, f"Error response from daemon: {words}\n")
     assert client("sampan", ["images", "-q", "-f", "dangling=true"]).stdout == ""
+
+
+def test_a_container_that_is_removed_meanwhile_is_missed_and_nothing_else(
+    daemon: Daemon, client: Client
+) -> None:
+    """Each time the requests meet elsewhere; the daemon's end tells whether an error was logged."""
+    asked = (
+        ("POST", "/commit?container={}&pause=0"),
+        ("GET", "/containers/{}/changes"),
+        ("GET", "/containers/{}/export"),
+        ("GET", "/containers/{}/archive?path=/etc"),
+        ("DELETE", "/containers/{}?force=1"),
+    )
+    for attempt in range(20):
+        name = f"files-short-lived-{attempt}"
+        body = b'{"Image": "busybox", "Cmd": ["true"]}'
+        assert ask(daemon.socket, "POST", f"/containers/create?name={name}", body)[0] == 201
+        with ThreadPoolExecutor(len(asked)) as threads:
+            answers = [
+                threads.submit(ask, daemon.socket, method, target.format(name), None)
+                for method, target in asked
+            ]
+        for answer in answers:
+            status, said = answer.result()
+            assert status in (200, 201, 204, 404, 409, 503), said
+            if status == 404:
+                assert name.encode() in said or b"No such container: " in said
+            if status == 201:
+                client("sampan", ["rmi", json.loads(said)["Id"]])

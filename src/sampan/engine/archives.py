@@ -140,7 +140,10 @@ class Archives:
 
     async def export(self, ref: str) -> Archive:
         """An archive of the whole root, without what is mounted in it."""
-        stay = await self._visitors.send(ref, "export", flow="out")
+        try:
+            stay = await self._visitors.send(ref, "export", flow="out")
+        except NotFound as error:
+            raise self._gone(error, ref) from error
         self._events.container(stay.container, "export")
         return Archive(stay)
 
@@ -155,10 +158,20 @@ class Archives:
             while data := await visit.read():
                 found += data
             await visit.answer()
+        except NotFound as error:
+            raise self._gone(error, ref) from error
         finally:
             await visit.aclose()
         records = found.split(b"\0")[:-1]
         return [Change(path=record[1:].decode("utf-8", "replace"), kind=record[0] - 48) for record in records]
+
+    def _gone(self, error: NotFound, ref: str) -> Failure:
+        """Files are missed when their container was removed meanwhile; who asked hears of that."""
+        try:
+            self._store.find(ref)
+        except Failure as failure:
+            return failure
+        return error
 
     def _missing(self, error: NotFound, ref: str, path: str) -> NotFound:
         """The visitor names no container; the store's own refusal stays as it is."""

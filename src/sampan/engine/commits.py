@@ -22,7 +22,7 @@ import msgspec
 
 from sampan.engine.lifecycle import Move
 from sampan.engine.model import Container, ContainerConfig, Status
-from sampan.errors import Conflict, Failure, NotFound
+from sampan.errors import Conflict, Failure, Internal, NotFound
 from sampan.images import changes
 from sampan.images.catalog import NewImage, host_architecture
 from sampan.images.model import Image, format_time
@@ -100,7 +100,11 @@ class Commits:
             async with AsyncExitStack() as unkept:
                 async with self._standing_still(instance, wanted=options.pause):
                     upper = f"{root.base}/{root.upper}"
-                    layer = await unkept.enter_async_context(packed(self._catalog.blobs, upper))
+                    try:
+                        layer = await unkept.enter_async_context(packed(self._catalog.blobs, upper))
+                    except (OSError, Internal):
+                        if not instance.removed:
+                            raise
                 if instance.removed:  # and its files with it, while they were read
                     raise NotFound(f"No such container: {ref}")
                 try:

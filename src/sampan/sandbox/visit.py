@@ -118,7 +118,7 @@ def _answer(request: dict[str, Any], control: socket.socket, fds: Sequence[int])
 
 def _failed(error: OSError, path: str) -> dict[str, Any]:
     if error.errno == errno.ENOENT:
-        return {"failed": "missing", "message": path}
+        return {"failed": "missing", "message": path or str(error.filename)}
     why = os.strerror(error.errno or 0).lower()
     wrong = (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EACCES, errno.EXDEV)
     kind = "invalid" if error.errno in wrong else "internal"
