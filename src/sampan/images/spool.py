@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from sampan.errors import InvalidArgument
 from sampan.images.blobs import Part
-from sampan.sandbox.unpack import quoted
+from sampan.sandbox.members import quoted
 from sampan.wire import compression, tar
 
 MEMBER_LIMIT = 20_000

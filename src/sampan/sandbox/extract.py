@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from sampan.errors import Failure, Internal, InvalidArgument
 from sampan.linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
-from sampan.sandbox.unpack import Extractor, Limits, quoted
+from sampan.sandbox.members import quoted
+from sampan.sandbox.unpack import Extractor, Limits
 from sampan.wire import tar
 
 if TYPE_CHECKING:

@@ -19,9 +19,10 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sampan.errors import Failure, Internal, InvalidArgument
+from sampan.errors import Failure, InvalidArgument
 from sampan.linux import tree
 from sampan.linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from sampan.sandbox.members import Refused, clean, quoted, split, translated
 from sampan.sandbox.source import sparse_map
 from sampan.wire import tar
 
@@ -74,20 +75,6 @@ class _Directory:
     owner: tuple[int, int] | None
     mtime: int
     xattrs: Mapping[str, bytes] | None
-
-
-class Refused(InvalidArgument):
-    """A member cannot be part of a layer."""
-
-    def __init__(self, name: bytes, why: str) -> None:
-        super().__init__(f"archive member {quoted(name)}: {why}")
-
-
-def quoted(name: bytes) -> str:
-    """A member's name for a message: one line, at most 200 characters."""
-    text = name.decode("utf-8", "backslashreplace")
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return f'"{text if len(text) <= 200 else text[:197] + "..."}"'
 
 
 def unpack(source: Source, root: int, limits: Limits | None = None) -> Unpacked:
@@ -173,7 +160,7 @@ class Extractor:
         self.check_limits(size)
         head, _, base = member.name.rpartition(b"/")
         if not base or base == b"." or base == b"..":
-            head, base = _split(member.name)
+            head, base = split(member.name)
         if member.kind == tar.DIRECTORY:
             self.directory(member, head, base)
             return
@@ -247,7 +234,7 @@ class Extractor:
 
     def link(self, parent: int, base: bytes, member: tar.Member) -> None:
         """A hard link to what an earlier member made; it shares that one's owner, mode and times."""
-        head, target = _split(member.link)
+        head, target = split(member.link)
         if not target:
             raise Refused(member.name, "is a link to the root of the layer")
         try:
@@ -341,7 +328,7 @@ class Extractor:
     def failed(self, error: Failure | OSError, name: bytes) -> Failure:
         """What to raise of a failure at the member ``name``, which is empty at the archive's end."""
         if isinstance(error, OSError):
-            return _translated(error, name)
+            return translated(error, name)
         return type(error)(f"archive member {quoted(name)}: {error}") if name else error
 
     def is_mark(self, base: bytes) -> bool:
@@ -365,7 +352,7 @@ class Extractor:
     def parent(self, head: bytes, name: bytes) -> tuple[int, bytes]:
         """The directory that ``head`` names, made if it is missing: (descriptor, clean path)."""
         self.retire()
-        path = _clean(head, name)
+        path = clean(head, name)
         fd = self.root
         if path:
             try:
@@ -452,27 +439,6 @@ class Extractor:
                 os.close(fd)
 
 
-def _clean(head: bytes, name: bytes) -> bytes:
-    """``head`` without empty, ``.`` and ``..`` components; Refused if it leads out of the layer."""
-    if not head:
-        return head
-    parts: list[bytes] = []
-    for part in head.split(b"/"):
-        if part == b"..":
-            if not parts:
-                raise Refused(name, "leads out of the layer")
-            parts.pop()
-        elif part and part != b".":
-            parts.append(part)
-    return b"/".join(parts)
-
-
-def _split(name: bytes) -> tuple[bytes, bytes]:
-    """The clean parent and the last component of a name that may end in ``/``, ``.`` or ``..``."""
-    head, _, base = _clean(name, name).rpartition(b"/")
-    return head, base
-
-
 def _times(member: tar.Member) -> tuple[int, int]:
     mtime = member.mtime
     return (mtime if member.atime is None else max(member.atime, mtime), mtime)
@@ -503,11 +469,3 @@ def _set_xattrs(where: int | bytes, xattrs: Mapping[str, bytes]) -> None:
             if error.errno == errno.EPERM and name.startswith("user."):
                 continue  # links and devices carry none
             raise
-
-
-def _translated(error: OSError, name: bytes) -> Failure:
-    """A system call's failure: the member's fault, or the host's."""
-    why = os.strerror(error.errno or 0).lower()
-    where = f"archive member {quoted(name)}: {why}" if name else f"unpack: {why}"
-    host = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-    return Internal(where) if error.errno in host or not name else InvalidArgument(where)

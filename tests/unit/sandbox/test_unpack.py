@@ -16,8 +16,9 @@ import pytest
 
 from sampan.errors import InvalidArgument
 from sampan.linux import tree
+from sampan.sandbox.members import quoted
 from sampan.sandbox.source import Source
-from sampan.sandbox.unpack import Limits, Unpacked, quoted, unpack
+from sampan.sandbox.unpack import Limits, Unpacked, unpack
 from sampan.wire import tar
 from sampan.wire.tar import Member
 
