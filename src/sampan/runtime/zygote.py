@@ -20,8 +20,10 @@ from sampan.sandbox.zygote import SOCKET
 
 log = logging.getLogger(__name__)
 
-_START_TIMEOUT = 10.0
-_END_PATIENCE = 2.0
+_GREETING_TIMEOUT = 10.0
+# What is ending or starting is waited for as long as a machine that is busy, or emulated, may take.
+_START_TIMEOUT = 60.0
+_END_PATIENCE = 10.0
 
 
 class Zygote:
@@ -91,7 +93,7 @@ class Zygote:
         """A zygote of this version that an earlier daemon left; an older one is left to its keepers."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            sock.settimeout(_START_TIMEOUT)
+            sock.settimeout(_GREETING_TIMEOUT)
             sock.connect(f"{self._exec_root}/{SOCKET}")
             hello = channel.receive(sock)
             if hello and hello[0].get("version") == __version__ and hello[0].get("protocol") == PROTOCOL:
