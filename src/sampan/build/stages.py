@@ -111,7 +111,7 @@ def _stage(
     base = _named(before, image)
     needs = {base} if base is not None else set()
     for step in steps:
-        needs |= set(_uses(step, before))
+        needs |= set(_uses(step, before, source.name))
     return Stage(
         number=len(before),
         name=source.name,
@@ -124,8 +124,8 @@ def _stage(
     )
 
 
-def _uses(step: Step, before: list[Stage]) -> Iterable[int]:
-    """The stages before this one that a step takes files of."""
+def _uses(step: Step, before: list[Stage], own: str) -> Iterable[int]:
+    """The stages before this one, whose name is ``own``, that a step takes files of."""
     names: list[str] = []
     if isinstance(step, Copy) and step.origin:
         names.append(step.origin)
@@ -135,6 +135,8 @@ def _uses(step: Step, before: list[Stage]) -> Iterable[int]:
         found = _by_name(before, name)
         if found is not None:
             yield found
+        elif own and name.lower() == own:
+            raise error(step.source, f"circular dependency detected on stage: {own}")
         elif name.isdecimal():
             raise error(step.source, f"invalid stage index {name}: a stage can use only those before it")
 

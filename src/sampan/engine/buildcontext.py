@@ -187,6 +187,9 @@ async def received(
         part = Part(f"{workspace}/sent")
         try:
             await pump(body, lambda pieces: _write(part, pieces))
+            if not compression.detect(part.head):
+                # Docker's client does not fill up the last file when it adds some to an archive.
+                part.write(bytes(-part.size % _BLOCK))
         finally:
             part.close()
         yield Context(workspace, part, run)

@@ -198,7 +198,16 @@ class _Build:
         self._tell = tell
         self.results: dict[int, asyncio.Task[_Result]] = {}
         self.consumed: set[str] = set()
+        self._unsaid: list[str] = []
         self.epoch = _epoch(options.arguments)
+
+    async def result(self, stage: Stage, hold: Hold) -> _Result:
+        """A stage's result. One that only a trigger asks for is built now, and says nothing."""
+        for wanted in self.recipe.needed(stage):
+            if wanted.number not in self.results:
+                work = _StageBuild(self, wanted, hold, asyncio.Queue(), (1, 1 + len(wanted.steps)))
+                self.results[wanted.number] = asyncio.create_task(work.run())
+        return await self.results[stage.number]
 
     async def run(self) -> Image:
         target = self.recipe.target(self.options.target)
@@ -218,6 +227,9 @@ class _Build:
                     await self.results[stage.number]
                 return await self._keep(await self.results[target.number], hold)
             except BaseException:
+                # What a quiet build did is told when it fails.
+                for text in self._unsaid:
+                    self._tell(text)
                 for result in self.results.values():
                     result.cancel()
                 await asyncio.gather(*self.results.values(), return_exceptions=True)
@@ -227,7 +239,9 @@ class _Build:
 
     async def _relay(self, log: asyncio.Queue[str | None]) -> None:
         while (text := await log.get()) is not None:
-            if not self.options.quiet:
+            if self.options.quiet:
+                self._unsaid.append(text)
+            else:
                 self._tell(text)
 
     async def _keep(self, result: _Result, hold: Hold) -> Image:
@@ -519,7 +533,7 @@ class _StageBuild:
             None,
         )
         if stage is not None:
-            return (await self._build.results[stage.number]).chain
+            return (await self._build.result(stage, self._hold)).chain
         image = await self._use.base(name, "", self._build.options, self._say)
         for chain_id in image.chain:
             self._hold.add(self._use._catalog.layers[chain_id])

@@ -68,6 +68,7 @@ def test_a_name_given_twice_means_the_last_before() -> None:
     [
         ("FROM x\nCOPY --from=0 a b\n", "invalid stage index 0"),
         ("FROM x\nCOPY --from=1 a b\nFROM y\n", "invalid stage index 1"),
+        ("FROM x AS own\nCOPY --from=Own a b\n", "circular dependency detected on stage: own"),
         ("RUN x\n", "no build stage in current context"),
         ("ARG a\n", "no build stage in current context"),
         ("FROM $nothing\n", "."),
