@@ -125,6 +125,7 @@ _NETWORK = {
 }
 
 _SYSTEM = {
+    "check": "check",
     "df": "diskusage",
     "dial-stdio": "dialstdio",
     "events": "events",

@@ -46,6 +46,7 @@ from sampan.engine.watching import Watching
 from sampan.engine.wiring import Foundations, wire
 from sampan.images.blobs import BlobStore
 from sampan.images.catalog import Catalog
+from sampan.images.checking import Checker
 from sampan.images.compressed import CompressedForms
 from sampan.images.layers import EMPTY, LayerStore
 from sampan.images.snapshots import Snapshots
@@ -113,6 +114,7 @@ class Wiring:
                 id_blocks=self._id_blocks,
                 find_network=self._networks.custom,
                 names=self._names,
+                ports=self._bridges.ports,
             )
         )
         self._recovery = use_cases.recovery
@@ -135,6 +137,7 @@ class Wiring:
                 clock=time.time_ns,
             ),
             registries=Registries(settings=settings),
+            storage=Checker(self._catalog, self._snapshots, self._database),
             pushes=Pushes(
                 images=images,
                 catalog=self._catalog,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sampan.engine.stats import Statistics
     from sampan.engine.system import System
     from sampan.engine.volumes import Volumes
+    from sampan.images.checking import Checker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,5 +45,6 @@ class Engine:
     pulls: Pulls
     pushes: Pushes
     registries: Registries
+    storage: Checker
     builds: Builds
     build_usage: BuildUsage

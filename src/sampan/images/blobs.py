@@ -117,6 +117,11 @@ class BlobStore:
             return None
         return place
 
+    def discard(self, digest: str) -> None:
+        """Take away a blob that is damaged. Succeeds if it is gone."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path(digest))
+
     def partial(self, digest: str) -> Part:
         """The part of a blob that is fetched, with what an earlier attempt left. One holder at a time."""
         return Part(f"{self._partial}/{digests.hex_of(digest)}", resume=True)

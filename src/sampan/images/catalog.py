@@ -215,7 +215,7 @@ class Catalog:
         for key in [key for key, (_, owner) in self._names.items() if owner == image.id]:
             del self._names[key]
         spare = await self._drop_layers(image)
-        self._drop_blobs(self._blobs_of([image], spare))
+        self.drop_blobs(self._blobs_of([image], spare))
         return spare
 
     async def sweep(self, blobs: Iterable[Digest] = ()) -> list[Layer]:
@@ -224,7 +224,7 @@ class Catalog:
         For a failed load, after its hold is over, and for containers that went.
         """
         spare = await self._drop_layers(None)
-        self._drop_blobs({*blobs} | self._blobs_of([], spare))
+        self.drop_blobs({*blobs} | self._blobs_of([], spare))
         return spare
 
     def _snapshot_gone(self, chain_id: Digest) -> None:
@@ -265,17 +265,18 @@ class Catalog:
                 found.add(image.manifest)
         return found
 
-    def _drop_blobs(self, candidates: set[Digest]) -> None:
+    def drop_blobs(self, candidates: set[Digest]) -> None:
         """Take blobs that nothing needs out of the store now; unlink their files in the background.
 
         On the loop's thread, so that whoever pins a blob does so before or after, never between.
         """
-        spare = candidates - self._needed_blobs()
+        spare = candidates - self.needed_blobs()
         retired = [place for digest in spare if (place := self.blobs.retire(digest)) is not None]
         if retired:
             self._later(asyncio.to_thread(_unlink, retired))
 
-    def _needed_blobs(self) -> set[Digest]:
+    def needed_blobs(self) -> set[Digest]:
+        """What images, layers and holds name."""
         return self._blobs_of(self, self.layers) | set(self.layers.pinned)
 
     def _later(self, work: Awaitable[object]) -> None:
@@ -306,7 +307,7 @@ class Catalog:
                 reference = references.parse(text)
                 self._names[reference.canonical] = (reference, owner)
         await self._drop_layers(None)
-        self._drop_blobs(set(self.blobs.digests()))
+        self.drop_blobs(set(self.blobs.digests()))
         self._later(self.layers.settle())
 
     async def _forget_row(self, image_id: str) -> None:

@@ -18,7 +18,7 @@ import contextlib
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -116,6 +116,8 @@ class LayerStore:
         self._locks: dict[Digest, asyncio.Lock] = {}
         self._workers = asyncio.Semaphore(max(2, os.cpu_count() or 1))
         self._next = 1
+        self._unsettled: set[int] = set()
+        """The directories that are no layer's yet, or not any more."""
         self._removals: set[asyncio.Task[None]] = set()
         os.makedirs(root, mode=0o711, exist_ok=True)
         os.makedirs(f"{root}/{EMPTY}", mode=0o755, exist_ok=True)
@@ -261,7 +263,7 @@ class LayerStore:
                     layer = await self._make(hold, chain_id, diff_id, archive, below)
                     if done is not None:
                         done(archive)
-                elif archive.kept:
+                elif archive.kept or (archive.digest == layer.blob and not self._blobs.has(layer.blob)):
                     archive = await self._fetched(hold, archive)
                     hold.pin(archive.digest)
                     if archive.part is not None:
@@ -328,6 +330,7 @@ class LayerStore:
             boot=self._boot_id,
         )
         self._layers[chain_id] = layer
+        self._unsettled.discard(number)
         return layer
 
     @property
@@ -360,6 +363,7 @@ class LayerStore:
 
     def _new_number(self) -> int:
         number, self._next = self._next, self._next + 1
+        self._unsettled.add(number)
         return number
 
     async def _unpack(self, number: int, archive: Archive, pace: int | None = None) -> unpacking.Answer:
@@ -420,6 +424,7 @@ class LayerStore:
     def forget(self, layers: Iterable[Layer]) -> None:
         """Drop layers from memory: whoever needs one of them from now on unpacks it anew."""
         for layer in layers:
+            self._unsettled.add(layer.id)
             self._layers.pop(layer.chain_id, None)
 
     def discard(self, layers: Iterable[Layer]) -> None:
@@ -441,9 +446,66 @@ class LayerStore:
         numbers = tuple(numbers)
         if not numbers:
             return
+        self._unsettled.update(numbers)
         task = asyncio.create_task(asyncio.to_thread(remove_directories, self.root, numbers))
         self._removals.add(task)
-        task.add_done_callback(self._removals.discard)
+
+        def gone(done: asyncio.Task[None]) -> None:
+            self._removals.discard(done)
+            self._unsettled.difference_update(numbers)
+
+        task.add_done_callback(gone)
+
+    # ------------------------------------------------------------------ checking
+
+    def place(self, number: int) -> str:
+        """The files in the directory of that number."""
+        return f"{self.root}/{number}/fs"
+
+    @contextlib.asynccontextmanager
+    async def unpacked_again(self, layer: Layer) -> AsyncIterator[tuple[int, list[str]]]:
+        """The number of a directory into which the layer is unpacked from its blob; removed at the end.
+
+        With it the directories whose times no archive says.
+        """
+        number = self._new_number()
+        try:
+            archive = await self._archive_of(layer)
+            unpacked = _checked(await self._unpack(number, archive), layer.diff_id, archive)
+            self._dress(number, layer.parent, unpacked.implied)
+            yield number, unpacked.implied
+        finally:
+            if number in self._unsettled:
+                self._discard([number])
+
+    async def replace(self, layer: Layer, number: int) -> None:
+        """Have the directory of that number be the layer's; nothing may stand on the old one."""
+        new = msgspec.structs.replace(layer, id=number, boot=self._boot_id)
+        await self._database.write(
+            lambda connection: connection.execute(
+                "UPDATE layers SET id = ?, boot = ? WHERE id = ?", (new.id, new.boot, layer.id)
+            )
+        )
+        self._layers[layer.chain_id] = new
+        self._unsettled.discard(number)
+        self._discard([layer.id])
+
+    def strays(self) -> list[int]:
+        """Directories that are no layer's and that nobody makes."""
+        known = {layer.id for layer in self} | self._unsettled
+        return [int(name) for name in os.listdir(self.root) if name.isdigit() and int(name) not in known]
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Remove stray directories in the background."""
+        self._discard(numbers)
+
+    async def _archive_of(self, layer: Layer) -> Archive:
+        return Archive(
+            digest=layer.blob,
+            size=layer.blob_size,
+            compression=await asyncio.to_thread(detect_compression, self._blobs.path(layer.blob)),
+            media_type=layer.media_type,
+        )
 
     # ------------------------------------------------------------------ start
 
@@ -468,12 +530,7 @@ class LayerStore:
 
     async def _restore(self, layer: Layer, report: Callable[[str], None]) -> None:
         await asyncio.to_thread(remove_directories, self.root, (layer.id,))
-        archive = Archive(
-            digest=layer.blob,
-            size=layer.blob_size,
-            compression=await asyncio.to_thread(detect_compression, self._blobs.path(layer.blob)),
-            media_type=layer.media_type,
-        )
+        archive = await self._archive_of(layer)
         try:
             unpacked = _checked(await self._unpack(layer.id, archive), layer.diff_id, archive)
             self._dress(layer.id, layer.parent, unpacked.implied)

@@ -29,6 +29,7 @@ class Store:
     catalog: Catalog
     layers: LayerStore
     snapshots: Snapshots
+    database: Database
     users: dict[str, list[ImageUse]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
@@ -91,6 +92,7 @@ async def opened(root: Path, *, boot: str = "", limits: Limits | None = None) ->
             catalog=catalog,
             layers=layers,
             snapshots=snapshots,
+            database=database,
             users=users,
             events=events,
         )
