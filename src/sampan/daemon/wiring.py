@@ -114,7 +114,6 @@ class Wiring:
                 id_blocks=self._id_blocks,
                 find_network=self._networks.custom,
                 names=self._names,
-                ports=self._bridges.ports,
             )
         )
         self._recovery = use_cases.recovery
