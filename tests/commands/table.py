@@ -20,7 +20,7 @@ SOURCE = REFERENCE / "docker-cli-28.2.json"
 
 REGISTRY = "comes with the registry client"
 PLATFORMS = "images of several platforms come with the registry client"
-NETWORKS = "comes with published ports and user-defined networks"
+LINKS = "links are not offered yet: containers on a user-defined network find each other by name"
 SWARM = "Swarm mode is not offered"
 WINDOWS = "Windows only, as with Docker on Linux"
 CHECKPOINT = "needs CRIU and an experimental engine, as with Docker"
@@ -55,9 +55,7 @@ FLAGS: dict[tuple[str, str], str] = {
             "disable-content-trust": TRUST,
             "io-maxbandwidth": WINDOWS,
             "io-maxiops": WINDOWS,
-            "link": NETWORKS,
-            "publish": NETWORKS,
-            "publish-all": NETWORKS,
+            "link": LINKS,
         }.items()
     },
     ("build", "squash"): "squash is not offered: a stage of its own and COPY --from do it",

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import pytest
 
 from tests.e2e import images
-from tests.e2e.conftest import PROGRAMS
+from tests.e2e.conftest import PROGRAMS, Client
 from tests.e2e.packages import program
 from tests.e2e.serving import Daemon
 
@@ -48,11 +48,28 @@ volumes:
 """
 
 
-@pytest.fixture
-def compose(daemon: Daemon, tmp_path: Path) -> Iterator[Compose]:
+MANY = f"""
+services:
+  store:
+    image: {images.NAME}
+    command: [sh, -c, "echo stored >/data/file; exec httpd -f -p 6379 -h /data"]
+    volumes: ["kept:/data"]
+    networks: {{default: {{aliases: [redis]}}}}
+  web:
+    image: {images.NAME}
+    command: [sleep, "1000"]
+    ports: ["80"]
+    depends_on: [store]
+volumes:
+  kept:
+"""
+
+
+@pytest.fixture(params=[PROJECT])
+def compose(daemon: Daemon, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Compose]:
     """Run ``docker-compose`` on the project; it is taken down after the test."""
     path = program("docker-compose")
-    (tmp_path / "compose.yml").write_text(PROJECT)
+    (tmp_path / "compose.yml").write_text(request.param)
     environment = {"DOCKER_HOST": daemon.host, "HOME": str(tmp_path), "PATH": os.environ["PATH"]}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -113,6 +130,37 @@ def test_a_project_lives(compose: Compose, inspect: Callable[[str], dict[str, ob
     down = compose("down", "-v", "-t", "0")
     assert down.returncode == 0, down.stderr
     assert compose("ps", "-q").stdout == ""
+
+
+@pytest.mark.parametrize("compose", [MANY], indirect=True)
+def test_a_project_of_its_own_network(compose: Compose, client: Client) -> None:
+    """Names are found both ways, by service, alias and container; three of a service answer to one name."""
+
+    def docker(*arguments: str) -> str:
+        done = client("docker", arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    up = compose("up", "-d", "--scale", "web=3")
+    assert up.returncode == 0, up.stderr
+    store = "shop_store_1"
+    for name in ("store", "redis", store):
+        fetched = f"until nc {name} 6379 </dev/null; do sleep 0.02; done"
+        docker("exec", "shop_web_2", "sh", "-c", fetched)
+    found = docker("exec", store, "nslookup", "web")
+    assert found.count("Address: ") == 3
+    for number in (1, 2, 3):
+        docker("exec", store, "ping", "-c", "1", "-W", "2", f"shop_web_{number}")
+    assert len({compose("port", "--index", str(n), "web", "80").stdout for n in (1, 2, 3)}) == 3
+    assert docker("network", "ls", "-q", "--filter", "name=shop_default") != ""
+    down = compose("down", "-v", "-t", "0")
+    assert down.returncode == 0, down.stderr
+    for listing in (
+        ("ps", "-aq"),
+        ("network", "ls", "-q", "--filter", "type=custom"),
+        ("volume", "ls", "-q", "--filter", "name=shop_"),
+    ):
+        assert docker(*listing) == ""
 
 
 def test_a_plugin_of_dockers_client_is_a_command(

@@ -114,6 +114,7 @@ class Wiring:
                 id_blocks=self._id_blocks,
                 find_network=self._networks.custom,
                 names=self._names,
+                ports=self._bridges.ports,
             )
         )
         self._recovery = use_cases.recovery

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from sampan.engine.model import Container, EndpointSettings, NetworkSettings
+from sampan.engine.networkplans import HOST_BINDING
 from sampan.errors import NotFound
 from sampan.network import resolv
 from sampan.sandbox import resolver
@@ -44,6 +45,8 @@ class Place:
     custom: bool
     settings: EndpointSettings
     endpoint: Endpoint | None = None
+    host_binding: str = ""
+    """The host's address on which its ports are published, where none is given."""
 
 
 class Places:
@@ -79,7 +82,14 @@ class Places:
         network = self._find(name)
         if network is None:
             raise NotFound(f"failed to set up container networking: network {name} not found")
-        return Place(name=network.name, network_id=network.id, key=network.id, custom=True, settings=settings)
+        return Place(
+            name=network.name,
+            network_id=network.id,
+            key=network.id,
+            custom=True,
+            settings=settings,
+            host_binding=network.options.get(HOST_BINDING, ""),
+        )
 
     async def take(self, container: Container) -> list[Place]:
         """The container's places, each with an interface where its network gives one."""
@@ -178,16 +188,18 @@ def way_out(candidates: Iterable[tuple[str, int, str | None]]) -> str | None:
     return min(leading)[1] if leading else None
 
 
-def interfaces_of(places: Iterable[Place]) -> list[Endpoint]:
-    """What is to be plugged in: only one leads out."""
+def interfaces_of(places: Iterable[Place], *, publishes: bool = False) -> list[Endpoint]:
+    """What is to be plugged in: only one leads out, and back in if ports are published."""
     with_interface = [(place, place.endpoint) for place in places if place.endpoint is not None]
-    if len(with_interface) == 1:
+    if len(with_interface) == 1 and not publishes:
         return [with_interface[0][1]]
     leading = way_out(
         (place.name, place.settings.gw_priority, endpoint.gateway) for place, endpoint in with_interface
     )
     return [
-        endpoint if place.name == leading else dataclasses.replace(endpoint, gateway=None)
+        dataclasses.replace(endpoint, hairpin=publishes)
+        if place.name == leading
+        else dataclasses.replace(endpoint, gateway=None)
         for place, endpoint in with_interface
     ]
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sampan.engine.cdi import Edits
     from sampan.engine.endpoints import Places
     from sampan.engine.ports import Bridges, Catalog, SeccompFilters, Snapshots, Task, VolumeStore
+    from sampan.engine.publishing import Publishing
     from sampan.engine.sandboxes import Sandboxes
     from sampan.engine.settings import Settings
     from sampan.engine.shipping import Shipping
@@ -51,6 +52,7 @@ class Launches:
         sources: Sources,
         bridges: Bridges,
         places: Places,
+        publishing: Publishing,
         users: Users,
         sandboxes: Sandboxes,
         shipping: Shipping,
@@ -59,6 +61,7 @@ class Launches:
         self._sources = sources
         self._bridges = bridges
         self._places = places
+        self._publishing = publishing
         self._users = users
         self._sandboxes = sandboxes
         self._shipping = shipping
@@ -90,7 +93,7 @@ class Launches:
         root = sources.snapshots.mounts(container.id)
         names = ""
         places = [] if joined.network is not None else await self._places.take(container)
-        plugs = interfaces_of(places)
+        plugs = interfaces_of(places, publishes=bool(host.port_bindings or host.publish_all_ports))
         images = _image_parts(container)
         parts = (container.id, *images.values())
         for point in container.mounts:
@@ -99,6 +102,7 @@ class Launches:
         id_map, reason = self._users.settle(container, joined, image=largest)
         if joined.network is None:
             container = endpoints.connected(with_ids(container, id_map, reason), places)
+            container = await self._publishing.publish(container, places)
             names = self._places.admit(container, places)
             placed = files.write(container, settings, plugs, names=bool(names))
         else:
@@ -150,9 +154,10 @@ class Launches:
 
     async def release(self, container_id: str) -> None:
         """Give the container's address and ids back. Idempotent."""
+        self._places.part(container_id)
+        await self._publishing.withdraw(container_id)
         await self._shipping.finish(container_id)
         self._users.release(container_id)
-        self._places.part(container_id)
         await self._bridges.release(container_id)
         if self._sandboxes.outlived(container_id):
             # Its network namespace lives on: the interface would not go by itself.

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sampan.engine.idranges import IdRanges
     from sampan.engine.model import Container
     from sampan.engine.ports import Bridges, Runtime, Snapshots, Task
+    from sampan.engine.publishing import Publishing
     from sampan.engine.removal import Removal
     from sampan.engine.restarts import Restarts
     from sampan.engine.running import Starting
@@ -93,6 +94,10 @@ class Recovery:
         for instance in instances:
             if instance.task is not None:
                 await self._leftovers.follow_names(instance)
+                container = await self._leftovers.republished(instance.container)
+                if container is not instance.container:
+                    self._store.update(instance, container)
+        await self._leftovers.settle_ports()
         self._restarts.begin(functools.partial(self._starting.start, by_policy=True), self._starting.start)
 
     async def _settle(self, instance: Instance) -> None:
@@ -165,6 +170,7 @@ class Leftovers:
         snapshots: Snapshots,
         bridges: Bridges,
         places: Places,
+        publishing: Publishing,
         id_ranges: IdRanges,
         end_group: Callable[[str], None],
         settings: Settings,
@@ -172,6 +178,7 @@ class Leftovers:
         self._snapshots = snapshots
         self._bridges = bridges
         self._places = places
+        self._publishing = publishing
         self._id_ranges = id_ranges
         self._end_group = end_group
         self._settings = settings
@@ -200,6 +207,20 @@ class Leftovers:
             await self._places.follow(instance.container, instance.task.pid)
         except (OSError, Failure) as error:
             logger.warning("container %s cannot ask for names: %s", instance.id, error)
+
+    async def republished(self, container: Container) -> Container:
+        """A container that lives on, with its ports published by this daemon."""
+        host = container.host
+        if not (host.port_bindings or host.publish_all_ports):
+            return container
+        try:
+            return await self._publishing.resume(container, self._places.found(container))
+        except Failure as error:
+            logger.warning("container %s: its ports are not published: %s", container.id, error)
+            return container
+
+    async def settle_ports(self) -> None:
+        await self._publishing.settle()
 
     def end_processes(self, instance: Instance) -> None:
         """Kill what a container without a keeper still runs, and remove its cgroup."""

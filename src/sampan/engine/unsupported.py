@@ -13,11 +13,7 @@ from sampan.engine.model import ContainerConfig, HostConfig
 Asked = Callable[[ContainerConfig, HostConfig], bool]
 
 # An IPC, PID or network namespace of another container needs the shared sandbox of a later step.
-_TABLE: tuple[tuple[str, Asked], ...] = (
-    ("--link", lambda _, host: bool(host.links)),
-    ("--publish", lambda _, host: _publishes(host)),
-    ("--publish-all", lambda config, host: host.publish_all_ports and bool(config.exposed_ports)),
-)
+_TABLE: tuple[tuple[str, Asked], ...] = (("--link", lambda _, host: bool(host.links)),)
 
 
 def refuse(config: ContainerConfig, host: HostConfig) -> None:
@@ -38,8 +34,3 @@ def _refuse_storage(host: HostConfig) -> None:
         raise errors.InvalidArgument(
             "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
         )
-
-
-def _publishes(host: HostConfig) -> bool:
-    # Docker discards published ports with the host's network, with a warning.
-    return host.network_mode != "host" and any(host.port_bindings or {})

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from sampan.engine import (
     capabilities,
     devices,
+    publishing,
     resources,
     restarts,
     sandboxes,
@@ -45,6 +46,7 @@ def check(
     _check_modes(config, host)
     sandboxes.check(config, host)
     unsupported.refuse(config, host)
+    publishing.check(config, host)
     _check_networks(config, host, networking)
     _check_paths(config, host)
     sysctls.check(host)

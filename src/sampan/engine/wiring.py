@@ -16,6 +16,7 @@ from sampan.engine.idranges import Blocks, IdRanges, OneEngine
 from sampan.engine.killing import Killing
 from sampan.engine.launches import Launches, Sources
 from sampan.engine.lookups import Lookups
+from sampan.engine.publishing import Ports, Publishing
 from sampan.engine.recovery import Leftovers, Recovery
 from sampan.engine.removal import Removal
 from sampan.engine.restarts import Restarts
@@ -57,6 +58,7 @@ class Foundations:
     id_blocks: Blocks | None = None
     find_network: FindNetwork = lambda _: None
     names: Names | None = None
+    ports: Ports | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +100,12 @@ def wire(given: Foundations) -> ContainerUseCases:
         names=given.names,
         settings=settings,
     )
+    publishing = Publishing(given.ports)
     launches = Launches(
         sources=sources,
         bridges=given.bridges,
         places=places,
+        publishing=publishing,
         users=users,
         sandboxes=sandboxes,
         shipping=shipping,
@@ -162,6 +166,7 @@ def wire(given: Foundations) -> ContainerUseCases:
         bridges=given.bridges,
         id_ranges=id_ranges,
         places=places,
+        publishing=publishing,
         end_group=given.end_group,
         settings=settings,
     )

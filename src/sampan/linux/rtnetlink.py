@@ -32,7 +32,7 @@ _SETLINK = 19
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
 _IFLA_LINKINFO, _IFLA_NET_NS_PID, _IFLA_IFALIAS, _IFLA_AF_SPEC = 18, 19, 20, 26
-_IFLA_PROTINFO, _BRPORT_ISOLATED = 12, 33
+_IFLA_PROTINFO, _BRPORT_MODE, _BRPORT_ISOLATED = 12, 4, 33
 _IFLA_OPERSTATE, _IF_OPER_UP = 16, b"\6"
 _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
@@ -170,10 +170,13 @@ def set_link_request(
     )
 
 
-def isolate_port_request(index: int) -> Request:
-    """Let a port of a bridge reach no other port that is isolated too, only the bridge itself."""
+def port_request(index: int, *, isolated: bool = False, hairpin: bool = False) -> Request:
+    """``isolated``: let a port of a bridge reach no other port that is isolated too, only the bridge itself.
+    ``hairpin``: let it be given what came from it."""
     head = _ifinfomsg.pack(_AF_BRIDGE, 0, index, 0, 0)
-    return _link(_SETLINK, 0, head, nested(_IFLA_PROTINFO, attribute(_BRPORT_ISOLATED, b"\1")))
+    wanted = ((_BRPORT_MODE, hairpin), (_BRPORT_ISOLATED, isolated))
+    parts = [attribute(kind, b"\1") for kind, asked in wanted if asked]
+    return _link(_SETLINK, 0, head, nested(_IFLA_PROTINFO, *parts))
 
 
 def delete_link_request(*, index: int = 0, name: str = "") -> Request:

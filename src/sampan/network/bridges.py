@@ -20,6 +20,7 @@ from sampan.linux import nfnetlink
 from sampan.linux.netlink import Netlink
 from sampan.network.bridge import Bridge, Plan, Site
 from sampan.network.naming import bridge_name
+from sampan.network.published import PublishedPorts
 from sampan.network.shared import DEFAULT_DIRECTORY, SharedDirectory
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Bridges:
             remember=self._remember,
         )
         self._bridges: dict[str, Bridge] = {DEFAULT: self._default}
+        self.ports = PublishedPorts(self.name)
         self._monitor: Netlink | None = None
         self._check: asyncio.TimerHandle | None = None
         self._work: set[asyncio.Task[None]] = set()
@@ -154,6 +156,7 @@ class Bridges:
     async def close(self) -> None:
         """Stop watching; remove the bridges that nobody is on, and all that belongs to them."""
         await self._stop_watching()
+        await self.ports.close()
         for bridge in self._bridges.values():
             await bridge.close()
 
@@ -197,6 +200,7 @@ class Bridges:
         self._check = None
         for bridge in list(self._bridges.values()):
             await bridge.check_firewall()
+        await self.ports.check()
 
     def _start_work(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
         task = asyncio.get_running_loop().create_task(work())

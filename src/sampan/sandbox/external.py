@@ -222,7 +222,7 @@ def _start(launch: Launch, stdio: Sequence[int], cgroup: Cgroup, on_create: Call
     _settle_process(process, launch.user, launch.group_add, lambda: os.chroot(place.root))
     if launch.console_size:
         process["consoleSize"] = {"height": launch.console_size[0], "width": launch.console_size[1]}
-    names = (launch.names, launch.id) if launch.names else ()
+    names = (launch.names, launch.id) if launch.names else None
     held = _connect(spec, launch.endpoint, launch.more, names)
     _write(f"{place.directory}/config.json", encode(spec))
     words = ("--bundle", place.directory, "--pid-file", place.pid)
@@ -299,10 +299,10 @@ def _needs_care(launch: Launch, mount: Mount) -> Bind | LayersView | NeighboursM
     return Bind(source=mount["source"], options=options, subpath=subpath) if subpath else None
 
 
-def _connect(spec: Spec, endpoint: Endpoint | None, more: Sequence[Endpoint], names: tuple[str, ...]) -> int:
+def _connect(spec: Spec, endpoint: Endpoint | None, more: Sequence[Endpoint], names: tuple[str, str] | None) -> int:
     """Make the network namespace with its interfaces and name it in ``spec``; the descriptor that keeps it.
 
-    ``names``: who wants its sockets for names, and the container's id; or nothing.
+    ``names``: who wants its sockets for names, and the container's id.
     """
     own = [n for n in spec["linux"]["namespaces"] if n["type"] == "network" and not n.get("path")]
     if endpoint is None or not own:

@@ -80,8 +80,10 @@ def _bring_up_outside(endpoint: Endpoint, netlink: Netlink) -> None:
     name = endpoint.host_name
     lease = rtnetlink.set_link_request(name=name, alias=alias(endpoint), no_link_local=_HAS_IPV6)
     requests = [lease, rtnetlink.set_link_request(name=name, up=True)]
-    if endpoint.isolated:
-        requests.insert(0, rtnetlink.isolate_port_request(rtnetlink.link_index(name)))
+    if endpoint.isolated or endpoint.hairpin:
+        index = rtnetlink.link_index(name)
+        port = rtnetlink.port_request(index, isolated=endpoint.isolated, hairpin=endpoint.hairpin)
+        requests.insert(0, port)
     _operate(netlink, name, requests)
 
 

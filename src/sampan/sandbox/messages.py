@@ -46,7 +46,8 @@ class Endpoint:
     """One interface of a container: a veth pair whose host end is a port of ``bridge``.
 
     ``addresses`` are in CIDR notation; ``mtu`` is in bytes, 0 for the kernel's default. ``isolated``: it
-    reaches no other port of the bridge, only the host.
+    reaches no other port of the bridge, only the host. ``hairpin``: the bridge may give back to it what came
+    from it: a published port that it asks for itself.
     """
 
     bridge: str
@@ -58,6 +59,7 @@ class Endpoint:
     gateway6: str | None = None
     mtu: int = 0
     isolated: bool = False
+    hairpin: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,6 @@ from sampan.engine.model import (
     LogConfig,
     Mount,
     NetworkingConfig,
-    PortBinding,
     RestartPolicy,
     Ulimit,
 )
@@ -260,7 +259,6 @@ async def test_a_refused_request_changes_nothing(world: World, host: dict[str, A
 
 NOT_OFFERED: list[tuple[dict[str, Any], str]] = [
     ({"links": ("db",)}, "--link"),
-    ({"port_bindings": {"80/tcp": (PortBinding(host_port="80"),)}}, "--publish"),
 ]
 
 

@@ -43,13 +43,6 @@ SCENES = (
         POST /v1.41/containers/create?name=raw {"Image": "busybox", "Cmd": ["true"]}
         POST /v1.41/containers/create?platform=nope {"Image": "busybox"}
         """,
-        differs={
-            'POST /v1.41/containers/create {"Image": "busybox", "HostConfig": {"PortBindings": {"x/tcp": [{}]}}}': Differs(
-                reason="not offered yet",
-                code=501,
-                out='{"message": "--publish is not offered by this engine yet"}\n',
-            ),
-        },
     ),
     Scene(
         name="lives by hand",

@@ -1,0 +1,408 @@
+"""Published ports: what comes to a port of the host goes on to a container.
+
+The table ``BRIDGE-ports`` (``nft list table ip sampan0-ports``) looks the destination up in maps, so that one
+more port costs the same whether there is one or a thousand:
+
+    prerouting, output (nat, dstnat)    (address, port) in ``tcp_at``/``udp_at``, or a port of any of the
+                                        host's addresses in ``tcp_any``/``udp_any``: rewritten to (address,
+                                        port)
+
+Laws:
+- The client's address is kept. Only what comes from the host's own loopback, or from the container's own
+  network, is masqueraded (``firewall.py``): its answers would not come back otherwise.
+- What arrives from elsewhere for 127.0.0.0/8 is never looked up: a port published on the host's loopback is
+  for the host alone.
+- A port that is published is held by a socket of ours: nobody else can take it, and ``ss`` shows it. What
+  reaches the socket itself (IPv6, or IPv4 while rules are missing) is copied to the container by the daemon.
+- The host's forward chains decide about what is forwarded as about anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sampan.errors import InvalidArgument, Unavailable
+from sampan.linux import nfnetlink as nft
+from sampan.linux.netlink import Request
+
+logger = logging.getLogger(__name__)
+
+ANY, ANY6 = "0.0.0.0", "::"
+_DSTNAT = -100
+_DESTINATION_OFFSET, _PORT_OFFSET = 16, 2  # in the headers of IPv4 and of TCP or UDP
+_LOOPBACK = b"\x7f"
+_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
+_ADDRESS, _PORT = 7, 13  # nft(8)'s numbers of types
+_BOTH = (_ADDRESS << 6 | _PORT, 8)
+_BACKLOG = 128
+_ELEMENTS_AT_ONCE = 200
+_ATTEMPTS = 20  # to find a port that is free on IPv4 and on IPv6
+_CHUNK = 1 << 16
+_HAS_IPV6 = os.path.isdir("/proc/sys/net/ipv6")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """A port of a container that is to be published. ``ports`` are those of the host to choose from, in
+    order; empty for any. ``address`` empty: all of the host's."""
+
+    protocol: str
+    target: int
+    address: str = ""
+    ports: range = range(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A port of the host that leads to a container: ``host`` is the address as it is shown."""
+
+    protocol: str
+    host: str
+    port: int
+    address: str
+    target: int
+
+    @property
+    def where(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def element(self) -> tuple[str, bytes, bytes] | None:
+        """The map, the key and the value; None for IPv6."""
+        if ":" in self.host:
+            return None
+        value = socket.inet_aton(self.address) + struct.pack("!Hxx", self.target)
+        port = struct.pack("!H", self.port)
+        if self.host == ANY:
+            return f"{self.protocol}_any", port, value
+        return f"{self.protocol}_at", socket.inet_aton(self.host) + port + b"\0\0", value
+
+
+class PublishedPorts:
+    """Of one instance. All methods are for the event loop's thread."""
+
+    def __init__(self, bridge: str) -> None:
+        self._table = f"{bridge}-ports"
+        self._held: dict[str, list[tuple[Published, socket.socket]]] = {}
+        self._taken: dict[tuple[str, str, int], str] = {}
+        self._changing = asyncio.Lock()
+        self._standing = False
+        self._copies: set[asyncio.Task[None]] = set()
+
+    async def publish(
+        self, container_id: str, wishes: Sequence[Wish], *, address: str, bridge: str
+    ) -> list[Published]:
+        """Lead ports of the host to a container's ``address``, behind ``bridge``.
+
+        Unavailable, in Docker's words, when a port is taken; nothing is published then.
+        """
+        made: list[tuple[Published, socket.socket]] = []
+        try:
+            for wish in wishes:
+                made.extend(self._reserve(wish, address))
+            _route_loopback(bridge)
+            async with self._changing:
+                await self._add([published for published, _ in made])
+        except BaseException:
+            for published, sock in made:
+                self._let_go(published, sock)
+            raise
+        self._held.setdefault(container_id, []).extend(made)
+        for published, sock in made:
+            if published.protocol == "tcp":
+                sock.setblocking(False)
+                asyncio.get_running_loop().add_reader(sock.fileno(), self._accept, published, sock)
+        return [published for published, _ in made]
+
+    async def withdraw(self, container_id: str) -> None:
+        """Publish nothing of the container any more. Succeeds if nothing was."""
+        made = self._held.pop(container_id, None)
+        if made is None:
+            return
+        # At once, for whoever comes next; what it changes in the table waits for what is changed here.
+        for published, sock in made:
+            self._let_go(published, sock)
+        async with self._changing:
+            await self._delete([published for published, _ in made])
+
+    async def check(self) -> None:
+        """Put the table back if somebody removed it."""
+        if not self._held:
+            return
+        async with self._changing:
+            try:
+                if not await asyncio.to_thread(self._stands):
+                    await asyncio.to_thread(self._build, list(self._everything()))
+                    logger.info("the rules of published ports were put back")
+            except OSError as error:
+                logger.warning("the rules of published ports are missing: %s", error)
+
+    async def settle(self) -> None:
+        """Let the table say what is published and nothing else: of what an earlier daemon left."""
+        async with self._changing:
+            try:
+                if self._held:
+                    await asyncio.to_thread(self._build, list(self._everything()))
+                    self._standing = True
+                else:
+                    await asyncio.to_thread(self._remove)
+                    self._standing = False
+            except OSError as error:
+                logger.warning("the rules of published ports cannot be changed: %s", error)
+
+    async def close(self) -> None:
+        """Hold no port any more; the table goes if nothing is published."""
+        for task in self._copies:
+            task.cancel()
+        nothing = not self._held
+        for made in self._held.values():
+            for published, sock in made:
+                self._let_go(published, sock)
+        self._held.clear()
+        if nothing and self._standing:
+            await self.settle()
+
+    # ---- reserving -----------------------------------------------------------------------------------------
+
+    def _reserve(self, wish: Wish, address: str) -> list[tuple[Published, socket.socket]]:
+        """Sockets that hold one port, on all the addresses that are asked for."""
+        hosts = [wish.address] if wish.address else [ANY]
+        if not wish.address and _HAS_IPV6 and wish.protocol == "tcp":
+            hosts.append(ANY6)
+        if wish.protocol not in _PROTOCOLS:
+            raise InvalidArgument(f"publishing {wish.protocol} ports is not offered by this engine yet")
+        candidates: Iterable[int] = wish.ports or [0] * _ATTEMPTS
+        failure: Unavailable | None = None
+        for port in candidates:
+            try:
+                return self._reserve_one(wish, hosts, port, address)
+            except Unavailable as error:
+                failure = error
+        assert failure is not None
+        raise failure
+
+    def _reserve_one(
+        self, wish: Wish, hosts: list[str], port: int, address: str
+    ) -> list[tuple[Published, socket.socket]]:
+        made: list[tuple[Published, socket.socket]] = []
+        try:
+            for host in hosts:
+                sock = self._bind(wish, host, port, address)
+                port = sock.getsockname()[1]
+                published = Published(
+                    protocol=wish.protocol, host=host, port=port, address=address, target=wish.target
+                )
+                self._taken[(wish.protocol, host, port)] = address
+                made.append((published, sock))
+        except BaseException:
+            for published, sock in made:
+                self._let_go(published, sock)
+            raise
+        return made
+
+    def _bind(self, wish: Wish, host: str, port: int, address: str) -> socket.socket:
+        kind = socket.SOCK_STREAM if wish.protocol == "tcp" else socket.SOCK_DGRAM
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, kind)
+        try:
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if kind == socket.SOCK_STREAM:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((host, port))
+            if kind == socket.SOCK_STREAM:
+                sock.listen(_BACKLOG)
+        except OSError as error:
+            sock.close()
+            shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            if error.errno == errno.EADDRINUSE and self._is_ours(wish.protocol, host, port):
+                raise Unavailable(f"Bind for {shown} failed: port is already allocated") from error
+            reason = (error.strerror or str(error)).lower()
+            raise Unavailable(
+                f"failed to bind host port for {shown}:{address}:{wish.target}/{wish.protocol}: {reason}"
+            ) from error
+        return sock
+
+    def _is_ours(self, protocol: str, host: str, port: int) -> bool:
+        return any(
+            (kind, number) == (protocol, port) and (host in (ANY, ANY6, other) or other in (ANY, ANY6))
+            for kind, other, number in self._taken
+        )
+
+    def _let_go(self, published: Published, sock: socket.socket) -> None:
+        self._taken.pop((published.protocol, published.host, published.port), None)
+        if sock.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+            sock.close()
+
+    # ---- the table -----------------------------------------------------------------------------------------
+
+    def _everything(self) -> Iterable[Published]:
+        return (published for made in self._held.values() for published, _ in made)
+
+    async def _add(self, ports: list[Published]) -> None:
+        try:
+            if self._standing:
+                try:
+                    await asyncio.to_thread(self._commit, _element_changes(self._table, ports))
+                    return
+                except OSError as error:
+                    if error.errno not in (errno.ENOENT, errno.EEXIST):
+                        raise
+            await asyncio.to_thread(self._build, [*self._everything(), *ports])
+            self._standing = True
+        except OSError as error:
+            raise Unavailable(f"ports cannot be published on this host: {error.strerror or error}") from error
+
+    async def _delete(self, ports: list[Published]) -> None:
+        try:
+            await asyncio.to_thread(self._commit, _element_changes(self._table, ports, remove=True))
+        except OSError:  # it is not as we knew it
+            try:
+                await asyncio.to_thread(self._build, list(self._everything()))
+            except OSError as error:
+                logger.warning("published ports cannot be withdrawn: %s", error)
+
+    def _commit(self, changes: list[Request]) -> None:
+        with nft.Firewall() as firewall:
+            firewall.commit(changes)
+
+    def _build(self, ports: list[Published]) -> None:
+        self._commit([*_table_changes(self._table), *_element_changes(self._table, ports)])
+
+    def _remove(self) -> None:
+        with nft.Firewall() as firewall:
+            if (nft.IP, self._table) in firewall.tables():
+                firewall.commit([nft.delete_table(nft.IP, self._table)])
+
+    def _stands(self) -> bool:
+        with nft.Firewall() as firewall:
+            try:
+                return len(firewall.rules(nft.IP, self._table)) == len(_rules())
+            except OSError as error:
+                if error.errno == errno.ENOENT:
+                    return False
+                raise
+
+    # ---- what reaches the sockets themselves ---------------------------------------------------------------
+
+    def _accept(self, published: Published, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            client, _ = sock.accept()
+            client.setblocking(False)
+            task = asyncio.get_running_loop().create_task(_copy_between(client, published))
+            self._copies.add(task)
+            task.add_done_callback(self._copies.discard)
+
+
+async def _copy_between(client: socket.socket, published: Published) -> None:
+    """A connection to the container for a client, until both have ended."""
+    try:
+        theirs = await asyncio.open_connection(sock=client)
+    except OSError:
+        client.close()
+        return
+    try:
+        ours = await asyncio.open_connection(published.address, published.target)
+    except OSError:
+        theirs[1].close()
+        return
+    try:
+        await asyncio.gather(_copy(theirs[0], ours[1]), _copy(ours[0], theirs[1]))
+    except OSError:
+        return
+    finally:
+        theirs[1].close()
+        ours[1].close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(_CHUNK):
+        writer.write(data)
+        await writer.drain()
+    with contextlib.suppress(OSError):
+        writer.write_eof()
+
+
+def _route_loopback(bridge: str) -> None:
+    """Let the host's loopback reach the bridge; what the bridge sends to it is dropped (``firewall.py``)."""
+    with (
+        contextlib.suppress(FileNotFoundError),
+        open(f"/proc/sys/net/ipv4/conf/{bridge}/route_localnet", "w", encoding="ascii") as file,
+    ):
+        file.write("1")
+
+
+def _rules() -> list[tuple[str, str, list[nft.Expression]]]:
+    """(chain, comment, expressions)."""
+    first, second = nft.WORDS[0], nft.WORDS[1]
+    destination = nft.payload(nft.NETWORK_HEADER, _DESTINATION_OFFSET, 4, register=first)
+    rewrite = nft.destination_nat(nft.IP, address_register=first, port_register=second)
+    found: list[tuple[str, str, list[nft.Expression]]] = [
+        (
+            "prerouting",
+            "the host's loopback is the host's alone",
+            [
+                nft.payload(nft.NETWORK_HEADER, _DESTINATION_OFFSET, 1),
+                nft.equals(_LOOPBACK),
+                nft.verdict(nft.RETURN),
+            ],
+        )
+    ]
+    for chain in ("prerouting", "output"):
+        for protocol, number in _PROTOCOLS.items():
+            of_protocol = [nft.meta(nft.META_PROTOCOL), nft.equals(bytes((number,)))]
+            port = nft.payload(nft.TRANSPORT_HEADER, _PORT_OFFSET, 2, register=second)
+            at = nft.lookup(f"{protocol}_at", register=first, into_register=first)
+            found.append((chain, f"{protocol} at an address", [*of_protocol, destination, port, at, rewrite]))
+            port = nft.payload(nft.TRANSPORT_HEADER, _PORT_OFFSET, 2, register=first)
+            anywhere = nft.lookup(f"{protocol}_any", register=first, into_register=first)
+            local = [nft.local_destination(), nft.equals(nft.LOCAL)]
+            found.append(
+                (chain, f"{protocol} at any address", [*of_protocol, *local, port, anywhere, rewrite])
+            )
+    return found
+
+
+def _table_changes(name: str) -> list[Request]:
+    """Make the table anew, with empty maps."""
+    chains = [
+        nft.Chain(family=nft.IP, table=name, name=chain, kind="nat", hook=hook, priority=_DSTNAT)
+        for chain, hook in (("prerouting", nft.PREROUTING), ("output", nft.OUTPUT))
+    ]
+    return [
+        nft.add_table(nft.IP, name),
+        nft.delete_table(nft.IP, name),
+        nft.add_table(nft.IP, name),
+        *(nft.add_chain(chain) for chain in chains),
+        *(nft.add_set(nft.IP, name, f"{p}_at", key=_BOTH, value=_BOTH) for p in _PROTOCOLS),
+        *(nft.add_set(nft.IP, name, f"{p}_any", key=(_PORT, 2), value=_BOTH) for p in _PROTOCOLS),
+        *(
+            nft.append_rule(nft.IP, name, chain, expressions, comment=comment)
+            for chain, comment, expressions in _rules()
+        ),
+    ]
+
+
+def _element_changes(table: str, ports: Iterable[Published], *, remove: bool = False) -> list[Request]:
+    by_map: dict[str, list[tuple[bytes, bytes]]] = {}
+    for published in ports:
+        element = published.element()
+        if element is not None:
+            by_map.setdefault(element[0], []).append(element[1:])
+    changes = []
+    for name, elements in by_map.items():
+        for start in range(0, len(elements), _ELEMENTS_AT_ONCE):
+            some = elements[start : start + _ELEMENTS_AT_ONCE]
+            if remove:
+                changes.append(nft.delete_elements(nft.IP, table, name, [key for key, _ in some]))
+            else:
+                changes.append(nft.add_elements(nft.IP, table, name, some))
+    return changes
