@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -45,6 +46,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
     created_ns: int
     labels: dict[str, str] | None
     driver: str = LOCAL
+    options: dict[str, str] | None = None
 
     @property
     def anonymous(self) -> bool:
@@ -91,7 +93,7 @@ class Volumes:
                 f'create {shown}: error looking up volume plugin {driver}: plugin "{driver}" not found'
             )
         if options:
-            _refuse_options(shown, options)
+            _check_options(shown, options)
         if not name:
             name, labels = secrets.token_hex(32), {**(labels or {}), ANONYMOUS_LABEL: ""}
         found = self._volumes.get(name)
@@ -102,7 +104,7 @@ class Volumes:
             found = self._volumes.get(name)
             if found is None:
                 with _directory_errors(f"create {name}"):
-                    found = self._of(await self._local.create(name, labels))
+                    found = self._of(await self._local.create(name, labels, options))
                 self._volumes[name] = found
                 self._tell("create", name)
         return found
@@ -140,8 +142,17 @@ class Volumes:
         ]
 
     def mount_source(self, name: str) -> str:
-        """The directory to mount in a container; made anew, empty, if it was deleted behind our back."""
-        self.get(name)
+        """The directory to mount in a container; made anew, empty, if it was deleted behind our back.
+
+        Of a volume that stands for a directory of the host it is that; InvalidArgument if it is not there.
+        """
+        if device := (self.get(name).options or {}).get("device"):
+            if not os.path.exists(device):
+                raise InvalidArgument(
+                    f"error while mounting volume '{self.get(name).mountpoint}': failed to mount local "
+                    f"volume: mount {device}: no such file or directory"
+                )
+            return device
         with _directory_errors(f"mount volume {name}"):
             return self._local.ensure_directory(name)
 
@@ -151,6 +162,8 @@ class Volumes:
         ``root`` is the container's root as ``Snapshots`` describes it; only its read-only layers are read.
         """
         self.mount_source(name)
+        if self.get(name).options:  # somebody else's files
+            return
         async with self._only(name):
             with _directory_errors(f"failed to copy the image's content at {path} into volume {name}"):
                 await asyncio.to_thread(populate, root, path, self._local.directory, name)
@@ -224,6 +237,7 @@ class Volumes:
             mountpoint=self._local.mountpoint(record.name),
             created_ns=record.created_ns,
             labels=record.labels,
+            options=record.options,
         )
 
     def _tell(self, action: str, name: str) -> None:
@@ -247,13 +261,26 @@ class Volumes:
                 self._locks[name] = (lock, wanted - 1)
 
 
-def _refuse_options(name: str, options: Mapping[str, str]) -> None:
+_REQUIRED = {"device": ("type",), "type": ("device",), "o": ("device", "type")}
+
+
+def _check_options(name: str, options: Mapping[str, str]) -> None:
+    """Raise, in Docker's words, for options that the local driver has not, or not yet."""
     for option in sorted(options):
         if option not in ("type", "o", "device", "size"):
             raise InvalidArgument(f'create {name}: invalid option: "{option}"')
-    raise errors.NotImplemented(
-        f"create {name}: options of the local driver ({', '.join(sorted(options))}) are not offered yet"
-    )
+    for option, others in _REQUIRED.items():
+        for other in others:
+            if option in options and other not in options:
+                raise InvalidArgument(f'create {name}: missing required option: "{other}"')
+    flags = set(options.get("o", "").split(",")) - {"", "rw"}
+    if "size" in options or not flags or flags - {"bind", "rbind"}:
+        raise errors.NotImplemented(
+            f"create {name}: of the local driver's mounts only directories of the host (type=none, o=bind) "
+            "are offered yet"
+        )
+    if not options["device"].startswith("/") or "\0" in options["device"]:
+        raise InvalidArgument(f"create {name}: invalid device: {options['device']!r}")
 
 
 def _named(name: str, wanted: Sequence[str]) -> bool:

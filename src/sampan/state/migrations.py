@@ -115,6 +115,11 @@ USER_NETWORKS = Migration(
     ),
 )
 
+VOLUME_OPTIONS = Migration(
+    name="volume options",
+    statements=("ALTER TABLE volumes ADD COLUMN options TEXT",),
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     CONTAINERS,
     NETWORKS_AND_VOLUMES,
@@ -122,4 +127,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     COMPRESSED_LAYERS,
     BUILD_STEPS,
     USER_NETWORKS,
+    VOLUME_OPTIONS,
 )

@@ -40,11 +40,12 @@ _labels_decoder = msgspec.json.Decoder(dict[str, str])
 
 
 class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A volume as the driver knows it. ``labels`` is None if none were ever given."""
+    """A volume as the driver knows it. ``labels`` and ``options`` are None if none were ever given."""
 
     name: str
     created_ns: int
     labels: dict[str, str] | None = None
+    options: dict[str, str] | None = None
 
 
 def check_name(name: str) -> None:
@@ -105,10 +106,15 @@ class LocalVolumes:
         finish(self._directory)
         return sorted(records.values(), key=lambda record: record.created_ns)
 
-    async def create(self, name: str, labels: Mapping[str, str] | None) -> VolumeRecord:
+    async def create(
+        self, name: str, labels: Mapping[str, str] | None, options: Mapping[str, str] | None = None
+    ) -> VolumeRecord:
         """Durable when it returns. The name is valid and free."""
         record = VolumeRecord(
-            name=name, created_ns=time.time_ns(), labels=dict(labels) if labels is not None else None
+            name=name,
+            created_ns=time.time_ns(),
+            labels=dict(labels) if labels is not None else None,
+            options=dict(options) if options else None,
         )
         making, place = os.path.join(self._directory, MAKING + name), os.path.join(self._directory, name)
         os.makedirs(os.path.join(making, "_data"), mode=0o755)
@@ -181,22 +187,26 @@ def _sync(directory: str) -> None:
 
 
 def _read_all(connection: sqlite3.Connection) -> list[VolumeRecord]:
-    rows = connection.execute("SELECT name, created_ns, labels FROM volumes")
+    rows = connection.execute("SELECT name, created_ns, labels, options FROM volumes")
     return [
         VolumeRecord(
             name=name,
             created_ns=created_ns,
             labels=_labels_decoder.decode(labels) if labels is not None else None,
+            options=_labels_decoder.decode(options) if options is not None else None,
         )
-        for name, created_ns, labels in rows
+        for name, created_ns, labels, options in rows
     ]
 
 
 def _insert(connection: sqlite3.Connection, record: VolumeRecord) -> None:
-    labels = msgspec.json.encode(record.labels).decode() if record.labels is not None else None
+    texts = (
+        msgspec.json.encode(given).decode() if given is not None else None
+        for given in (record.labels, record.options)
+    )
     connection.execute(
-        "INSERT INTO volumes (name, created_ns, labels) VALUES (?, ?, ?)",
-        (record.name, record.created_ns, labels),
+        "INSERT INTO volumes (name, created_ns, labels, options) VALUES (?, ?, ?, ?)",
+        (record.name, record.created_ns, *texts),
     )
 
 

@@ -111,6 +111,30 @@ def test_refusals(run: Run[None]) -> None:
     run(work)
 
 
+def test_a_volume_that_is_a_directory_of_the_host(run: Run[None], tmp_path: Path) -> None:
+    async def work(world: World) -> None:
+        place = tmp_path / "theirs"
+        options = {"type": "none", "o": "bind", "device": str(place)}
+        volume = await world.volumes.create("data", options=options)
+        assert volume.options == options
+        with pytest.raises(errors.InvalidArgument, match="no such file or directory"):
+            world.volumes.mount_source("data")
+        place.mkdir()
+        (place / "file").touch()
+        assert world.volumes.mount_source("data") == str(place)
+        await world.volumes.remove("data")
+        assert (place / "file").exists()
+        for wrong, words in (
+            ({"type": "tmpfs"}, 'create data: missing required option: "device"'),
+            ({"o": "bind", "device": "/x"}, 'create data: missing required option: "type"'),
+        ):
+            with pytest.raises(errors.InvalidArgument) as bad:
+                await world.volumes.create("data", options=wrong)
+            assert str(bad.value) == words
+
+    run(work)
+
+
 def test_removal(run: Run[None]) -> None:
     async def work(world: World) -> None:
         volume = await world.volumes.create("data")

@@ -34,7 +34,7 @@ def render(volume: Volume) -> dict[str, Any]:
         "Labels": volume.labels,
         "Mountpoint": volume.mountpoint,
         "Name": volume.name,
-        "Options": None,
+        "Options": volume.options,
         "Scope": "local",
     }
 

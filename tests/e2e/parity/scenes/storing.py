@@ -211,10 +211,6 @@ SCENES = (
         DELETE /v1.41/volumes/nope
         """,
         differs={
-            "docker volume create -o type=tmpfs v5": Differs(
-                reason="not offered yet",
-                err="Error response from daemon: create v5: options of the local driver (type) are not offered yet\n",
-            ),
             "docker volume prune": Differs(
                 reason="since API 1.42 named volumes are kept",
                 out="WARNING! This will remove anonymous local volumes not used by at least one container.\nAre you sure you want to continue? [y/N]",
