@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _RESOLVE = p.RESOLVE_IN_ROOT | p.RESOLVE_NO_MAGICLINKS
 _IGNORED = ".dockerignore"
 _HEAD = 512
+_REMOVALS: set[asyncio.Task[bool | None]] = set()
+"""Those under way. What a daemon that ends leaves, the next one clears away."""
 _BLOCK = 512
 _PREFIX = _BLOCK - 345
 _UNCLEAR = frozenset(b"gSM")
@@ -182,8 +184,13 @@ def archive_kind(start: bytes) -> str | None:
 async def received(
     blobs: BlobStore, body: AsyncIterable[bytes], run: unpacking.Run | None = None
 ) -> AsyncIterator[Context]:
-    """The context in a request's body: a tar, compressed or not. ``run`` unpacks."""
-    with blobs.workspace() as workspace:
+    """The context in a request's body: a tar, compressed or not. ``run`` unpacks.
+
+    Its files are removed in the background: whoever waits for the build does not wait for that.
+    """
+    held = blobs.workspace()
+    workspace = held.__enter__()
+    try:
         part = Part(f"{workspace}/sent")
         try:
             await pump(body, lambda pieces: _write(part, pieces))
@@ -193,6 +200,10 @@ async def received(
         finally:
             part.close()
         yield Context(workspace, part, run)
+    finally:
+        removal = asyncio.create_task(asyncio.to_thread(held.__exit__, None, None, None))
+        _REMOVALS.add(removal)
+        removal.add_done_callback(_REMOVALS.discard)
 
 
 async def unpacked(path: str, directory: str, run: unpacking.Run | None) -> None:
