@@ -164,11 +164,14 @@ class Catalog:
                 _insert_image(connection, image)
                 _insert_names(connection, one.names, image.id)
 
+        replaced = [known for image in images if (known := self._images.get(image.id)) is not None]
         await self._database.write(work)
         for one, image in zip(new, images, strict=True):
             self._images[image.id] = image
             for name in one.names:
                 self._names[name.canonical] = (name, image.id)
+        # The same image with another manifest: what only the former one named goes.
+        self.drop_blobs(self._blobs_of(replaced, ()))
         self._later(self.layers.settle())
         return images
 

@@ -280,6 +280,8 @@ class LayerStore:
             return archive
         hold.pin(archive.digest)
         if self._blobs.has(archive.digest):
+            if (size := self._blobs.size(archive.digest)) != archive.size:
+                raise InvalidArgument(f"blob {archive.digest}: {size} bytes, expected {archive.size}")
             kind = await asyncio.to_thread(detect_compression, self._blobs.path(archive.digest))
             return replace(archive, compression=kind)
         part = await archive.fetch()

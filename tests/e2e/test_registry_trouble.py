@@ -1,0 +1,297 @@
+"""Pulls that are broken off, killed, doubled or lied to: a registry of the test's own, real connections."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import http.client
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from sampan.spec import digest as digests
+from sampan.spec.image import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from tests import archives
+from tests.e2e import serving
+from tests.e2e.serving import Daemon
+from tests.e2e.talk import ask
+
+SECONDS = 30
+PLAIN = archives.layer(big=random.Random(1).randbytes(4 << 20))
+LAYER = gzip.compress(PLAIN, mtime=0)
+CONFIG = archives.config([PLAIN])
+
+
+def manifest(**changes: object) -> bytes:
+    layer = {"mediaType": f"{OCI_LAYER}+gzip", "digest": digests.of(LAYER), "size": len(LAYER), **changes}
+    config = {"mediaType": OCI_CONFIG, "digest": digests.of(CONFIG), "size": len(CONFIG)}
+    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": [layer]}
+    return json.dumps(document).encode()
+
+
+@dataclass(slots=True)
+class Source:
+    """A registry of one image. ``gate`` holds the layer's second half back until it is set."""
+
+    documents: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    gate: threading.Event | None = None
+    halfway: threading.Event = field(default_factory=threading.Event)
+    ranges: list[str] = field(default_factory=list)
+    host: str = ""
+
+    def offer(self, name: str, raw: bytes, media_type: str = OCI_MANIFEST) -> None:
+        self.documents[name] = self.documents[digests.of(raw)] = (media_type, raw)
+
+
+@pytest.fixture
+def source() -> Iterator[Source]:
+    found = Source(blobs={digests.of(LAYER): LAYER, digests.of(CONFIG): CONFIG})
+    found.offer("latest", manifest())
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            kind, name = self.path.split("/")[-2:]
+            if kind == "manifests" and name in found.documents:
+                self._send(200, *found.documents[name])
+            elif kind == "blobs" and name in found.blobs:
+                self._blob(found.blobs[name])
+            else:
+                self._send(200 if self.path == "/v2/" else 404, "text/plain", b"")
+
+        def _send(self, status: int, media_type: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", media_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def _blob(self, data: bytes) -> None:
+            if data is CONFIG:
+                self._send(200, "application/octet-stream", data)
+                return
+            wanted = self.headers.get("Range", "")
+            found.ranges.append(wanted)
+            start = int(wanted.removeprefix("bytes=").rstrip("-") or 0)
+            self.send_response(206 if start else 200)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            self.send_header("Content-Length", str(len(data) - start))
+            self.end_headers()
+            half = max(start, len(data) // 2)
+            with contextlib.suppress(OSError):
+                self.wfile.write(data[start:half])
+                found.halfway.set()
+                if found.gate is not None:
+                    found.gate.wait(SECONDS)
+                self.wfile.write(data[half:])
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    found.host = f"127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield found
+    finally:
+        if found.gate is not None:
+            found.gate.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def pull(daemon: Daemon, source: Source, tag: str = "latest") -> bytes:
+    image = quote(f"{source.host}/t/image", safe="")
+    return ask(daemon.socket, "POST", f"/images/create?fromImage={image}&tag={tag}")[1]
+
+
+def remove(daemon: Daemon, source: Source) -> None:
+    ask(daemon.socket, "DELETE", f"/images/{quote(f'{source.host}/t/image:latest', safe='')}?force=1")
+    ask(daemon.socket, "POST", "/images/prune")
+
+
+def sizes(daemon: Daemon) -> list[int]:
+    """Of the parts of blobs that are kept."""
+    return [path.stat().st_size for path in Path(daemon.root, "data/blobs/partial").iterdir()]
+
+
+def until(daemon: Daemon, reached: Callable[[], bool]) -> None:
+    """Keep asking the engine until something has come about."""
+    for _ in range(20_000):
+        if reached():
+            return
+        ask(daemon.socket, "GET", "/_ping")
+    raise AssertionError("it never came")
+
+
+def test_a_pull_goes_on_where_a_killed_daemon_was(source: Source) -> None:
+    root = tempfile.mkdtemp(prefix="sampan-e2e-")
+    daemon = Daemon(socket=f"{root}/run/sampan.sock", root=root)
+    source.gate = threading.Event()
+    process = serving.start(daemon, ())
+    try:
+        pulling = threading.Thread(target=_ignored, args=(daemon, source))
+        pulling.start()
+        assert source.halfway.wait(SECONDS)
+        until(daemon, lambda: sum(sizes(daemon)) > 0)
+        process.kill()
+        process.wait()
+        pulling.join()
+        source.gate.set()
+        process = serving.start(daemon, ())
+        (kept,) = sizes(daemon)
+        assert 0 < kept <= len(LAYER) // 2
+        assert b"Status: Downloaded newer image" in pull(daemon, source)
+        assert source.ranges == ["", f"bytes={kept}-"]
+        assert sizes(daemon) == []
+        assert json.loads(ask(daemon.socket, "POST", "/system/check")[1])["Problems"] == []
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(serving.START_SECONDS)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _ignored(daemon: Daemon, source: Source) -> None:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        pull(daemon, source)
+
+
+def test_a_client_that_leaves_leaves_a_part_and_nothing_else(daemon: Daemon, source: Source) -> None:
+    source.gate = threading.Event()
+    before = os.listdir(f"{daemon.root}/data/blobs/sha256")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(daemon.socket)
+        image = quote(f"{source.host}/t/image", safe="")
+        target = f"/images/create?fromImage={image}&tag=latest"
+        client.sendall(f"POST {target} HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n".encode())
+        client.settimeout(SECONDS)
+        client.recv(1000)
+        assert source.halfway.wait(SECONDS)
+        until(daemon, lambda: sum(sizes(daemon)) > 0)
+    source.gate.set()
+    source.gate = None
+    assert os.listdir(f"{daemon.root}/data/blobs/sha256") == before
+    assert b"Status: Downloaded newer image" in pull(daemon, source)
+    assert sizes(daemon) == []
+    remove(daemon, source)
+
+
+def test_two_pulls_at_once_fetch_a_layer_once(daemon: Daemon, source: Source) -> None:
+    source.gate = threading.Event()
+    said: list[bytes] = []
+    both = [threading.Thread(target=lambda: said.append(pull(daemon, source))) for _ in range(2)]
+    for one in both:
+        one.start()
+    assert source.halfway.wait(SECONDS)
+    source.gate.set()
+    for one in both:
+        one.join()
+    assert len(source.ranges) == 1
+    assert sum(b"Status: Downloaded newer image" in one for one in said) >= 1
+    assert all(b"errorDetail" not in one for one in said)
+    remove(daemon, source)
+
+
+def _endless(source: Source) -> None:
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+    raw = json.dumps(index).encode()
+    for depth in range(5):
+        platform = {"os": "linux", "architecture": "amd64"}
+        entry = {
+            "mediaType": OCI_INDEX,
+            "digest": digests.of(raw),
+            "size": len(raw),
+            "platform": platform,
+            "annotations": {"depth": str(depth)},
+        }
+        raw = json.dumps({**index, "manifests": [entry]}).encode()
+        source.offer("latest", raw, OCI_INDEX)
+
+
+def _huge(source: Source) -> None:
+    source.offer("latest", b" " * (100 << 20))
+
+
+def _too_long(source: Source) -> None:
+    source.offer("latest", manifest(size=len(LAYER) - 1))
+
+
+def _too_short(source: Source) -> None:
+    source.offer("latest", manifest(size=len(LAYER) + 1))
+
+
+def _other(source: Source) -> None:
+    source.blobs[digests.of(LAYER)] = LAYER[:-1] + bytes((LAYER[-1] ^ 1,))
+
+
+def _foreign(source: Source) -> None:
+    media_type = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+    source.offer("latest", manifest(mediaType=media_type, urls=["http://x"]))
+
+
+def _nonsense(source: Source) -> None:
+    source.offer("latest", b"[]")
+
+
+def _deep(source: Source) -> None:
+    source.offer("latest", b"[" * 100_000)
+
+
+def _negative(source: Source) -> None:
+    source.offer("latest", manifest(size=-1))
+
+
+def _path(source: Source) -> None:
+    source.offer("latest", manifest(digest="sha256:../../../etc/passwd"))
+
+
+@pytest.mark.parametrize(
+    ("lie", "words"),
+    [
+        (_endless, "leads to more than"),
+        (_huge, "larger than the limit"),
+        (_too_long, "sends more than"),
+        (_too_short, "the registry sent nothing"),
+        (_other, "filesystem layer verification failed"),
+        (_foreign, "is foreign"),
+        (_nonsense, ""),
+        (_deep, ""),
+        (_negative, ""),
+        (_path, ""),
+    ],
+)
+def test_a_lie_is_told_and_leaves_no_trace(
+    daemon: Daemon, source: Source, lie: Callable[[Source], None], words: str
+) -> None:
+    lie(source)
+    before = os.listdir(f"{daemon.root}/data/blobs/sha256")
+    said = pull(daemon, source)
+    message = json.loads(said.splitlines()[-1])
+    text = message.get("error") or message["message"]
+    assert words in text
+    assert "Traceback" not in text
+    assert "\n" not in text
+    assert os.listdir(f"{daemon.root}/data/blobs/sha256") == before
+    ask(daemon.socket, "POST", "/images/prune")
+    found = json.loads(ask(daemon.socket, "POST", "/system/check")[1])
+    assert found["Problems"] == []
+    for path in Path(daemon.root, "data/blobs/partial").iterdir():
+        path.unlink()
