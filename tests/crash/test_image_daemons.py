@@ -24,8 +24,7 @@ from urllib.parse import quote
 import pytest
 
 from tests import archives
-from tests.e2e import serving
-from tests.e2e.registries import docker_registry
+from tests.e2e import registries, serving
 from tests.e2e.serving import Daemon
 from tests.e2e.talk import ask
 
@@ -100,7 +99,7 @@ def names(daemon: Daemon) -> set[str]:
 @contextlib.contextmanager
 def source() -> Iterator[str]:
     """A name of an image in a registry of its own."""
-    with docker_registry() as host, tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, registries.serve(Path(place)) as host:
         layers = [archives.layer(big=random.Random(9).randbytes(2 << 20)), archives.layer(pulled=b"1")]
         Path(place, "i.tar").write_bytes(archives.pack(archives.docker_files(layers, ["x:1"])))
         copied = [f"docker-archive:{place}/i.tar", f"docker://{host}/crash/image:1"]

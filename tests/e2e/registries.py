@@ -7,7 +7,6 @@ import json
 import socket
 import ssl
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -19,29 +18,31 @@ SECONDS = 30
 
 
 @contextlib.contextmanager
-def docker_registry(scheme: str = "http", **settings: Mapping[str, Any]) -> Iterator[str]:
-    """The address of an empty registry; ``settings`` are further sections of its configuration."""
-    with tempfile.TemporaryDirectory(prefix="sampan-registry-") as root:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            host = f"127.0.0.1:{probe.getsockname()[1]}"
-        own = {
-            "version": "0.1",
-            "storage": {"filesystem": {"rootdirectory": f"{root}/data"}},
-            "log": {"level": "error"},
-        }
-        http = {"addr": host, **settings.pop("http", {})}
-        Path(root, "config.yml").write_text(json.dumps({**own, **settings, "http": http}))
-        with Path(root, "log").open("wb") as log:
-            process = subprocess.Popen(
-                ["docker-registry", "serve", f"{root}/config.yml"], stdout=subprocess.DEVNULL, stderr=log
-            )
-        try:
-            _await(f"{scheme}://{host}/v2/", process)
-            yield host
-        finally:
-            process.terminate()
-            process.wait()
+def serve(root: Path, scheme: str = "http", **settings: Mapping[str, Any]) -> Iterator[str]:
+    """The address of an empty registry that keeps its things in ``root``.
+
+    ``settings`` are further sections of its configuration.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{probe.getsockname()[1]}"
+    own = {
+        "version": "0.1",
+        "storage": {"filesystem": {"rootdirectory": str(root / "data")}},
+        "log": {"level": "error"},
+    }
+    http = {"addr": host, **settings.pop("http", {})}
+    (root / "config.yml").write_text(json.dumps({**own, **settings, "http": http}))
+    with (root / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["docker-registry", "serve", str(root / "config.yml")], stdout=subprocess.DEVNULL, stderr=log
+        )
+    try:
+        _await(f"{scheme}://{host}/v2/", process)
+        yield host
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def _await(url: str, process: subprocess.Popen[bytes]) -> None:

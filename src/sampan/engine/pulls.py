@@ -82,7 +82,7 @@ class Pulls:
 
     async def _pull(self, wanted: Wanted, tell: Callable[[Progress], None]) -> None:
         options = self._settings.options
-        session = await registries.session(wanted.reference, wanted.credentials, options.registries)
+        session = await registries.session(wanted.reference, wanted.credentials, options.registries, tell)
         with ThreadPoolExecutor(options.max_downloads, "pull") as threads, contextlib.closing(session):
             work = _Pull(self._images, self._catalog, session, threads, self._fetching, tell)
             if wanted.all_tags:

@@ -108,7 +108,7 @@ class Pushes:
         tell(Progress(status=f"The push refers to repository [{reference.name}]"))
         chosen = self._chosen(reference)
         options = self._settings.options
-        session = await registries.session(reference, credentials, options.registries)
+        session = await registries.session(reference, credentials, options.registries, tell)
         with (
             ThreadPoolExecutor(options.max_uploads, "push") as threads,
             contextlib.closing(session),

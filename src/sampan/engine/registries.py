@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import Failure, InvalidArgument
+from sampan.images.model import Progress
 from sampan.spec import image as documents
 from sampan.spec import reference as references
 from sampan.spec.image import INDEXES, Descriptor
@@ -30,13 +32,29 @@ class RemoteImage:
     platforms: tuple[dict[str, Any], ...]
 
 
-async def session(reference: Reference, credentials: Credentials, settings: RegistrySettings) -> Session:
+_LONG = 1.0  # seconds from which a pause is told of
+
+
+async def session(
+    reference: Reference,
+    credentials: Credentials,
+    settings: RegistrySettings,
+    tell: Callable[[Progress], None] = lambda _progress: None,
+) -> Session:
     """A new session. Its HTTP library costs memory and time: loaded when it is needed, in a thread."""
+
+    loop = asyncio.get_running_loop()
+
+    def waiting(seconds: float) -> None:
+        if seconds >= _LONG:
+            number = round(seconds)
+            words = f"Retrying in {number} second{'s'[: number > 1]}"
+            loop.call_soon_threadsafe(tell, Progress(status=words))
 
     def make() -> Session:
         from sampan.registry.client import Session
 
-        return Session(reference, credentials, settings)
+        return Session(reference, credentials, settings, waiting)
 
     return await asyncio.to_thread(make)
 

@@ -26,7 +26,15 @@ _SCHEMES = Schemes()
 class Session:
     """One user's dealings with the registry of one repository. Close it; ``cancel`` from any thread."""
 
-    def __init__(self, reference: Reference, credentials: Credentials, settings: RegistrySettings) -> None:
+    def __init__(
+        self,
+        reference: Reference,
+        credentials: Credentials,
+        settings: RegistrySettings,
+        waiting: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        """``waiting`` hears, from any thread, how many seconds pass before something is tried again."""
+        self._waiting = waiting
         self._reference = reference
         self._credentials = credentials
         self._settings = settings
@@ -64,7 +72,7 @@ class Session:
     def _repository(self, endpoint: Endpoint) -> Repository:
         # What a user told the registry is no mirror's to know.
         credentials = NOBODY if endpoint.mirror else self._credentials
-        transport = Transport(endpoint, Authorizer(credentials), self._cancelled, _SCHEMES)
+        transport = Transport(endpoint, Authorizer(credentials), self._cancelled, _SCHEMES, self._waiting)
         self._transports.append(transport)
         return Repository(transport, self._reference.path, self._reference.familiar_name)
 

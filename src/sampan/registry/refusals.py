@@ -63,6 +63,15 @@ def refusal(status: int, body: bytes) -> Failure:
     return kind(f"received unexpected HTTP status: {status} {phrase}".rstrip())
 
 
+def of_head(status: int, challenge: str) -> Failure:
+    """The same for an answer without a body, to a request that proved what it could."""
+    if status == 403:
+        return Forbidden("denied: requested access to the resource is denied")
+    if challenge.lower().startswith("basic"):
+        return Unauthenticated("no basic auth credentials")
+    return Unauthenticated("unauthorized: authentication required")
+
+
 def of_pull(name: str, shown: str, status: int, body: bytes) -> Failure:
     """The same for the manifest ``shown`` of the repository ``name``, both as people type them."""
     failure = refusal(status, body)

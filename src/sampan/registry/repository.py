@@ -123,7 +123,7 @@ class Repository:
             "HEAD", self._target(f"blobs/{digest}"), scopes=self._scopes("push")
         ) as answer:
             if answer.status in (401, 403):
-                raise refusals.refusal(answer.status, b"")
+                raise refusals.of_head(answer.status, answer.headers.get("WWW-Authenticate", ""))
             return answer.status == 200
 
     def mount(self, digest: Digest, origin: str) -> bool:

@@ -133,11 +133,14 @@ class Transport:
         authorizer: Authorizer,
         cancelled: threading.Event,
         schemes: Schemes | None = None,
+        waiting: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
+        """``waiting`` hears of every pause before another attempt, in seconds."""
         self.endpoint = endpoint
         self._authorizer = authorizer
         self._cancelled = cancelled
         self._schemes = schemes or Schemes()
+        self._waiting = waiting
         self._pools: dict[tuple[str | None, bool], urllib3.PoolManager] = {}
         self._scheme: str | None = None
         self._choosing = threading.Lock()
@@ -269,6 +272,7 @@ class Transport:
         seconds = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)
         if retry_after.isdecimal():
             seconds = min(float(retry_after), LONGEST_PAUSE)
+        self._waiting(seconds)
         if self._cancelled.wait(seconds):
             raise Cancelled
 
