@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ import msgspec
 from msgspec.structs import replace
 
 from sampan.engine.model import Container, ContainerState, ExitStatus, WaitCondition
-from sampan.errors import Conflict, InvalidArgument, NotFound
+from sampan.errors import Conflict, InvalidArgument, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from sampan.engine.health import Monitor
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from sampan.engine.visitors import Stay
     from sampan.sandbox.messages import AttachOptions
     from sampan.state import Database
+
+
+PAUSE = 5.0
+"""Seconds until a state that the host refused to record, as a full disk does, is tried again."""
 
 
 class RunningExec:
@@ -107,6 +112,7 @@ class ContainerStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._owed: set[str] = set()  # ids of containers whose newest state the host did not let be recorded
         self._by_id: dict[str, Instance] = {}
         self._by_name: dict[str, Instance | str] = {}  # a string: the id of one being created
         self._creating: dict[str, Container] = {}  # by name
@@ -194,7 +200,28 @@ class ContainerStore:
         """Make ``container`` the current value; recorded soon."""
         instance.container = container
         if not instance.removed:
-            self._database.post(_Put(container))
+            self._post(container.id, _Put(container))
+
+    def _post(self, container_id: str, work: _Put | _Delete) -> None:
+        loop = asyncio.get_running_loop()
+
+        def owe() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the daemon has ended
+                loop.call_soon_threadsafe(self._owe, container_id)
+
+        self._database.post(work, owe)
+
+    def _owe(self, container_id: str) -> None:
+        """The host did not let it be recorded: what is so by then is tried to be a little later."""
+        if container_id not in self._owed:
+            self._owed.add(container_id)
+            asyncio.get_running_loop().call_later(PAUSE, self._pay, container_id)
+
+    def _pay(self, container_id: str) -> None:
+        self._owed.discard(container_id)
+        instance = self._by_id.get(container_id)
+        with contextlib.suppress(Unavailable):  # the database is closed
+            self._post(container_id, _Delete(container_id) if instance is None else _Put(instance.container))
 
     def show(self, instance: Instance, container: Container) -> None:
         """Make ``container`` the current value; recorded with the next update."""
@@ -232,7 +259,7 @@ class ContainerStore:
 
     def forget_soon(self, container_id: str) -> None:
         """Delete the record without waiting; a name written after this may be the same."""
-        self._database.post(_Delete(container_id))
+        self._post(container_id, _Delete(container_id))
 
     def _insert(self, instance: Instance) -> None:
         self._by_id[instance.id] = instance

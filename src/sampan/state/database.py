@@ -42,6 +42,7 @@ class _Write:
     work: Callable[[sqlite3.Connection], Any]
     durable: bool
     future: asyncio.Future[Any] | None
+    refused: Callable[[], object] | None = None
     result: Any = None
     error: Exception | None = None
 
@@ -93,12 +94,13 @@ class Database:
         self._put(_Write(work=work, durable=durable, future=future))
         return await future
 
-    def post(self, work: Work[object]) -> None:
+    def post(self, work: Work[object], refused: Callable[[], object] | None = None) -> None:
         """Have ``work`` done, not durably, after the writes before it; nobody waits for it.
 
-        For records that a restart can find again by other means. A failure is logged.
+        For records that a restart can find again by other means. A failure is logged. ``refused`` hears, on
+        the writer's thread, that the host did not let it be written (a full disk), which may pass.
         """
-        self._put(_Write(work=work, durable=False, future=None))
+        self._put(_Write(work=work, durable=False, future=None, refused=refused))
 
     async def drain(self) -> None:
         """Return when every write accepted so far is in the log."""
@@ -148,14 +150,21 @@ class Database:
         except Exception as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            for write in batch:
-                write.error = write.error or error
+            if len(batch) > 1:  # a full disk takes the whole transaction back: to each what is its own
+                for write in batch:
+                    write.error = None
+                    self._commit([write])
+                return
+            batch[0].error = batch[0].error or error
 
     def _report(self, batch: list[_Write]) -> None:
         loops: dict[asyncio.AbstractEventLoop, list[_Write]] = {}
         for write in batch:
             if write.future is not None:
                 loops.setdefault(write.future.get_loop(), []).append(write)
+            elif _is_host(write.error) and write.refused is not None:
+                logger.warning("a state record has to wait: %s", write.error)
+                write.refused()
             elif write.error is not None:
                 logger.error("a state record was lost: %s", write.error, exc_info=write.error)
         for loop, writes in loops.items():
@@ -187,9 +196,14 @@ def _settle(writes: list[_Write]) -> None:
 
 def _failure(error: Exception) -> Exception:
     """The host's refusal as a failure that may pass; a mistake of ours as it is."""
-    if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _HOST_ERRORS:
+    if _is_host(error):
         return Unavailable(f"the state database cannot be written: {error}")
     return error
+
+
+def _is_host(error: Exception | None) -> bool:
+    """Whether the host refused, and may do it another time."""
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _HOST_ERRORS
 
 
 def _connect(path: str) -> sqlite3.Connection:

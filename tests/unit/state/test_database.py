@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import sqlite3
@@ -171,5 +172,20 @@ def test_a_full_disk_is_a_failure_that_may_pass(database: Database) -> None:
         await database.write(lambda db: db.execute("PRAGMA max_page_count=1000000"))
         await database.write(lambda db: db.execute("INSERT INTO things (name) VALUES (?)", ("x",)))
         assert names(database) == ["x"]
+
+    asyncio.run(act())
+
+
+def test_a_full_disk_is_told_to_who_posted_and_spoils_nothing_else(database: Database) -> None:
+    refused: list[str] = []
+
+    async def act() -> None:
+        await database.write(insert("old"))
+        pages = await database.write(lambda db: db.execute("PRAGMA page_count").fetchone()[0])
+        await database.write(lambda db: db.execute(f"PRAGMA max_page_count={pages}"))
+        for name in ("a", "b"):
+            database.post(insert(name * 100_000), functools.partial(refused.append, name))
+        await database.write(lambda db: db.execute("DELETE FROM things"))
+        assert (refused, names(database)) == (["a", "b"], [])
 
     asyncio.run(act())
