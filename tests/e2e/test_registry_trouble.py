@@ -51,6 +51,7 @@ class Source:
     halfway: threading.Event = field(default_factory=threading.Event)
     ranges: list[str] = field(default_factory=list)
     host: str = ""
+    results: bytes = b""
 
     def offer(self, name: str, raw: bytes, media_type: str = OCI_MANIFEST) -> None:
         self.documents[name] = self.documents[digests.of(raw)] = (media_type, raw)
@@ -65,6 +66,9 @@ def source() -> Iterator[Source]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            if self.path.startswith("/v1/search?"):
+                self._send(200, "application/json", found.results)
+                return
             kind, name = self.path.split("/")[-2:]
             if kind == "manifests" and name in found.documents:
                 self._send(200, *found.documents[name])
@@ -295,3 +299,43 @@ def test_a_lie_is_told_and_leaves_no_trace(
     assert found["Problems"] == []
     for path in Path(daemon.root, "data/blobs/partial").iterdir():
         path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("filters", "names"),
+    [
+        ({}, ["one", "two"]),
+        ({"stars": ["5"]}, ["one"]),
+        ({"is-official": ["false"]}, ["two"]),
+        ({"is-official": ["true"], "stars": ["5"]}, ["one"]),
+    ],
+)
+def test_a_search(daemon: Daemon, source: Source, filters: dict[str, list[str]], names: list[str]) -> None:
+    found = [
+        {"name": "one", "star_count": 9, "is_official": True, "description": "first"},
+        {"name": "two", "description": None},
+        {"no": "name"},
+    ]
+    source.results = json.dumps({"results": found}).encode()
+    target = f"/images/search?term={quote(source.host + '/x', safe='')}&filters={quote(json.dumps(filters))}"
+    status, said = ask(daemon.socket, "GET", target)
+    assert (status, [one["name"] for one in json.loads(said)]) == (200, names), said
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("&limit=101", "limit 101 is outside the range of [1, 100]"),
+        ('&filters={"nope":["x"]}', "invalid filter 'nope'"),
+        ('&filters={"stars":["x"]}', "invalid filter 'stars=[x]'"),
+    ],
+)
+def test_a_search_that_cannot_be_made(daemon: Daemon, query: str, words: str) -> None:
+    status, said = ask(daemon.socket, "GET", f"/images/search?term=x{quote(query, safe='&=')}")
+    assert (status, json.loads(said)["message"]) == (400, words)
+
+
+def test_a_search_that_is_answered_with_nonsense(daemon: Daemon, source: Source) -> None:
+    source.results = b"[]"
+    status, said = ask(daemon.socket, "GET", f"/images/search?term={quote(source.host + '/x', safe='')}")
+    assert status == 503, said

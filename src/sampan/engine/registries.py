@@ -15,12 +15,15 @@ from sampan.spec import reference as references
 from sampan.spec.image import INDEXES, Descriptor
 
 if TYPE_CHECKING:
+    from sampan.engine.model import Filters
     from sampan.engine.settings import Settings
     from sampan.registry.client import Session
     from sampan.registry.credentials import Credentials
     from sampan.registry.settings import RegistrySettings
     from sampan.spec.reference import Reference
 
+_SEARCH_FILTERS = frozenset(("is-automated", "is-official", "stars"))
+_SEARCH_MOST = 100
 _HUB_NAMES = frozenset(("", "docker.io", "index.docker.io", "registry-1.docker.io"))
 
 
@@ -77,6 +80,34 @@ class Registries:
 
         return await asyncio.to_thread(work)
 
+    async def search(
+        self, text: str, limit: int, filters: Filters, credentials: Credentials
+    ) -> list[dict[str, Any]]:
+        """What Docker Hub, or the registry that the term begins with, finds; in its own order."""
+        filters.accept(_SEARCH_FILTERS)
+        if not 1 <= limit <= _SEARCH_MOST:
+            raise InvalidArgument(f"limit {limit} is outside the range of [1, {_SEARCH_MOST}]")
+        stars = [_stars(value) for value in filters.get("stars")]
+        official, automated = filters.flag("is-official"), filters.flag("is-automated")
+        first, _, rest = text.partition("/")
+        named = bool(rest) and ("." in first or ":" in first or first == "localhost")
+        domain, term = (_domain(first), rest) if named else ("docker.io", text)
+        options = self._settings.options.registries
+
+        def work() -> list[dict[str, Any]]:
+            from sampan.registry.client import search
+
+            return search(domain, term.removeprefix("library/"), limit, credentials, options)
+
+        found = await asyncio.to_thread(work)
+        return [
+            _result(one)
+            for one in found
+            if all(_number(one.get("star_count")) >= least for least in stars)
+            and official in (None, bool(one.get("is_official")))
+            and automated in (None, bool(one.get("is_automated")))
+        ]
+
     async def look(self, text: str, credentials: Credentials) -> RemoteImage:
         """What the registry has under a name with tag or digest."""
         try:
@@ -86,6 +117,27 @@ class Registries:
         opened = await session(reference, credentials, self._settings.options.registries)
         with contextlib.closing(opened):
             return await asyncio.to_thread(_look, opened, reference.digest or reference.tag or "")
+
+
+def _stars(value: str) -> int:
+    if not value.isdecimal():
+        raise InvalidArgument(f"invalid filter 'stars=[{value}]'")
+    return int(value)
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _result(one: dict[str, Any]) -> dict[str, Any]:
+    """A result with the types that clients count on."""
+    return {
+        "star_count": _number(one.get("star_count")),
+        "is_official": bool(one.get("is_official")),
+        "name": one["name"],
+        "is_automated": bool(one.get("is_automated")),
+        "description": str(one.get("description") or ""),
+    }
 
 
 def _look(session: Session, name: str) -> RemoteImage:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
+from urllib.parse import urlencode
 
-from sampan.errors import Failure, NotFound, Unauthenticated
-from sampan.registry import hosts
+from sampan.errors import Failure, NotFound, Unauthenticated, Unavailable
+from sampan.registry import hosts, refusals
 from sampan.registry.auth import Authorizer
 from sampan.registry.credentials import NOBODY, Credentials
 from sampan.registry.hosts import Endpoint
 from sampan.registry.repository import Document, Repository
 from sampan.registry.settings import RegistrySettings
 from sampan.registry.transport import Cancelled, Schemes, Transport
-from sampan.spec.reference import Reference
+from sampan.spec.reference import DEFAULT_DOMAIN, Reference
 
 T = TypeVar("T")
 
@@ -93,6 +95,24 @@ def log_in(domain: str, credentials: Credentials, settings: RegistrySettings) ->
     return authorizer.identity_token
 
 
+def search(
+    domain: str, term: str, limit: int, credentials: Credentials, settings: RegistrySettings
+) -> list[dict[str, Any]]:
+    """What a registry finds for a term, by the search of Docker's registry API V1, which Docker Hub keeps."""
+    endpoint = Endpoint(host=hosts.HUB_SEARCH) if domain == DEFAULT_DOMAIN else hosts.own(domain, settings)
+    transport = Transport(endpoint, Authorizer(credentials), threading.Event(), _SCHEMES)
+    target = f"v1/search?{urlencode({'q': term, 'n': limit})}"
+    with contextlib.closing(transport), transport.request("GET", target) as answer:
+        body = answer.document()
+        if answer.status != 200:
+            raise refusals.refusal(answer.status, body)
+    try:
+        results = json.loads(body)["results"] or []
+        return [one for one in results if isinstance(one, dict) and isinstance(one.get("name"), str)]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise Unavailable(f"{domain} answered a search with nonsense") from None
+
+
 @contextlib.contextmanager
 def _transport(domain: str, authorizer: Authorizer, settings: RegistrySettings) -> Iterator[Transport]:
     transport = Transport(hosts.own(domain, settings), authorizer, threading.Event(), _SCHEMES)
@@ -102,4 +122,4 @@ def _transport(domain: str, authorizer: Authorizer, settings: RegistrySettings) 
         transport.close()
 
 
-__all__ = ["Cancelled", "Session", "log_in"]
+__all__ = ["Cancelled", "Session", "log_in", "search"]

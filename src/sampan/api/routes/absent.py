@@ -86,7 +86,6 @@ ABSENT = {
     "GET /plugins/privileges": "installing plugins",
     "POST /plugins/pull": "installing plugins",
     "POST /plugins/create": "creating plugins",
-    "GET /images/search": "searching a registry",
     "GET /images/{name}/attestations": "reading attestations",
     "POST /build/cancel": "building images",
     "POST /session": "building with BuildKit",

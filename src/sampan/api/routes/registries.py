@@ -10,6 +10,8 @@ from sampan.api.routing import Route
 from sampan.engine.facade import Engine
 from sampan.registry import credentials
 
+_RESULTS = 25
+
 
 async def log_in(request: Request, engine: Engine) -> Answer:
     """POST /auth"""
@@ -29,7 +31,16 @@ async def distribution(request: Request, engine: Engine) -> Answer:
     return json_response(answer)
 
 
+async def search(request: Request, engine: Engine) -> Answer:
+    """GET /images/search?term=&limit=&filters="""
+    query = request.query
+    who = credentials.decode(request.header("x-registry-auth"))
+    limit = query.integer("limit", _RESULTS) or _RESULTS
+    return json_response(await engine.registries.search(query.text("term"), limit, query.filters(), who))
+
+
 ROUTES = (
+    Route("GET", "/images/search", search),
     Route("POST", "/auth", log_in),
     Route("GET", "/distribution/{name}/json", distribution),
 )
