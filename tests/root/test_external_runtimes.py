@@ -20,6 +20,7 @@ from sampan.oci.container import start_time
 from sampan.runtime.runtime import end_group
 from sampan.sandbox import external
 from sampan.sandbox.cgroups_files import mount_points
+from sampan.sandbox.external_calls import Place
 from sampan.sandbox.messages import ExternalRuntime, Launch
 from tests.root.boxes import Box
 
@@ -207,7 +208,7 @@ def test_nothing_is_left_of_a_container_whose_keeper_was_killed(box: OtherBox, v
 def test_a_start_that_was_cut_short_does_not_hinder_the_next(box: OtherBox) -> None:
     async def work(box: Box) -> None:
         launch = box.launch("true", name="again")
-        place = external.Place(launch.bundle)
+        place = Place(launch.bundle)
         place.make(launch)
         Path(place.state, "again").mkdir()
         Path(place.state, "again", "rest").write_text("")

@@ -19,21 +19,28 @@ from __future__ import annotations
 import json
 import os
 import resource
-import select
-import signal
 import socket
 import stat
-import struct
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sampan.linux import capabilities, tree
 from sampan.linux import mount as m
 from sampan.linux import process as p
 from sampan.sandbox import accounts, cgroups_files, cgroups_v1, interfaces, mountopts, resolver
+from sampan.sandbox.external_calls import (
+    PATH,
+    SETUP_FAILED,
+    Caller,
+    Place,
+    command,
+    console_socket,
+    receive_console,
+    wait,
+    write,
+)
 from sampan.sandbox.hostmounts import Bind, LayersView, NeighboursMount, OverlayRoot
 from sampan.sandbox.launch import LaunchError, Started, failure_of
 from sampan.sandbox.messages import (
@@ -51,131 +58,8 @@ if TYPE_CHECKING:
     from sampan.sandbox.messages import Keeping
     from sampan.spec.runtime import Mount, Process, Spec
 
-# A runtime that talks to a remote sandbox may take its time; one that hangs must not hang the keeper.
-_PATIENCE = 30.0
-_NOT_FOUND = ("executable file not found", "no such file or directory", "not found in $path")
-_NOT_EXECUTABLE = ("permission denied", "is a directory")
-# What they say before the reason; it is said once more by who tells the user.
-_HEADS = (
-    "runc create failed: ",
-    "sampan create failed: ",
-    "exec failed: ",
-    "unable to start container process: ",
-)
-_SETUP_FAILED = 128
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SHARED = frozenset({"shared", "rshared"})
 _CAP_SYS_RESOURCE = 24
-
-
-class Place:
-    """Where a container's runtime keeps what it needs; paths below ``oci`` of the bundle."""
-
-    def __init__(self, bundle: str) -> None:
-        self.directory = f"{bundle}/oci"
-        self.root = f"{self.directory}/rootfs"
-        self.mounts = f"{self.directory}/mounts"
-        self.state = f"{self.directory}/state"
-        self.log = f"{self.directory}/log.json"
-        self.pid = f"{self.directory}/pid"
-        self.runtime = f"{self.directory}/runtime.json"
-
-    def make(self, launch: Launch) -> None:
-        os.makedirs(self.directory, 0o711, exist_ok=True)
-        # First of all: what is named here is looked after when everybody is killed.
-        named = {"id": launch.id, "group": launch.spec["linux"]["cgroupsPath"], "runtime": launch.runtime}
-        _write(self.runtime, encode(named))
-        for path in (self.root, self.mounts, self.state):
-            os.makedirs(path, 0o711, exist_ok=True)
-
-
-class Caller:
-    """Runs one runtime for one container. ``cgroup_fd`` is the group it is cloned into, or None."""
-
-    def __init__(self, runtime: ExternalRuntime, place: Place, cgroup_fd: int | None = None) -> None:
-        self._runtime = runtime
-        self._place = place
-        self._cgroup_fd = cgroup_fd
-
-    def call(self, *words: str, stdio: Sequence[int] = ()) -> None:
-        """Run one of its commands to the end. LaunchError with its own words if it fails."""
-        place, path = self._place, self._runtime.path
-        with suppress(FileNotFoundError):
-            os.unlink(place.log)
-        argv = _command(self._runtime, place, words)
-        try:
-            pid, pidfd = p.clone3(cgroup_fd=self._cgroup_fd)
-        except OSError as error:
-            raise LaunchError(f"{path}: {error.strerror}", _SETUP_FAILED) from error
-        if pid == 0:
-            _become_runtime(path, argv, place.directory, stdio)
-        code = _wait(pidfd)
-        if code != 0:
-            raise _failure(path, words[0], code, _last_error(place.log))
-
-
-def _command(runtime: ExternalRuntime, place: Place, words: Sequence[str]) -> list[str]:
-    arguments = ("--root", place.state, "--log", place.log, "--log-format", "json")
-    return [runtime.path, *runtime.arguments, *arguments, *words]
-
-
-def _become_runtime(path: str, argv: list[str], directory: str, stdio: Sequence[int]) -> None:
-    try:
-        p.set_parent_death_signal(signal.SIGKILL)
-        null = os.open("/dev/null", os.O_RDWR)
-        for target, fd in enumerate(stdio or (null, null, null)):
-            os.dup2(fd, target)
-        os.closerange(3, 1 << 20)
-        for number in signal.valid_signals():
-            if signal.getsignal(number) not in (signal.SIG_DFL, None):
-                signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.chdir(directory)
-        os.execve(path, argv, {"PATH": _PATH})
-    finally:
-        os._exit(127)
-
-
-def _wait(pidfd: int) -> int:
-    """The exit code of a child, which is killed when it takes too long."""
-    ended = select.poll()
-    ended.register(pidfd, select.POLLIN)
-    try:
-        if not ended.poll(_PATIENCE * 1000):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-        assert result is not None
-        return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
-    finally:
-        os.close(pidfd)
-
-
-def _last_error(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return ""
-    for line in reversed(lines):
-        with suppress(ValueError):
-            record = json.loads(line)
-            if isinstance(record, dict) and record.get("level") in ("error", "fatal"):
-                return str(record.get("msg", ""))
-    return ""
-
-
-def _failure(path: str, command: str, code: int, said: str) -> LaunchError:
-    """A runtime tells the reason in words alone: these are the words that Docker looks for."""
-    for head in _HEADS:
-        said = said.removeprefix(head)
-    words = said.lower()
-    if any(part in words for part in _NOT_FOUND):
-        exit_code = 127
-    elif any(part in words for part in _NOT_EXECUTABLE):
-        exit_code = 126
-    else:
-        exit_code = _SETUP_FAILED
-    return LaunchError(said or f"{path} {command} ended with {code}", exit_code)
 
 
 # -- start ------------------------------------------------------------------------------------------------
@@ -224,14 +108,14 @@ def _start(launch: Launch, stdio: Sequence[int], cgroup: Cgroup, on_create: Call
         process["consoleSize"] = {"height": launch.console_size[0], "width": launch.console_size[1]}
     names = (launch.names, launch.id) if launch.names else None
     held = _connect(spec, launch.endpoint, launch.more, names)
-    _write(f"{place.directory}/config.json", encode(spec))
+    write(f"{place.directory}/config.json", encode(spec))
     words = ("--bundle", place.directory, "--pid-file", place.pid)
     console = -1
     try:
         if process.get("terminal"):
-            with _console_socket(place) as (name, listener):
+            with console_socket(place) as (name, listener):
                 caller.call("create", *words, "--console-socket", name, launch.id)
-                console = _receive_console(listener)
+                console = receive_console(listener)
         else:
             caller.call("create", *words, launch.id, stdio=stdio)
         with open(place.pid) as file:
@@ -278,7 +162,7 @@ def _make_places(launch: Launch, place: Place) -> None:
             if stat.S_ISDIR(os.fstat(fd).st_mode):
                 os.mkdir(target)
             else:
-                _write(target, b"")
+                write(target, b"")
             m.move_mount(fd, target)
         finally:
             os.close(fd)
@@ -299,7 +183,9 @@ def _needs_care(launch: Launch, mount: Mount) -> Bind | LayersView | NeighboursM
     return Bind(source=mount["source"], options=options, subpath=subpath) if subpath else None
 
 
-def _connect(spec: Spec, endpoint: Endpoint | None, more: Sequence[Endpoint], names: tuple[str, str] | None) -> int:
+def _connect(
+    spec: Spec, endpoint: Endpoint | None, more: Sequence[Endpoint], names: tuple[str, str] | None
+) -> int:
     """Make the network namespace with its interfaces and name it in ``spec``; the descriptor that keeps it.
 
     ``names``: who wants its sockets for names, and the container's id.
@@ -355,15 +241,15 @@ def start_exec(
     own_group = group_fd(cgroup)
     caller = Caller(container.runtime, place, own_group)
     document, pid_file = f"{place.directory}/{request.id}.json", f"{place.directory}/{request.id}.pid"
-    _write(document, encode(process))
+    write(document, encode(process))
     words = ["exec", "--detach", "--process", document, "--pid-file", pid_file]
     console = -1
     p.set_child_subreaper()
     try:
         if process.get("terminal"):
-            with _console_socket(place) as (name, listener):
+            with console_socket(place) as (name, listener):
                 caller.call(*words, "--console-socket", name, container.id)
-                console = _receive_console(listener)
+                console = receive_console(listener)
         else:
             caller.call(*words, container.id, stdio=stdio)
         with open(pid_file) as file:
@@ -406,7 +292,7 @@ def _account(user: str, group_add: Sequence[str], enter: Callable[[], None]) -> 
             answer: dict[str, Any] = {"uid": found.uid, "gid": found.gid, "groups": list(found.groups)}
             answer["home"] = found.home
         except BaseException as error:
-            answer = failure_of(error, setup_failed=_SETUP_FAILED, what="look up the user")
+            answer = failure_of(error, setup_failed=SETUP_FAILED, what="look up the user")
         try:
             os.write(writing, encode(answer))
         finally:
@@ -433,44 +319,6 @@ def _cut_to_the_allowed(process: Process) -> None:
     if "oomScoreAdj" in process:
         with open("/proc/self/oom_score_adj") as file:
             process["oomScoreAdj"] = max(process["oomScoreAdj"], int(file.read()))
-
-
-# -- terminals --------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _console_socket(place: Place) -> Iterator[tuple[str, socket.socket]]:
-    """A listening socket for a terminal's master, and a name of it that fits an address."""
-    directory = os.open(place.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    name = f"/proc/{os.getpid()}/fd/{directory}/console.sock"
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-            with suppress(FileNotFoundError):
-                os.unlink(name)
-            listener.bind(name)
-            listener.listen(1)
-            yield name, listener
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-        os.close(directory)
-
-
-def _receive_console(listener: socket.socket) -> int:
-    """The master that the runtime has sent by now: it does so before it ends."""
-    listener.setblocking(False)
-    try:
-        accepted, _ = listener.accept()
-    except BlockingIOError:
-        raise LaunchError("the runtime has sent no terminal", _SETUP_FAILED) from None
-    size = struct.calcsize("i")
-    with accepted:
-        accepted.setblocking(False)
-        _, ancillary, _, _ = accepted.recvmsg(4096, socket.CMSG_SPACE(size), socket.MSG_CMSG_CLOEXEC)
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS) and len(data) >= size:
-            return int.from_bytes(data[:size], sys.byteorder)
-    raise LaunchError("the runtime has sent no terminal", _SETUP_FAILED)
 
 
 # -- end --------------------------------------------------------------------------------------------------
@@ -502,9 +350,9 @@ def _delete(runtime: ExternalRuntime, place: Place, container_id: str) -> None:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
         actions = [(os.POSIX_SPAWN_DUP2, null, target) for target in range(3)]
-        argv = _command(runtime, place, ("delete", "--force", container_id))
-        pid = os.posix_spawn(runtime.path, argv, {"PATH": _PATH}, file_actions=actions, setsigmask=())
-        _wait(os.pidfd_open(pid))
+        argv = command(runtime, place, ("delete", "--force", container_id))
+        pid = os.posix_spawn(runtime.path, argv, {"PATH": PATH}, file_actions=actions, setsigmask=())
+        wait(os.pidfd_open(pid))
     finally:
         os.close(null)
 
@@ -529,13 +377,3 @@ def _remove_groups(path: str) -> None:
             if group.strip("/"):
                 with suppress(OSError):
                     os.rmdir(mount + group)
-
-
-def _write(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-    finally:
-        os.close(fd)
