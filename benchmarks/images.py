@@ -42,7 +42,7 @@ def main() -> None:
     if options.podman:
         engines["podman"] = ["podman"]
     found: dict[str, dict[str, list[float]]] = {}
-    with tempfile.TemporaryDirectory(dir=options.place) as place, registry(place) as host:
+    with tempfile.TemporaryDirectory(dir=options.place) as place, registry(f"{place}/from") as host:
         for layers in LAYERS:
             archive(Path(options.tree), Path(place), layers)
         remote = f"{host}/bench/source:latest"
@@ -52,11 +52,11 @@ def main() -> None:
         )
         for turn in range(options.reps):
             for name, command in list(engines.items())[:: 1 if turn % 2 else -1]:
-                with contextlib.closing(
-                    work(command, Path(place), remote, f"{host}/bench/{name}-{turn}")
-                ) as rows:
-                    for row, seconds in rows:
-                        found.setdefault(row, {}).setdefault(name, []).append(seconds)
+                with registry(f"{place}/{name}-{turn}") as target:  # empty: nothing is mounted or there
+                    rows = work(command, Path(place), remote, f"{target}/bench/{name}")
+                    with contextlib.closing(rows):
+                        for row, seconds in rows:
+                            found.setdefault(row, {}).setdefault(name, []).append(seconds)
     report(found, [name for name in engines if name != "ours"])
     if options.json:
         Path(options.json).write_text(json.dumps(found))
@@ -69,7 +69,7 @@ def report(found: dict[str, dict[str, list[float]]], others: Sequence[str]) -> N
         better = min((statistics.median(times[name]) for name in others), default=0.0)
         ratio = better / statistics.median(times["ours"])
         cells = [shown(times[name]) for name in ("ours", *others)]
-        print(f"| {row} [s] | {' | '.join(cells)} | {ratio:.1f} × |")
+        print(f"| {row} [s] | {' | '.join(cells)} | {ratio:.1f} |")
 
 
 def shown(times: Sequence[float]) -> str:
@@ -117,6 +117,7 @@ def tag(layers: int) -> str:
 @contextlib.contextmanager
 def registry(place: str) -> Iterator[str]:
     """The address of an empty registry."""
+    os.mkdir(place)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{probe.getsockname()[1]}"

@@ -18,8 +18,8 @@ from tests.reference import REFERENCE
 
 SOURCE = REFERENCE / "docker-cli-28.2.json"
 
-REGISTRY = "comes with the registry client"
-PLATFORMS = "images of several platforms come with the registry client"
+MANIFESTS = "manifest lists are not offered yet"
+PLATFORMS = "an image is kept for one platform"
 LINKS = "links are not offered yet: containers on a user-defined network find each other by name"
 SWARM = "Swarm mode is not offered"
 WINDOWS = "Windows only, as with Docker on Linux"
@@ -30,15 +30,11 @@ COMMANDS: dict[str, str] = {
     "checkpoint create": CHECKPOINT,
     "checkpoint ls": CHECKPOINT,
     "checkpoint rm": CHECKPOINT,
-    "login": f"the engine's part {REGISTRY}; the client's part is there",
-    "manifest annotate": REGISTRY,
-    "manifest create": REGISTRY,
-    "manifest inspect": REGISTRY,
-    "manifest push": REGISTRY,
-    "manifest rm": REGISTRY,
-    "pull": REGISTRY,
-    "push": REGISTRY,
-    "search": REGISTRY,
+    "manifest annotate": MANIFESTS,
+    "manifest create": MANIFESTS,
+    "manifest inspect": MANIFESTS,
+    "manifest push": MANIFESTS,
+    "manifest rm": MANIFESTS,
     "volume update": f"cluster volumes only: {SWARM}",
 }
 """Commands that are refused with all their flags, by the words of our table."""
