@@ -109,19 +109,23 @@ class Pushes:
         chosen = self._chosen(reference)
         options = self._settings.options
         session = await registries.session(reference, credentials, options.registries, tell)
-        with (
-            ThreadPoolExecutor(options.max_uploads, "push") as threads,
-            contextlib.closing(session),
-            self._catalog.blobs.workspace() as workspace,
-            self._catalog.layers.holding() as hold,
-        ):
-            work = _Push(self._catalog, self._forms, session, threads, workspace, tell)
-            for tag, image in chosen:
-                pushed = await work.image(image, tag, hold)
-                await self._images.keep_name(image, _by_digest(tag, pushed.digest))
-                tell(Progress(status=f"{pushed.tag}: digest: {pushed.digest} size: {pushed.size}"))
-                tell(pushed)
-                self._publish(_event(tag))
+        try:
+            with (
+                self._catalog.layers.holding() as hold,
+                ThreadPoolExecutor(options.max_uploads, "push") as threads,
+                contextlib.closing(session),
+                self._catalog.blobs.workspace() as workspace,
+            ):
+                work = _Push(self._catalog, self._forms, session, threads, workspace, tell)
+                for tag, image in chosen:
+                    pushed = await work.image(image, tag, hold)
+                    await self._images.keep_name(image, _by_digest(tag, pushed.digest))
+                    tell(Progress(status=f"{pushed.tag}: digest: {pushed.digest} size: {pushed.size}"))
+                    tell(pushed)
+                    self._publish(_event(tag))
+        finally:
+            # An image that was removed meanwhile has left behind what was held.
+            await asyncio.shield(self._catalog.sweep(hold.blobs))
 
 
 def _by_digest(reference: Reference, digest: Digest) -> Reference:

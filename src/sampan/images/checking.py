@@ -81,6 +81,8 @@ class Checker:
             for image in images:
                 self._image(image, report)
             report.images = len(images)
+        # What was removed meanwhile has left behind what was held.
+        await self._catalog.sweep(hold.blobs)
         self._containers(report)
         await self._strays(report, mend=mend)
         return report
