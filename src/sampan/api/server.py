@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import stat
@@ -20,7 +21,12 @@ from sampan.api.routing import Route, Router
 from sampan.api.service import Service, turns
 from sampan.errors import Conflict
 
+log = logging.getLogger("sampan.api")
+
 BACKLOG = 512
+
+COMPLAIN_EVERY = 10.0
+"""Seconds between two complaints that no connection can be accepted."""
 
 
 class Server:
@@ -33,6 +39,7 @@ class Server:
         self._service = Service(engine=engine, router=Router(routes))
         self._listeners: list[asyncio.Server] = []
         self._paths: list[tuple[str, tuple[int, int]]] = []
+        self._complained = -COMPLAIN_EVERY
 
     async def listen_unix(self, path: str, *, mode: int = 0o660, gid: int | None = None) -> None:
         """Listen on a Unix socket of that mode, owned by the group ``gid``.
@@ -47,14 +54,24 @@ class Server:
     async def listen_tcp(self, host: str, port: int) -> None:
         """Listen on TCP, in the clear: whoever reaches the port is root on this machine."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._trouble)
         self._listeners.append(await loop.create_server(self._connection, host, port, backlog=BACKLOG))
 
     async def listen(self, listener: socket.socket) -> None:
         """Listen on a ready stream socket (an inherited one, as systemd passes it); owns it from now on."""
         listener.setblocking(False)
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._trouble)
         make = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
         self._listeners.append(await make(self._connection, sock=listener, backlog=BACKLOG))
+
+    def _trouble(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Of connections that wait for free descriptors asyncio complains some hundred times a second."""
+        if "socket.accept()" not in context["message"]:
+            loop.default_exception_handler(context)
+        elif loop.time() - self._complained >= COMPLAIN_EVERY:
+            self._complained = loop.time()
+            log.error("connections have to wait: %s", context.get("exception"))
 
     def _connection(self) -> Connection:
         return Connection(self._service)

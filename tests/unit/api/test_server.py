@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -457,3 +458,29 @@ def test_a_handler_runs_to_its_end_though_its_client_has_left(serve: Serve) -> N
     assert served.get("GET /refuse")[0] == 409
     served.call(go.set)
     assert finished.wait(10)
+
+
+def test_want_of_descriptors_is_complained_of_once_and_passes(
+    serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncio.constants.ACCEPT_RETRY_DELAY", 0.01)
+    served = serve(None, BASIC)
+    complaint = threading.Event()
+
+    def heard(_record: object) -> bool:
+        complaint.set()
+        return True
+
+    caplog.handler.addFilter(heard)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket(socket.AF_UNIX) as client, open(os.devnull) as next_free:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next_free.fileno() + 1, hard))
+        try:
+            client.connect(served.path)
+            assert complaint.wait(10)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        client.sendall(b"GET /things/a/json HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["connections have to wait: [Errno 24] Too many open files"]
