@@ -189,7 +189,7 @@ class BuildMounts:
             tree=tree, sources=(wanted["source"] or ".",), target="/x", keep_owners=True, excluded=ignored
         )
         place = context.place()
-        async with self._steps.composed((), what) as (layer, digest):
+        async with self._steps.composed((), what, archive_only=True) as (layer, digest):
             fd = layer.part.open()
             try:
                 await buildcontext.unpack_from(fd, place, self._run)

@@ -23,7 +23,7 @@ from sampan.errors import Failure, InvalidArgument
 from sampan.images.blobs import Part
 from sampan.images.layers import MadeLayer
 from sampan.images.model import Image
-from sampan.images.packing import Packed, stack
+from sampan.images.packing import Packed
 from sampan.sandbox.messages import AttachOptions, RootFilesystem
 from sampan.spec import digest as digests
 from sampan.spec import image as documents
@@ -212,30 +212,43 @@ class BuildSteps:
             tagged_ns=0,
         )
 
-    async def _over(self, chain: tuple[Digest, ...], layer: Packed, hold: Hold) -> Digest | None:
-        parent = chain[-1] if chain else None
-        return parent if layer.empty else await stack(self._catalog.layers, hold, parent, layer)
-
     # ------------------------------------------------------------------ COPY
 
     @asynccontextmanager
     async def composed(
-        self, chain: tuple[Digest, ...], what: Composition
-    ) -> AsyncIterator[tuple[Packed, str]]:
-        """The layer that it makes, not kept yet, and the digest of its contents, which knows no times."""
+        self, chain: tuple[Digest, ...], what: Composition, *, archive_only: bool = False
+    ) -> AsyncIterator[tuple[MadeLayer, str]]:
+        """The layer that it makes, not kept yet, and the digest of its contents, which knows no times.
+
+        ``archive_only`` leaves its directory empty.
+        """
         with self._catalog.blobs.workspace() as workspace:
-            part = Part(f"{workspace}/layer")
+            part, directory = Part(f"{workspace}/layer"), f"{workspace}/fs"
+            os.mkdir(directory, 0o755)
             try:
-                digest = await self._compose(chain, what, part)
+                answer = await self._compose(chain, what, part, "" if archive_only else directory)
             finally:
                 part.close()
-            yield Packed(part=part), digest
+            made = MadeLayer(
+                directory=directory,
+                part=part,
+                size=answer.get("size", 0),
+                max_uid=answer.get("max_uid", 0),
+                max_gid=answer.get("max_gid", 0),
+                implied=tuple(answer.get("implied", ())),
+            )
+            yield made, answer["digest"]
 
-    async def keep(self, chain: tuple[Digest, ...], layer: Packed, hold: Hold) -> Digest | None:
+    async def keep(self, chain: tuple[Digest, ...], made: MadeLayer, hold: Hold) -> Digest | None:
         """Make what was composed a layer over ``chain``: the new chain."""
-        return await self._over(chain, layer, hold)
+        parent = chain[-1] if chain else None
+        if Packed(part=made.part).empty:
+            return parent
+        return await self._catalog.layers.take(hold, parent, made)
 
-    async def _compose(self, chain: tuple[Digest, ...], what: Composition, part: Part) -> str:
+    async def _compose(
+        self, chain: tuple[Digest, ...], what: Composition, part: Part, directory: str
+    ) -> dict[str, Any]:
         order: dict[str, Any] = {
             "sources": what.sources,
             "target": what.target,
@@ -249,10 +262,9 @@ class BuildSteps:
         found = await what.tree.files() if isinstance(what.tree, Context) else what.tree
         tree = found if isinstance(found, str) else asdict(found)
         visit = await self._visits.begin(
-            "build", "compose", root=self.tree(chain), flow="out", tree=tree, order=order
+            "build", "compose", root=self.tree(chain), flow="out", tree=tree, order=order, made=directory
         )
-        digest: str = (await _received(visit, part))["digest"]
-        return digest
+        return await _received(visit, part)
 
     def tree(self, chain: tuple[Digest, ...]) -> RootFilesystem:
         """The files of a chain, to be looked at."""

@@ -79,7 +79,7 @@ class Early:
 class MadeLayer:
     """A directory on this file system that is a layer's, and ``part``, the archive that it would unpack from.
 
-    ``size`` in bytes; the largest owners.
+    ``size`` in bytes; the largest owners; ``implied`` directories are to look as in the layers below.
     """
 
     directory: str
@@ -87,6 +87,7 @@ class MadeLayer:
     size: int
     max_uid: int
     max_gid: int
+    implied: tuple[str, ...] = ()
 
 
 class LayerStore:
@@ -223,6 +224,7 @@ class LayerStore:
                     number, self._next = self._next, self._next + 1
                     os.mkdir(f"{self.root}/{number}", 0o700)
                     os.rename(made.directory, f"{self.root}/{number}/fs")
+                    self._dress(number, parent, list(made.implied))
                     layer = Layer(
                         id=number,
                         chain_id=chain_id,

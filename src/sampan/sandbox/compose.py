@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 
 from sampan.errors import InvalidArgument, NotFound
 from sampan.linux import process as p
-from sampan.sandbox.pack import Packer, xattrs_of
+from sampan.sandbox.pack import Packer, write_all, xattrs_of
+from sampan.sandbox.placing import Placer
 from sampan.wire import tar
 from sampan.wire.tar import Member
 
@@ -61,8 +62,10 @@ class Order:
 class Composer(Packer):
     """Writes the archive to ``out`` and digests what is in it. ``lower`` and ``tree`` are directories."""
 
-    def __init__(self, out: int, lower: int, tree: int, order: Order) -> None:
+    def __init__(self, out: int, lower: int, tree: int, order: Order, placer: Placer | None = None) -> None:
+        """``placer`` makes the layer's directory meanwhile; it may keep files of ``tree``."""
         super().__init__(out)
+        self._placer = placer
         self._lower = lower
         self._tree = tree
         self._order = order
@@ -76,10 +79,15 @@ class Composer(Packer):
 
     def run(self) -> None:
         """Write it all. NotFound, InvalidArgument for sources that are not there or not allowed."""
+        self._gather_all()
+        self.finish()
+        if self._placer is not None:
+            self._placer.finish()
+
+    def _gather_all(self) -> None:
         order = self._order
         if not order.sources:
             self._directory_at(order.target, None)
-            self.finish()
             return
         sources = list(self._sources())
         many = len(sources) > 1
@@ -90,7 +98,6 @@ class Composer(Packer):
             )
         for path in sources:
             self._source(path)
-        self.finish()
 
     # ------------------------------------------------------------------ sources
 
@@ -266,7 +273,7 @@ class Composer(Packer):
             place = posixpath.join(base, name)
             if not stat.S_ISDIR(there.st_mode):
                 if not skipped:
-                    self._put(functools.partial(_open_in, directory, name), place)
+                    self._put(functools.partial(_open_in, directory, name), place, (directory, name))
                 continue
             fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
             try:
@@ -275,8 +282,11 @@ class Composer(Packer):
             finally:
                 os.close(fd)
 
-    def _put(self, opened: Callable[[int], int], place: str) -> None:
-        """One entry that is no directory; ``opened`` opens it with flags, and never another."""
+    def _put(self, opened: Callable[[int], int], place: str, origin: tuple[int, str] | None = None) -> None:
+        """One entry that is no directory; ``opened`` opens it with flags, and never another.
+
+        ``origin`` is where it can be linked from: a directory and a name in it.
+        """
         parent = posixpath.dirname(place)
         place = posixpath.join(self._directory_at(parent, None), posixpath.basename(place))
         fd = opened(os.O_PATH)
@@ -289,7 +299,7 @@ class Composer(Packer):
         if stat.S_ISREG(there.st_mode):
             fd = opened(os.O_RDONLY | os.O_NONBLOCK)
             try:
-                self._file(fd, name)
+                self._file(fd, name, origin)
             finally:
                 os.close(fd)
             return
@@ -298,18 +308,25 @@ class Composer(Packer):
             kind = tar.SYMLINK if link else tar.FIFO
             self._emit(self._member_of(name, kind, there, link=link))
 
-    def _file(self, fd: int, name: bytes) -> None:
+    def _file(self, fd: int, name: bytes, origin: tuple[int, str] | None) -> None:
         there = os.fstat(fd)
         member = self._member_of(name, tar.REGULAR, there)
         member.size = there.st_size
         member.xattrs = xattrs_of(fd)
         self._emit(member)
+        placer, made = self._placer, -1
+        if placer is not None and not (origin and placer.link(member, *origin, there)):
+            made = placer.file(member)
         left = there.st_size
         while left:
             data = os.read(fd, min(left, _BLOCK)) or bytes(min(left, _BLOCK))
             self._digest.update(data)
             self._gather(data)
+            if made >= 0:
+                write_all(made, data)
             left -= len(data)
+        if placer is not None and made >= 0:
+            placer.close(made, member)
         self._gather(bytes(tar.padding(there.st_size)))
 
     def _add_directory(self, path: str, there: os.stat_result | None) -> None:
@@ -345,6 +362,8 @@ class Composer(Packer):
         )
         self._digest.update(repr(shown).encode())
         self._gather(tar.header(member))
+        if self._placer is not None and member.kind != tar.REGULAR:
+            self._placer.entry(member)
 
 
 def _open_in(directory: int, name: str, flags: int) -> int:

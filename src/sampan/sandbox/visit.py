@@ -189,9 +189,15 @@ def _changes(request: dict[str, Any], control: socket.socket, fds: Sequence[int]
 def _compose(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
     # Only builds need it. Everything is loaded before the host's tree is out of sight.
     from sampan.sandbox.compose import Composer, Order
+    from sampan.sandbox.placing import Placer
     from sampan.wire.ignore import Matcher
 
-    tree = request["tree"]
+    tree, made = request["tree"], request["made"]
+    placer = None
+    if made:
+        # Layers are not to share files; a directory of the build's own is soon gone.
+        place = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        placer = Placer(place, linking=isinstance(tree, str))
     if isinstance(tree, str):
         source = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         root = places.enter_reading(_root(request))
@@ -219,10 +225,15 @@ def _compose(request: dict[str, Any], control: socket.socket, fds: Sequence[int]
             excluded=Matcher(order["excluded"]).ignores,
             epoch=order["epoch"],
         ),
+        placer,
     )
     channel.send(control, {"stat": {}})
     composer.run()
-    return {"done": True, "digest": composer.digest}
+    found = {"done": True, "digest": composer.digest}
+    if placer is not None:
+        found |= {"size": placer.size, "max_uid": placer.max_uid, "max_gid": placer.max_gid}
+        found["implied"] = placer.implied
+    return found
 
 
 def _layer(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:

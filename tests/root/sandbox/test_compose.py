@@ -15,6 +15,7 @@ import pytest
 
 from sampan.errors import Failure, InvalidArgument, NotFound
 from sampan.sandbox.compose import Composer, Order
+from sampan.sandbox.placing import Placer
 from sampan.wire.ignore import Matcher
 
 pytestmark = pytest.mark.root
@@ -30,24 +31,49 @@ class Trees:
             path.mkdir()
         self.outside = root / "outside"
         self.outside.write_text("secret")
+        self._count = 0
 
     def compose(self, *sources: str, target: str, **order: Any) -> tuple[dict[str, tarfile.TarInfo], str]:
-        """The members by name, and the digest."""
+        """The members by name, and the digest; the directory made beside the archive is what it says."""
+        made = self.tree.parent / f"made{self._count}"
+        self._count += 1
+        made.mkdir()
+        place = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
+        placer = Placer(place, linking=True)
         read, write = os.pipe()
         found: list[bytes] = []
         taking = threading.Thread(target=lambda: found.append(_all(read)))
         taking.start()
         tree, lower = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (self.tree, self.lower))
         try:
-            composer = Composer(write, lower, tree, Order(sources=sources, target=target, **order))
+            composer = Composer(write, lower, tree, Order(sources=sources, target=target, **order), placer)
             composer.run()
         finally:
-            for fd in (write, tree, lower):
+            for fd in (write, tree, lower, place):
                 os.close(fd)
             taking.join()
             os.close(read)
         self.archive = tarfile.TarFile(fileobj=io.BytesIO(found[0]))
-        return {member.name: member for member in self.archive}, composer.digest
+        members = {member.name: member for member in self.archive}
+        self._check(made, members, set(placer.implied))
+        return members, composer.digest
+
+    def _check(self, made: Path, members: dict[str, tarfile.TarInfo], implied: set[str]) -> None:
+        there = {str(path.relative_to(made)) for path in made.rglob("*")}
+        assert there == set(members) | implied
+        for name, member in members.items():
+            found = os.lstat(made / name)
+            assert (found.st_uid, found.st_gid, found.st_mtime_ns) == (
+                member.uid,
+                member.gid,
+                int(member.mtime) * 10**9,
+            )
+            if member.issym():
+                assert os.readlink(made / name) == member.linkname
+                continue
+            assert stat.S_IMODE(found.st_mode) == member.mode
+            if member.isfile():
+                assert (made / name).read_text() == self.text(name)
 
     def text(self, name: str) -> str:
         file = self.archive.extractfile(name)
@@ -235,3 +261,20 @@ def test_several_sources_need_a_directory(trees: Trees) -> None:
         trees.compose("a", "b", target="/x")
     with pytest.raises(NotFound, match="nope"):
         trees.compose("nope", target="/x")
+
+
+def test_a_file_is_linked_once_and_only_as_it_is(trees: Trees) -> None:
+    for name in ("d/same", "d/linked", "d/precise"):
+        (trees.tree / name).parent.mkdir(exist_ok=True)
+        (trees.tree / name).write_text(name)
+        os.utime(trees.tree / name, (7, 7))
+    os.link(trees.tree / "d/linked", trees.tree / "d/other")
+    os.utime(trees.tree / "d/precise", ns=(7, 7_000_000_001))
+    trees.compose("d", target="/to")
+    inodes = {path.name: path.stat().st_ino for path in (trees.tree / "d").iterdir()}
+    made = {path.name: path.stat().st_ino for path in (trees.tree.parent / "made0/to").iterdir()}
+    assert {name for name, inode in made.items() if inode == inodes[name]} == {"same"}
+    trees.compose("d", target="/again")
+    assert (trees.tree.parent / "made1/again/same").stat().st_ino != inodes["same"]
+    trees.compose("d", target="/owned", owner=(5, 5))
+    assert (trees.tree / "d/same").stat().st_uid == 0
