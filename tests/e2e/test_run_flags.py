@@ -98,12 +98,10 @@ def test_every_flag_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("program", ["docker", "sampan"])
-@pytest.mark.parametrize("words", ["--link flags-other", "-p 80", "-P --expose 80"])
-def test_what_comes_later_is_named(client: Client, places: dict[str, str], program: str, words: str) -> None:
-    result = client(program, ["run", "--rm", *words.split(), "busybox", "true"])
-    flag = {"-p": "--publish", "-P": "--publish-all"}.get(words.split()[0], words.split()[0])
+def test_what_comes_later_is_named(client: Client, places: dict[str, str], program: str) -> None:
+    result = client(program, ["run", "--rm", "--link", "flags-other", "busybox", "true"])
     assert result.returncode == 125
-    assert f"{flag} " in result.stderr
+    assert "--link " in result.stderr
 
 
 @pytest.mark.parametrize("program", ["docker", "sampan"])

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from sampan.errors import Unavailable
 from sampan.linux import nfnetlink
 from sampan.linux.netlink import Netlink
+from sampan.network import host
 from sampan.network.bridge import Bridge, Plan, Site
 from sampan.network.naming import bridge_name
 from sampan.network.published import PublishedPorts
@@ -82,8 +83,9 @@ class Bridges:
         for name in self._shared.owned(self.name):
             if name not in known:
                 try:
+                    await asyncio.to_thread(host.remove_ports, name, None)
                     await Bridge(Plan(bridge=name), shared=self._shared).purge()
-                except Unavailable as reason:
+                except (Unavailable, OSError) as reason:
                     logger.warning("%s", reason)
 
     def add(self, network: str, plan: Plan) -> None:

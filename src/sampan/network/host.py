@@ -79,8 +79,10 @@ def remove_bridge(netlink: Netlink, name: str) -> None:
     )
 
 
-def remove_ports(bridge: str, names: Iterable[str]) -> None:
-    """Delete the host ends of these names, if they are on this bridge; succeeds if they are gone."""
+def remove_ports(bridge: str, names: Iterable[str] | None) -> None:
+    """Delete the host ends of these names (None: all), if they are on this bridge; succeeds if they are
+    gone.
+    """
     with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
         index = rtnetlink.link_index(bridge)
         _delete(
@@ -88,7 +90,9 @@ def remove_ports(bridge: str, names: Iterable[str]) -> None:
             (
                 link
                 for link in rtnetlink.links(netlink)
-                if index and link.master == index and link.name in names
+                if index
+                and link.master == index
+                and (link.name.startswith(HOST_PREFIX) if names is None else link.name in names)
             ),
         )
 

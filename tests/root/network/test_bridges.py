@@ -16,7 +16,7 @@ from sampan.errors import Conflict, Unavailable
 from sampan.linux import nfnetlink as nft
 from sampan.linux import rtnetlink
 from sampan.linux.netlink import Netlink
-from sampan.network import Bridges
+from sampan.network import Bridges, Plan
 from sampan.network.naming import bridge_name
 from sampan.state import Database
 
@@ -351,5 +351,63 @@ def test_a_foreign_interface_of_our_name_is_left_alone(as_host: AsHost) -> None:
 
         asyncio.run(life())
         assert "far" in host.links()
+
+    as_host(work)
+
+
+def test_a_bridge_of_a_network_that_was_not_recorded_is_removed(as_host: AsHost) -> None:
+    def work(host: Host) -> None:
+        async def life() -> None:
+            async with instance(host) as bridges:
+                bridges.add("net", Plan(bridge="br-mine", network="mine"))
+                site = await bridges.make("net")
+                assert bridges.site is not None
+                assert site.subnet != bridges.site.subnet
+                endpoint = await bridges.connect(FIRST, network="net", name="eth1")
+                host.container(endpoint)
+                # As after a kill: nothing is closed.
+            assert "br-mine" in host.links()
+            async with instance(host):
+                assert "br-mine" not in host.links()
+                assert (nft.IP, "br-mine") not in [(nft.IP, name) for name in firewall()[0]]
+            assert host.links() == {"lo"}
+
+        asyncio.run(life())
+
+    as_host(work)
+
+
+def test_an_internal_network_is_closed_and_an_isolated_one_apart(as_host: AsHost) -> None:
+    def work(host: Host) -> None:
+        internet = host.internet()
+
+        async def life() -> None:
+            async with instance(host) as bridges:
+                bridges.add("in", Plan(bridge="br-in", network="in", internal=True))
+                bridges.add("apart", Plan(bridge="br-apart", network="apart", isolated=True))
+                boxes = {}
+                for network in ("in", "apart"):
+                    await bridges.make(network)
+                    for owner in (FIRST, SECOND):
+                        endpoint = await bridges.connect(owner, network=network)
+                        address = endpoint.addresses[0].partition("/")[0]
+                        boxes[network, owner] = (host.container(endpoint), address)
+                with host.listen(internet) as server:
+                    assert host.reaches(boxes["in", FIRST][0], server, host.INTERNET) is None
+                    assert host.reaches(boxes["apart", FIRST][0], server, host.INTERNET) == host.ADDRESS
+                for network, wanted in (("in", True), ("apart", False)):
+                    there, address = boxes[network, SECOND]
+                    with host.listen(there) as server:
+                        found = host.reaches(boxes[network, FIRST][0], server, address)
+                        assert (found is not None) is wanted
+                        other = "apart" if network == "in" else "in"
+                        assert host.reaches(boxes[other, FIRST][0], server, address) is None
+                for owner in (FIRST, SECOND):
+                    await bridges.release(owner)
+                for network in ("in", "apart"):
+                    await bridges.remove(network)
+
+        asyncio.run(life())
+        assert not [name for name in firewall()[0] if name.startswith(("sampan", "br-"))]
 
     as_host(work)
