@@ -339,3 +339,12 @@ def test_a_search_that_is_answered_with_nonsense(daemon: Daemon, source: Source)
     source.results = b"[]"
     status, said = ask(daemon.socket, "GET", f"/images/search?term={quote(source.host + '/x', safe='')}")
     assert status == 503, said
+
+
+def test_another_platform_than_the_image_has_is_not_pushed(daemon: Daemon, image: str) -> None:
+    wanted = quote('{"os":"linux","architecture":"s390x"}')
+    target = f"/images/{image.partition(':')[0]}/push?tag=latest&platform={wanted}"
+    _, said = ask(daemon.socket, "POST", target)
+    words = "was found but does not provide the specified platform (linux/s390x)"
+    assert words in json.loads(said.splitlines()[-1])["error"]
+    assert ask(daemon.socket, "POST", target + "x")[0] == 400

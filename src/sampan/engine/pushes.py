@@ -26,6 +26,7 @@ from sampan.images import saving
 from sampan.images.model import Progress
 from sampan.spec import digest as digests
 from sampan.spec import image as documents
+from sampan.spec import platform as platforms
 from sampan.spec.digest import Digest
 from sampan.spec.image import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, OCI_LAYER, Descriptor
 from sampan.spec.reference import Reference
@@ -76,11 +77,16 @@ class Pushes:
         self._publish = publish
         self._settings = settings
 
-    def push(self, reference: Reference, credentials: Credentials) -> AsyncGenerator[Progress | Pushed, None]:
-        """Push a tag, or every tag of the repository. NotFound after the first message if there is none."""
+    def push(
+        self, reference: Reference, credentials: Credentials, platform: str = ""
+    ) -> AsyncGenerator[Progress | Pushed, None]:
+        """Push a tag, or every tag of the repository; ``platform`` is the only one that will do.
+
+        NotFound after the first message if there is none.
+        """
         if reference.digest:
             raise InvalidArgument("cannot push a digest reference")
-        return told(lambda tell: self._push(reference, credentials, tell))
+        return told(lambda tell: self._push(reference, credentials, platform, tell))
 
     def _chosen(self, reference: Reference) -> list[tuple[Reference, Image]]:
         tags = self._tags_of(reference)
@@ -103,10 +109,17 @@ class Pushes:
         self,
         reference: Reference,
         credentials: Credentials,
+        platform: str,
         tell: Callable[[Progress | Pushed], None],
     ) -> None:
         tell(Progress(status=f"The push refers to repository [{reference.name}]"))
         chosen = self._chosen(reference)
+        for tag, image in chosen:
+            if platform and not _is_for(image, platform):
+                raise NotFound(
+                    f"image with reference {tag.familiar} was found but does not provide the specified "
+                    f"platform ({platform})"
+                )
         options = self._settings.options
         session = await registries.session(reference, credentials, options.registries, tell)
         try:
@@ -126,6 +139,12 @@ class Pushes:
         finally:
             # An image that was removed meanwhile has left behind what was held.
             await asyncio.shield(self._catalog.sweep(hold.blobs))
+
+
+def _is_for(image: Image, platform: str) -> bool:
+    system, architecture, variant = platforms.parse(platform)
+    config = image.config
+    return (config.os, config.architecture) == (system, architecture) and variant in ("", config.variant)
 
 
 def _by_digest(reference: Reference, digest: Digest) -> Reference:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -25,6 +26,7 @@ from sampan.engine.pushes import Pushed
 from sampan.errors import InvalidArgument
 from sampan.images.model import Progress
 from sampan.registry import credentials
+from sampan.spec import platform as platforms
 from sampan.spec import reference as references
 
 
@@ -126,13 +128,27 @@ async def _up_to_date(reference: references.Reference) -> AsyncIterator[Any]:
 
 
 async def push(request: Request, engine: Engine) -> Answer:
-    """POST /images/{name}/push?tag="""
+    """POST /images/{name}/push?tag=&platform="""
     reference = references.parse(request.name)
     if tag := request.query.text("tag"):
         reference = references.with_tag(reference.name, tag)
     who = credentials.decode(request.header("x-registry-auth"))
-    messages = engine.pushes.push(reference, who)
+    messages = engine.pushes.push(reference, who, _platform(request.query.text("platform")))
     return await _progress_after_first(_push_message(message) async for message in messages)
+
+
+def _platform(text: str) -> str:
+    """The platform that a JSON object of the OCI names, as ``os/architecture/variant``; empty for none."""
+    if not text:
+        return ""
+    try:
+        given = json.loads(text)
+        parts = [given.get(name) or "" for name in ("os", "architecture", "variant")]
+        found = "/".join(parts).rstrip("/")
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise InvalidArgument(f"failed to parse platform: {text[:100]}") from None
+    platforms.parse(found)
+    return found
 
 
 def _push_message(message: Progress | Pushed) -> dict[str, Any]:
