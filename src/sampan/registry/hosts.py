@@ -58,7 +58,10 @@ def own(domain: str, settings: RegistrySettings) -> Endpoint:
 
 
 def _mirror(url: str, settings: RegistrySettings) -> Endpoint:
-    parts = urlsplit(url if "://" in url else f"https://{url}")
+    try:
+        parts = urlsplit(url if "://" in url else f"https://{url}")
+    except ValueError:
+        raise InvalidArgument(f"invalid mirror: {url} is no URL") from None
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
         raise InvalidArgument(f"invalid mirror: {url} is no http or https URL of a registry")
     insecure = _is_insecure(parts.netloc, settings.insecure)

@@ -46,7 +46,7 @@ def test_what_may_do_without_verified_tls(host: str, insecure: bool) -> None:
     assert found.schemes == (("https", "http") if insecure else ("https",))
 
 
-@pytest.mark.parametrize("url", ["ftp://a", "https://", "https://a/?b=c"])
+@pytest.mark.parametrize("url", ["ftp://a", "https://", "https://a/?b=c", "http://[", "[1]"])
 def test_a_bad_mirror_is_named(url: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid mirror"):
         hosts.endpoints("a.example", RegistrySettings(mirrors={"a.example": (url,)}))
