@@ -1,7 +1,7 @@
 """Calling the program of another OCI runtime: its arguments, its words, its terminal.
 
-Laws: a call ends, by force if need be. What a ``Caller`` runs inherits nothing but the streams it is given, and
-dies with the caller. See ``sandbox.external`` for what runtimes are called for.
+Laws: a call ends, by force if need be. What a ``Caller`` runs inherits nothing but the streams it is given,
+and dies with its caller. See ``sandbox.external`` for what runtimes are called for.
 """
 
 from __future__ import annotations
