@@ -23,7 +23,7 @@ from sampan.errors import InvalidArgument, NotFound
 if TYPE_CHECKING:
     from sampan.build import instructions
     from sampan.build.evaluate import CopyWork, RunWork
-    from sampan.engine.builds import _StageBuild as StageBuild
+    from sampan.engine.buildstages import StageBuild
     from sampan.engine.buildsteps import BuildSteps
     from sampan.engine.cachemounts import CacheMounts
     from sampan.images import unpacking

@@ -1,0 +1,336 @@
+"""A stage at work: step by step from what it begins with to its files and its configuration.
+
+A step whose work on files is remembered is not done again (``buildcache``); what it says goes to the log of the
+stage, which ``builds`` tells in the order of the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sampan.build.dockerfile import DockerfileError
+from sampan.build.evaluate import CopyWork, DirectoryWork, Draft, Outcome, RunWork
+from sampan.build.instructions import Step
+from sampan.build.stages import SCRATCH, Stage
+from sampan.engine.buildcache import key_of
+from sampan.engine.buildsteps import Composition
+from sampan.engine.model import HostConfig
+from sampan.errors import InvalidArgument, NotFound
+from sampan.images.model import format_time, parse_time
+from sampan.spec import digest as digests
+from sampan.spec import image as documents
+from sampan.spec import platform as platforms
+from sampan.spec.image import RunConfig
+
+if TYPE_CHECKING:
+    from sampan.engine.builds import Build, BuildOptions
+    from sampan.images.holds import Hold
+    from sampan.spec.digest import Digest
+
+SECOND = 1_000_000_000  # ns
+
+
+@dataclass(slots=True, kw_only=True)
+class StageResult:
+    """A stage as far as it has come. ``files`` is the cache's key of its files."""
+
+    draft: Draft
+    chain: tuple[Digest, ...]
+    files: str
+    created_ns: int
+    architecture: str
+    system: str
+    variant: str
+    history: list[dict[str, Any]]
+
+    def document(self, options: BuildOptions) -> bytes:
+        """The image's configuration."""
+        draft = self.draft
+        config = draft.config
+        if options.labels:
+            config = dataclasses.replace(config, labels={**config.labels, **options.labels})
+        members: dict[str, Any] = {
+            "architecture": self.architecture,
+            **({"variant": self.variant} if self.variant else {}),
+            "os": self.system,
+            "created": format_time(self.created_ns),
+            **({"author": draft.author} if draft.author else {}),
+            "config": config.document(),
+            "rootfs": {"type": "layers", "diff_ids": self.diff_ids},
+            "history": self.history,
+        }
+        return documents.encode(members)
+
+    diff_ids: list[Digest] = field(default_factory=list)
+
+
+class StageBuild:
+    """One stage."""
+
+    def __init__(
+        self,
+        build: Build,
+        stage: Stage,
+        hold: Hold,
+        log: asyncio.Queue[str | None],
+        numbers: tuple[int, int],
+    ) -> None:
+        self._build = build
+        self._use = build.use
+        self._stage = stage
+        self._hold = hold
+        self._log = log
+        self._number, self._total = numbers
+        self._result: StageResult
+
+    def _say(self, text: str) -> None:
+        self._log.put_nowait(text)
+
+    async def run(self) -> StageResult:
+        try:
+            await self._begin()
+            for step in self._steps():
+                await self._step(step)
+            result = self._result
+            layers = self._use._catalog.layers
+            result.diff_ids = [layers[one].diff_id for one in result.chain]
+            self._build.consumed |= result.draft.consumed
+            return result
+        finally:
+            self._log.put_nowait(None)
+
+    async def _begin(self) -> None:
+        stage = self._stage
+        shown = f" AS {stage.name}" if stage.name else ""
+        self._announce(f"FROM {stage.image}{shown}")
+        if stage.base is not None:
+            below = await self._build.results[stage.base]
+            self._result = dataclasses.replace(
+                below, draft=self._draft(below.draft.config), history=list(below.history)
+            )
+        elif stage.image == SCRATCH:
+            self._result = self._scratch()
+        else:
+            await self._begin_with_image()
+        self._result.draft.begin()
+
+    async def _begin_with_image(self) -> None:
+        stage, build = self._stage, self._build
+        image = await self._use.base(stage.image, stage.platform, build.options, self._say)
+        for chain_id in image.chain:
+            self._hold.add(self._use._catalog.layers[chain_id])
+        triggers = image.config.config.on_build
+        self._result = StageResult(
+            draft=self._draft(image.config.config),
+            chain=image.chain,
+            files=key_of("files", image.chain_id),
+            created_ns=int(parse_time(image.config.created) * SECOND),
+            architecture=image.config.architecture,
+            system=image.config.os,
+            variant=image.config.variant,
+            history=list(documents.history(image.config)),
+        )
+        self._result.draft.author = image.config.author
+        self._say(f" ---> {digests.short(image.id)}\n")
+        if triggers:
+            self._say(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}\n")
+            for step in self._result.draft.triggers(triggers):
+                await self._step(step, counted=False)
+
+    def _scratch(self) -> StageResult:
+        system, architecture, variant = platforms.parse(self._stage.platform or self._build.options.platform)
+        self._say(" --->\n")
+        return StageResult(
+            draft=self._draft(RunConfig()),
+            chain=(),
+            files=key_of("files", None),
+            created_ns=0,
+            architecture=architecture,
+            system=system,
+            variant=variant,
+            history=[],
+        )
+
+    def _draft(self, config: RunConfig) -> Draft:
+        build = self._build
+        return Draft(
+            escape=build.recipe.file.escape,
+            given=build.options.arguments,
+            outer={**automatic(build.options.platform), **build.recipe.arguments},
+            config=config,
+        )
+
+    def _steps(self) -> tuple[Step, ...]:
+        return self._stage.steps
+
+    # ------------------------------------------------------------------ steps
+
+    def _announce(self, words: str) -> None:
+        self._say(f"Step {self._number}/{self._total} : {words}\n")
+        self._number += 1
+
+    async def _step(self, step: Step, *, counted: bool = True) -> None:
+        if counted:
+            self._announce(step.source.original)
+        outcome = self._result.draft.take(step)
+        try:
+            await self._do(step, outcome)
+        except DockerfileError:
+            raise
+        except (InvalidArgument, NotFound) as error:
+            raise DockerfileError(str(error), step.source.first, step.source.last) from error
+
+    async def _do(self, step: Step, outcome: Outcome) -> None:
+        result = self._result
+        before = result.chain
+        if isinstance(outcome.work, RunWork):
+            await self._run(outcome, outcome.work)
+        elif isinstance(outcome.work, CopyWork):
+            for composition in await self._compositions(outcome.work):
+                await self._compose(outcome.words, composition)
+        elif isinstance(outcome.work, DirectoryWork):
+            await self._compose(outcome.words, self._directory(outcome.work))
+        entry: dict[str, Any] = {"created": format_time(self._time()), "created_by": outcome.words}
+        if result.draft.author:
+            entry["author"] = result.draft.author
+        layers = len(result.chain) - len(before)
+        if not layers:
+            entry["empty_layer"] = True
+        # A COPY of several kinds of sources makes several layers.
+        result.history += [entry] * max(1, layers)
+
+    def _time(self) -> int:
+        return self._result.created_ns or (self._build.epoch or 0) * SECOND or self._use._clock()
+
+    async def _run(self, outcome: Outcome, work: RunWork) -> None:
+        build, result = self._build, self._result
+        host = self._host(work)
+        async with self._use._mounts.prepared(self, work) as (mounts, inputs):
+            key = key_of(
+                "run",
+                result.files,
+                work.command,
+                sorted(work.environment),
+                work.user,
+                work.directory,
+                host.network_mode,
+                work.script,
+                inputs,
+            )
+            if self._remembered(key):
+                return
+            self._say(f" ---> Running in {key[:12]}\n")
+            latest = None if build.epoch is None else build.epoch * SECOND
+            chain_id = await self._use._steps.run(
+                result.chain, work, host, mounts, latest, self._hold, self._say
+            )
+        await self._remember(key, chain_id, outcome.words)
+
+    def _host(self, work: RunWork) -> HostConfig:
+        given = self._build.options.host
+        wanted = work.step.network
+        network = given.network_mode or "default" if wanted == "default" else wanted
+        return msgspec.structs.replace(given, network_mode=network)
+
+    def _directory(self, work: DirectoryWork) -> Composition:
+        return Composition(
+            tree=self._build.context.empty,
+            origin="nothing",
+            sources=(),
+            target=work.path,
+            chown=work.owner,
+            epoch=self._build.epoch,
+        )
+
+    async def _compositions(self, work: CopyWork) -> list[Composition]:
+        return await self._use._mounts.compositions(self, work)
+
+    async def _compose(self, words: str, what: Composition) -> None:
+        """One composed layer, unless the same was made before."""
+        result = self._result
+        # The same files by the same words need not be looked at to be known.
+        short = key_of("words", result.files, what.origin, what.words) if what.origin else ""
+        if short and self._remembered(short):
+            return
+        async with self._use._steps.composed(result.chain, what) as (layer, digest):
+            key = key_of("copy", result.files, digest)
+            if self._remembered(key, short):
+                return
+            chain_id = await self._use._steps.keep(result.chain, layer, self._hold)
+        await self._remember(key, chain_id, words, short)
+
+    def _remembered(self, key: str, short: str = "") -> bool:
+        """Go on with what the step came to before; known by ``short`` from now on too."""
+        if self._build.options.no_cache:
+            return False
+        found = self._use._cache.get(key, short)
+        if found is None:
+            return False
+        self._say(" ---> Using cache\n")
+        self._advance(found.chain_id, found.created_ns)
+        return True
+
+    async def _remember(self, key: str, chain_id: Digest | None, words: str, short: str = "") -> None:
+        entry = await self._use._cache.put(key, chain_id, words, short)
+        self._advance(chain_id, entry.created_ns)
+
+    def _advance(self, chain_id: Digest | None, created_ns: int) -> None:
+        result = self._result
+        layers = self._use._catalog.layers
+        chain = tuple(layer.chain_id for layer in reversed(layers.chain(chain_id)))
+        for one in chain:
+            self._hold.add(layers[one])
+        if chain != result.chain:
+            result.files = key_of("files", chain_id)
+            epoch = self._build.epoch
+            result.created_ns = created_ns if epoch is None else epoch * SECOND
+        result.chain = chain
+        if chain_id is not None:
+            self._say(f" ---> {digests.short(chain_id)}\n")
+
+    # ------------------------------------------------------------------ others' files
+
+    @property
+    def build(self) -> Build:
+        return self._build
+
+    @property
+    def chain(self) -> tuple[Digest, ...]:
+        return self._result.chain
+
+    async def files_of(self, name: str) -> tuple[Digest, ...]:
+        """The layers of the stage or image that ``--from`` names."""
+        stage = next(
+            (
+                found
+                for found in reversed(self._build.recipe.stages[: self._stage.number])
+                if name.lower() == found.name or name == str(found.number)
+            ),
+            None,
+        )
+        if stage is not None:
+            return (await self._build.result(stage, self._hold)).chain
+        image = await self._use.base(name, "", self._build.options, self._say)
+        for chain_id in image.chain:
+            self._hold.add(self._use._catalog.layers[chain_id])
+        return image.chain
+
+
+def automatic(platform: str) -> dict[str, str]:
+    """The arguments of platforms, which exist in every build."""
+    found: dict[str, str] = {}
+    for prefix, text in (("BUILD", ""), ("TARGET", platform)):
+        system, architecture, variant = platforms.parse(text)
+        shown = "/".join(part for part in (system, architecture, variant) if part)
+        found |= {
+            f"{prefix}PLATFORM": shown,
+            f"{prefix}OS": system,
+            f"{prefix}ARCH": architecture,
+            f"{prefix}VARIANT": variant,
+        }
+    return found
