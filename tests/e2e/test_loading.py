@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def test_large_layers_of_an_upload(daemon: Daemon, client: Client) -> None:
     for _ in range(2):  # the second finds everything here
         status, said = ask(daemon.socket, "POST", "/images/load", archive)
         assert (status, b"Loaded image: early:1" in said) == (200, True), said
-        assert len(layers(daemon) - before) == 3
+        _await(daemon, lambda: len(layers(daemon) - before) == 3)
     ran = client("docker", ["run", "--rm", "--entrypoint", "/none", "early:1"])
     assert "no such file or directory" in ran.stderr
     assert client("docker", ["save", "-o", f"{daemon.root}/saved", "early:1"]).returncode == 0
@@ -63,9 +64,13 @@ def test_what_was_begun_for_nothing_is_gone(what: str, daemon: Daemon) -> None:
 
 
 def _await_gone(daemon: Daemon, before: set[str]) -> None:
+    _await(daemon, lambda: layers(daemon) <= before)
+
+
+def _await(daemon: Daemon, reached: Callable[[], bool]) -> None:
     """Directories go in the background; each question lets the engine work on."""
     for _ in range(10_000):
-        if layers(daemon) <= before:
+        if reached():
             return
         ask(daemon.socket, "GET", "/_ping")
-    raise AssertionError(layers(daemon) - before)
+    raise AssertionError(layers(daemon))
