@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Measure builds on this engine and on a peer in the same run, in turns, with the docker CLI and with sampan.
 
-    benchmarks/builds.py --ours /run/sampan/sampan.sock --peer /tmp/peer/docker.sock [--reps 3] [--only NAME …]
+    benchmarks/builds.py --ours /run/sampan/sampan.sock --peer /tmp/peer/docker.sock [--reps 3]
+                         [--only NAME …]
 
 Both engines need busybox:latest. Nothing is pruned: cold builds say --no-cache, and every image that is made
 is removed. Prints a Markdown table of medians in seconds and the ratio.
@@ -106,7 +107,8 @@ def main() -> None:
     finally:
         shutil.rmtree(root)
         for socket in filter(None, (options.ours, options.peer)):
-            subprocess.run(["docker", "-H", f"unix://{socket}", "rmi", "-f", NAME], capture_output=True, check=False)
+            words = ["docker", "-H", f"unix://{socket}", "rmi", "-f", NAME]
+            subprocess.run(words, capture_output=True, check=False)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A stage at work: step by step from what it begins with to its files and its configuration.
 
-A step whose work on files is remembered is not done again (``buildcache``); what it says goes to the log of the
-stage, which ``builds`` tells in the order of the file.
+A step whose work on files is remembered is not done again (``buildcache``); what it says goes to the log of
+the stage, which ``builds`` tells in the order of the file.
 """
 
 from __future__ import annotations
