@@ -125,7 +125,10 @@ def test_files_and_configuration(builder: Builder) -> None:
 
 
 def test_what_is_not_changed_is_not_done_again(builder: Builder) -> None:
-    text = f"FROM {images.NAME}\nARG V=1\nRUN cat /proc/sys/kernel/random/uuid > /when\nCOPY a /a\nRUN cp /a /b; echo $V > /v\n"
+    text = (
+        f"FROM {images.NAME}\nARG V=1\nRUN cat /proc/sys/kernel/random/uuid > /when\n"
+        "COPY a /a\nRUN cp /a /b; echo $V > /v\n"
+    )
 
     def uses(*arguments: str) -> int:
         return builder.built(text, *arguments).count("Using cache")
