@@ -124,7 +124,7 @@ SCENES = (
         docker events {_PAST} --filter container=one --filter container=t --format '{_NAMES}' | sort
         docker events {_PAST} --filter container=vol --format '{_NAMES}'
         docker events {_PAST} --filter container=bri --filter event=connect --format '{_NAMES}'
-        docker events {_PAST} --filter network=b --format '{_NAMES}'
+        docker events {_PAST} --filter network=br --format '{_NAMES}'
         docker events {_PAST} --filter volume=vol1 --format '{{{{.Action}}}}'
         docker events {_PAST} --filter type=container --filter type=image --filter event=tag --filter event=top --format '{_NAMES}'
         docker events {_PAST} --filter event=exec_start --format '{{{{.Action}}}}'
