@@ -52,6 +52,8 @@ def test_runc_runs_a_container_from_begin_to_end(docker_client: Docker, image: s
         assert docker_client("pause", "by-runc").returncode == 0
         assert docker_client("unpause", "by-runc").returncode == 0
         assert docker_client("restart", "-t", "5", "by-runc").returncode == 0
+        while docker_client("logs", "by-runc").stdout.count("hello") < 2:
+            pass  # only then does it listen to signals
         assert docker_client("stop", "-t", "5", "by-runc").returncode == 0
         assert docker_client("logs", "by-runc").stdout == "hello\nbye\nhello\nbye\n"
         assert docker_client("wait", "by-runc").stdout == "3\n"
