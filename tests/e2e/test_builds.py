@@ -80,6 +80,16 @@ class Builder:
         return found
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left(daemon: Daemon) -> Iterator[None]:
+    """Other modules count what there is."""
+    yield
+    client = docker.DockerClient(base_url=daemon.host)
+    client.images.prune()
+    client.api.prune_builds(all=True)
+    client.close()
+
+
 @pytest.fixture(params=["docker", "sampan"])
 def builder(request: pytest.FixtureRequest, environment: dict[str, str], tmp_path: Path) -> Iterator[Builder]:
     found = Builder(PROGRAMS[request.param], {**environment, "DOCKER_BUILDKIT": "0"}, tmp_path / "context")
@@ -87,6 +97,7 @@ def builder(request: pytest.FixtureRequest, environment: dict[str, str], tmp_pat
     yield found
     found.run("rmi", "-f", NAME)
     found.run("builder", "prune", "-af")
+    found.run("image", "prune", "-f")  # what a later build of the same name left without one
 
 
 FIRST = f"""\
@@ -392,6 +403,13 @@ def test_what_the_classic_api_lacks_is_refused_in_one_line(
     assert (done.returncode, done.stdout) == (1, "")
     assert "not offered" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_clients_show_the_cache_alike(environment: dict[str, str], builder: Builder, tmp_path: Path) -> None:
+    builder.built(f"FROM {images.NAME}\nRUN echo a > /a\n")
+    shown = [Builder(words, environment, tmp_path).run("system", "df").stdout for words in PROGRAMS.values()]
+    assert shown[0] == shown[1]
+    assert "Build Cache     1 " in shown[0]
 
 
 # ------------------------------------------------------------------ docker-py and docker-compose

@@ -25,10 +25,13 @@ class Kind(Fields):
         "TotalCount": "TOTAL",
         "Type": "TYPE",
     }
-    __slots__ = ("_active", "_count", "_free", "_name", "_size")
+    __slots__ = ("_active", "_count", "_free", "_name", "_share", "_size")
 
-    def __init__(self, name: str, count: int, active: int, total: int, free: int) -> None:
+    def __init__(
+        self, name: str, count: int, active: int, total: int, free: int, *, share: bool = True
+    ) -> None:
         self._name, self._count, self._active, self._size, self._free = name, count, active, total, free
+        self._share = share
 
     def Type(self) -> str:
         return self._name
@@ -43,7 +46,7 @@ class Kind(Fields):
         return size(self._size)
 
     def Reclaimable(self) -> str:
-        share = f" ({self._free * 100 // self._size}%)" if self._size > 0 else ""
+        share = f" ({self._free * 100 // self._size}%)" if self._share and self._size > 0 else ""
         return size(self._free) + share
 
 
@@ -86,7 +89,7 @@ def kinds(found: dict[str, Any]) -> list[Kind]:
     total = sum(item.get("Size", 0) for item in cache if not item.get("Shared"))
     busy = sum(bool(item.get("InUse")) for item in cache)
     free = sum(item.get("Size", 0) for item in cache if not item.get("InUse") and not item.get("Shared"))
-    rows.append(Kind("Build Cache", len(cache), busy, total, free))
+    rows.append(Kind("Build Cache", len(cache), busy, total, free, share=False))  # Docker shows none
     return rows
 
 
