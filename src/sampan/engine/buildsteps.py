@@ -131,13 +131,27 @@ class BuildSteps:
             healthcheck=HealthConfig(test=("NONE",)),
         )
         host = replace(host, mounts=mounts or None)
-        created = await self._containers.create(None, config, host, NetworkingConfig(), over=image)
+        container_id = await self._created(config, host, image)
         try:
-            await self._to_its_end(created.id, work, say)
-            return await self._written(created.id, chain, [mount.target for mount in mounts], latest, hold)
+            await self._to_its_end(container_id, work, say)
+            return await self._written(container_id, chain, [mount.target for mount in mounts], latest, hold)
         finally:
+            await self._remove(container_id)
+
+    async def _created(self, config: ContainerConfig, host: HostConfig, image: Image) -> str:
+        """The id of the step's container. One whose build was given up while it was made goes again."""
+        networking = NetworkingConfig()
+        making = asyncio.ensure_future(self._containers.create(None, config, host, networking, over=image))
+        try:
+            return (await asyncio.shield(making)).id
+        except asyncio.CancelledError:
             with suppress(Failure):
-                await asyncio.shield(self._containers.remove(created.id, force=True, volumes=True))
+                await self._remove((await making).id)
+            raise
+
+    async def _remove(self, container_id: str) -> None:
+        with suppress(Failure):
+            await asyncio.shield(self._containers.remove(container_id, force=True, volumes=True))
 
     async def _written(
         self, container_id: str, chain: tuple[Digest, ...], stubs: list[str], latest: int | None, hold: Hold
