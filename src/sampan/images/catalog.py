@@ -254,8 +254,12 @@ class Catalog:
 
         if image is None and not spare:
             return spare
-        self.layers.forget(spare)
-        await self._database.write(work)
+        with self.layers.holding() as hold:
+            # Until their rows are gone for good, blobs are nobody's to take away.
+            for digest in self._blobs_of([] if image is None else [image], spare):
+                hold.pin(digest)
+            self.layers.forget(spare)
+            await self._database.write(work)
         self.layers.discard(spare)
         return spare
 

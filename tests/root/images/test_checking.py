@@ -6,6 +6,8 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -188,5 +190,32 @@ def test_a_check_beside_loads_and_removals_sees_no_problems(tmp_path: Path) -> N
         await churning
         await store.settle()
         assert await found(store) == []
+
+    play(tmp_path / "data", scene)
+
+
+def test_a_check_takes_nothing_away_before_its_row_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(store: Store) -> None:
+        before, database = store.files(), store.catalog._database
+        begun, may_write = asyncio.Event(), asyncio.Event()
+
+        async def write(*arguments: Any, **options: Any) -> Any:
+            begun.set()
+            await may_write.wait()
+            return await database.write(*arguments, **options)
+
+        slow = SimpleNamespace(read=database.read, write=write)
+        with monkeypatch.context() as patch:
+            patch.setattr(store.catalog, "_database", slow)
+            removing = asyncio.create_task(store.catalog.remove(store.catalog.find("a")))
+            await begun.wait()
+            assert await found(store, mend=True) == []
+            assert store.files() == before
+            may_write.set()
+            await removing
+        await store.settle()
+        assert (store.files(), await found(store)) == ([], [])
 
     play(tmp_path / "data", scene)
