@@ -11,9 +11,10 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
+from sampan.images.turns import Turns
 from sampan.linux import tree
 from sampan.linux.diskspace import measure
 
@@ -33,7 +34,7 @@ class CacheMounts:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._turns = Turns()
         self._users: Counter[str] = Counter()
 
     @asynccontextmanager
@@ -42,16 +43,12 @@ class CacheMounts:
     ) -> AsyncIterator[str]:
         """The directory of that id, made if it is missing; ``alone`` waits for others who hold it so."""
         name = hashlib.sha256(identity.encode()).hexdigest()
-        lock = self._locks.setdefault(name, asyncio.Lock()) if alone else None
-        if lock is not None:
-            await lock.acquire()
-        self._users[name] += 1
-        try:
-            yield self._directory(name, mode, owner)
-        finally:
-            self._users[name] -= 1
-            if lock is not None:
-                lock.release()
+        async with self._turns.of(name) if alone else nullcontext():
+            self._users[name] += 1
+            try:
+                yield self._directory(name, mode, owner)
+            finally:
+                self._users[name] -= 1
 
     def _directory(self, name: str, mode: int, owner: tuple[int, int]) -> str:
         path = f"{self._root}/{name}"

@@ -25,6 +25,7 @@ from sampan.errors import Failure, InvalidArgument, NotFound, Unavailable
 from sampan.images.catalog import DOCUMENT_LIMIT, Catalog, NewImage
 from sampan.images.layers import Archive
 from sampan.images.model import Progress
+from sampan.images.turns import Turns
 from sampan.spec import digest as digests
 from sampan.spec import image as documents
 from sampan.spec import platform as platforms
@@ -74,7 +75,7 @@ class Pulls:
         self._catalog = catalog
         self._publish = publish
         self._settings = settings
-        self._fetching: dict[Digest, asyncio.Lock] = {}
+        self._fetching = Turns()
 
     def pull(self, wanted: Wanted) -> AsyncGenerator[Progress, None]:
         """Messages while it goes on. Raises a Failure, in Docker's words, for what cannot be had."""
@@ -116,7 +117,7 @@ class _Pull:
         catalog: Catalog,
         session: Session,
         threads: ThreadPoolExecutor,
-        fetching: dict[Digest, asyncio.Lock],
+        fetching: Turns,
         tell: Callable[[Progress], None],
     ) -> None:
         self._images = images
@@ -231,31 +232,26 @@ class _Pull:
 
     async def _fetch(self, repository: Repository, layer: Descriptor) -> Part:
         """The layer's blob, whole and checked."""
-        lock = self._fetching.setdefault(layer.digest, asyncio.Lock())
-        try:
-            async with lock:
-                part = await asyncio.to_thread(self._catalog.blobs.partial, layer.digest)
-                loop = asyncio.get_running_loop()
+        async with self._fetching.of(layer.digest):
+            part = await asyncio.to_thread(self._catalog.blobs.partial, layer.digest)
+            loop = asyncio.get_running_loop()
 
-                def tell(message: Progress) -> None:
-                    loop.call_soon_threadsafe(self._tell, message)
+            def tell(message: Progress) -> None:
+                loop.call_soon_threadsafe(self._tell, message)
 
-                download = Download(repository, layer, part, tell)
-                try:
-                    await self.run(download.run)
-                finally:
-                    part.close()
-                if part.digest != layer.digest or part.size != layer.size:
-                    part.remove()
-                    raise Unavailable(
-                        f"filesystem layer verification failed for digest {layer.digest}: got {part.digest} "
-                        f"of {part.size} bytes"
-                    )
-                self._tell(Progress(status="Download complete", id=digests.short(layer.digest)))
-                return part
-        finally:
-            if not lock.locked():
-                self._fetching.pop(layer.digest, None)
+            download = Download(repository, layer, part, tell)
+            try:
+                await self.run(download.run)
+            finally:
+                part.close()
+            if part.digest != layer.digest or part.size != layer.size:
+                part.remove()
+                raise Unavailable(
+                    f"filesystem layer verification failed for digest {layer.digest}: got {part.digest} "
+                    f"of {part.size} bytes"
+                )
+            self._tell(Progress(status="Download complete", id=digests.short(layer.digest)))
+            return part
 
 
 class Download:

@@ -35,6 +35,7 @@ from sampan.images.directories import (
 )
 from sampan.images.holds import Hold
 from sampan.images.model import Layer
+from sampan.images.turns import Turns
 from sampan.spec import digest as digests
 from sampan.spec import image as documents
 from sampan.spec.digest import Digest
@@ -114,7 +115,7 @@ class LayerStore:
         self._held: Counter[Digest] = Counter()
         self.pinned: Counter[Digest] = Counter()
         """Blobs that somebody is about to need."""
-        self._locks: dict[Digest, asyncio.Lock] = {}
+        self._turns = Turns()
         self._workers = asyncio.Semaphore(max(2, os.cpu_count() or 1))
         self._next = 1
         self._unsettled: set[int] = set()
@@ -214,36 +215,31 @@ class LayerStore:
         """
         part = made.part
         chain_id = digests.chain_id(parent, part.digest)
-        lock = self._locks.setdefault(chain_id, asyncio.Lock())
-        try:
-            async with lock:
-                layer = self._layers.get(chain_id)
-                if layer is None:
-                    hold.pin(part.digest)
-                    await asyncio.to_thread(self._blobs.adopt, part)
-                    number, self._next = self._next, self._next + 1
-                    os.mkdir(f"{self.root}/{number}", 0o700)
-                    os.rename(made.directory, f"{self.root}/{number}/fs")
-                    self._dress(number, parent, list(made.implied))
-                    layer = Layer(
-                        id=number,
-                        chain_id=chain_id,
-                        diff_id=part.digest,
-                        parent=parent,
-                        blob=part.digest,
-                        media_type=documents.OCI_LAYER,
-                        blob_size=part.size,
-                        size=made.size,
-                        max_uid=made.max_uid,
-                        max_gid=made.max_gid,
-                        boot=self._boot_id,
-                    )
-                    self._layers[chain_id] = layer
-                hold.add(layer)
-                return chain_id
-        finally:
-            if not lock.locked():
-                self._locks.pop(chain_id, None)
+        async with self._turns.of(chain_id):
+            layer = self._layers.get(chain_id)
+            if layer is None:
+                hold.pin(part.digest)
+                await asyncio.to_thread(self._blobs.adopt, part)
+                number, self._next = self._next, self._next + 1
+                os.mkdir(f"{self.root}/{number}", 0o700)
+                os.rename(made.directory, f"{self.root}/{number}/fs")
+                self._dress(number, parent, list(made.implied))
+                layer = Layer(
+                    id=number,
+                    chain_id=chain_id,
+                    diff_id=part.digest,
+                    parent=parent,
+                    blob=part.digest,
+                    media_type=documents.OCI_LAYER,
+                    blob_size=part.size,
+                    size=made.size,
+                    max_uid=made.max_uid,
+                    max_gid=made.max_gid,
+                    boot=self._boot_id,
+                )
+                self._layers[chain_id] = layer
+            hold.add(layer)
+            return chain_id
 
     async def _obtain(
         self,
@@ -255,26 +251,21 @@ class LayerStore:
         report: Callable[[Digest, Archive], None],
         done: Callable[[Archive], None] | None = None,
     ) -> Layer:
-        lock = self._locks.setdefault(chain_id, asyncio.Lock())
-        try:
-            async with lock:
-                layer = self._layers.get(chain_id)
-                if layer is None:
-                    archive = await self._fetched(hold, archive)
-                    report(diff_id, archive)
-                    layer = await self._make(hold, chain_id, diff_id, archive, below)
-                    if done is not None:
-                        done(archive)
-                elif archive.kept or (archive.digest == layer.blob and not self._blobs.has(layer.blob)):
-                    archive = await self._fetched(hold, archive)
-                    hold.pin(archive.digest)
-                    if archive.part is not None:
-                        await asyncio.to_thread(self._blobs.adopt, archive.part)
-                hold.add(layer)
-                return layer
-        finally:
-            if not lock.locked():
-                self._locks.pop(chain_id, None)
+        async with self._turns.of(chain_id):
+            layer = self._layers.get(chain_id)
+            if layer is None:
+                archive = await self._fetched(hold, archive)
+                report(diff_id, archive)
+                layer = await self._make(hold, chain_id, diff_id, archive, below)
+                if done is not None:
+                    done(archive)
+            elif archive.kept or (archive.digest == layer.blob and not self._blobs.has(layer.blob)):
+                archive = await self._fetched(hold, archive)
+                hold.pin(archive.digest)
+                if archive.part is not None:
+                    await asyncio.to_thread(self._blobs.adopt, archive.part)
+            hold.add(layer)
+            return layer
 
     async def _fetched(self, hold: Hold, archive: Archive) -> Archive:
         """The archive with its part, or its blob, here."""
