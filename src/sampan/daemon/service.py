@@ -36,11 +36,6 @@ class Service:
         }
         return cls(sockets=_passed(given), notify=given["NOTIFY_SOCKET"])
 
-    @property
-    def managed(self) -> bool:
-        """Whether systemd runs this process and waits for word of it."""
-        return bool(self._notify)
-
     def listeners(self, host: str) -> list[socket.socket]:
         """The sockets that ``fd://`` (all) or ``fd://N`` (one) means. InvalidArgument without any."""
         which = host.removeprefix("fd://").strip("/*")

@@ -25,9 +25,9 @@ from sampan.build.dockerfile import DockerfileError
 from sampan.build.stages import Recipe, Stage
 from sampan.engine.buildcontext import Context, received
 from sampan.engine.buildstages import StageBuild, StageResult, automatic
-from sampan.engine.model import HostConfig, Mount
+from sampan.engine.model import HostConfig
 from sampan.engine.telling import told
-from sampan.errors import Failure, InvalidArgument, NotFound
+from sampan.errors import InvalidArgument, NotFound
 from sampan.images.catalog import NewImage
 from sampan.images.model import Image
 from sampan.spec import digest as digests
@@ -161,7 +161,7 @@ class Builds:
         from sampan.engine.pulls import Wanted
         from sampan.registry.credentials import NOBODY
 
-        who = options.credentials.get(_server(reference), NOBODY)
+        who = options.credentials.get(reference.domain, NOBODY)
         wanted = Wanted(reference=reference, credentials=who, platform=platform or options.platform)
         async for progress in self._pulls.pull(wanted):
             if progress.current is None and progress.status:
@@ -253,10 +253,3 @@ def _epoch(arguments: Mapping[str, str]) -> int | None:
     if not text.isdecimal():
         raise InvalidArgument(f"invalid {_EPOCH}: {text}; it is seconds since 1970")
     return int(text)
-
-
-def _server(reference: Reference) -> str:
-    return reference.domain
-
-
-__all__ = ["BuildOptions", "Builds", "Built", "Failure", "Mount"]

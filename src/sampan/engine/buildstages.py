@@ -94,7 +94,7 @@ class StageBuild:
     async def run(self) -> StageResult:
         try:
             await self._begin()
-            for step in self._steps():
+            for step in self._stage.steps:
                 await self._step(step)
             result = self._result
             layers = self._use._catalog.layers
@@ -164,9 +164,6 @@ class StageBuild:
             outer={**automatic(build.options.platform), **build.recipe.arguments},
             config=config,
         )
-
-    def _steps(self) -> tuple[Step, ...]:
-        return self._stage.steps
 
     # ------------------------------------------------------------------ steps
 

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from sampan.engine.buildcontext import Context
 from sampan.engine.model import ContainerConfig, HealthConfig, HostConfig, Mount, NetworkingConfig
-from sampan.errors import Failure, InvalidArgument
+from sampan.errors import Failure
 from sampan.images.blobs import Part
 from sampan.images.layers import MadeLayer
 from sampan.images.model import Image
@@ -323,11 +323,3 @@ async def _relay(sock: socket.socket, say: Say) -> None:
         frames, rest = stdcopy.split(rest + data)
         for _, payload in frames:
             say(payload.decode(errors="replace"))
-
-
-def check_memory(text: str) -> int:
-    """A number of bytes among a build's parameters. InvalidArgument for anything else."""
-    try:
-        return int(text or 0)
-    except ValueError:
-        raise InvalidArgument(f"invalid number of bytes: {text}") from None

@@ -20,8 +20,6 @@ from sampan.spec.reference import DEFAULT_DOMAIN
 
 HUB = "registry-1.docker.io"
 HUB_SEARCH = "index.docker.io"
-HUB_INDEX = "https://index.docker.io/v1/"
-"""The name under which clients keep Docker Hub's credentials."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

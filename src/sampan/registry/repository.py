@@ -75,15 +75,6 @@ class Repository:
             )
         return Document(raw=body, digest=digest, media_type=media_type)
 
-    def manifest_digest(self, reference: str) -> str | None:
-        """The digest that a tag has, as the registry says; None if it has none or does not say."""
-        headers = {"Accept": _ACCEPTED}
-        with self._transport.request(
-            "HEAD", self._target(f"manifests/{reference}"), scopes=self._scopes("pull"), headers=headers
-        ) as answer:
-            digest: str = answer.headers.get("Docker-Content-Digest", "")
-            return digest if answer.status == 200 and digests.is_digest(digest) else None
-
     def blob(self, digest: Digest, offset: int = 0) -> tuple[int, Iterator[bytes]]:
         """(offset from which the blocks come, blocks): 0 where the registry cannot begin elsewhere.
 

@@ -23,18 +23,13 @@ import termios
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from sampan.linux import mount as m
 from sampan.linux import process as p
 from sampan.sandbox import interfaces
-from sampan.sandbox.hostmounts import DEVICE_KINDS
 from sampan.sandbox.messages import Endpoint
 from sampan.sandbox.mountopts import Options
 from sampan.sandbox.program import NOT_FOUND, VICE_VERSA, ProgramError
-
-if TYPE_CHECKING:
-    from sampan.spec.runtime import Device
 
 _NOT_SET = 128
 _TIOCGPTPEER = 0x5441
@@ -446,23 +441,3 @@ class RootPropagation(Step):
 
     def describe(self) -> str:
         return "set the root's propagation"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceNodes(Step):
-    """Device nodes in directories that the root has already: of a container without a /dev of its own."""
-
-    devices: Sequence[Device]
-
-    def execute(self, context: Context) -> None:
-        for device in self.devices:
-            path = device["path"]
-            os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-            with suppress(FileExistsError):
-                number = os.makedev(device.get("major", 0), device.get("minor", 0))
-                os.mknod(path, DEVICE_KINDS[device["type"]], number)
-                os.chmod(path, device.get("fileMode", 0o666) & 0o7777)
-                os.chown(path, device.get("uid", 0), device.get("gid", 0))
-
-    def describe(self) -> str:
-        return "make devices"
