@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from sampan.engine import registries
-from sampan.engine.model import Event, EventType
 from sampan.engine.telling import in_thread, told
 from sampan.errors import Failure, InvalidArgument, NotFound, Unavailable
 from sampan.images.catalog import DOCUMENT_LIMIT, Catalog, NewImage
@@ -35,6 +34,7 @@ from sampan.spec.reference import Reference
 
 if TYPE_CHECKING:
     from sampan.engine.images import Images
+    from sampan.engine.model import Event
     from sampan.engine.settings import Settings
     from sampan.images.blobs import Part
     from sampan.images.model import Image
@@ -87,25 +87,12 @@ class Pulls:
         with ThreadPoolExecutor(options.max_downloads, "pull") as threads, contextlib.closing(session):
             work = _Pull(self._images, self._catalog, session, threads, self._fetching, tell)
             if wanted.all_tags:
-                references = [_tagged(wanted.reference, tag) for tag in await work.run(session.tags)]
+                references = [wanted.reference.at_tag(tag) for tag in await work.run(session.tags)]
             else:
                 references = [wanted.reference.tagged()]
             for reference in references:
                 await work.image(reference, wanted.platform)
-                self._publish(_pulled(reference))
-
-
-def _pulled(reference: Reference) -> Event:
-    return Event(
-        type=EventType.IMAGE,
-        action="pull",
-        actor_id=reference.familiar,
-        attributes={"name": reference.familiar_name},
-    )
-
-
-def _tagged(reference: Reference, tag: str) -> Reference:
-    return Reference(domain=reference.domain, path=reference.path, tag=tag)
+                self._publish(registries.event("pull", reference))
 
 
 class _Pull:
@@ -311,9 +298,10 @@ class Download:
 
 def _names(reference: Reference, top: Digest) -> tuple[Reference, ...]:
     """The names that a pulled image gets: its tag, and the digest that it was found under."""
-    by_digest = Reference(domain=reference.domain, path=reference.path, digest=top)
-    tagged = Reference(domain=reference.domain, path=reference.path, tag=reference.tag)
-    return (tagged, by_digest) if reference.tag and not reference.digest else (by_digest,)
+    by_digest = reference.at_digest(top)
+    if reference.tag and not reference.digest:
+        return reference, by_digest
+    return (by_digest,)
 
 
 def _is_index(raw: bytes) -> bool:

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, TypeVar
 
 from sampan.engine import registries
-from sampan.engine.model import Event, EventType
 from sampan.engine.telling import in_thread, told
 from sampan.errors import InvalidArgument, NotFound
 from sampan.images import saving
@@ -33,6 +32,7 @@ from sampan.spec.reference import Reference
 
 if TYPE_CHECKING:
     from sampan.engine.images import Images
+    from sampan.engine.model import Event
     from sampan.engine.settings import Settings
     from sampan.images.blobs import Part
     from sampan.images.catalog import Catalog
@@ -132,10 +132,10 @@ class Pushes:
                 work = _Push(self._catalog, self._forms, session, threads, workspace, tell)
                 for tag, image in chosen:
                     pushed = await work.image(image, tag, hold)
-                    await self._images.keep_name(image, _by_digest(tag, pushed.digest))
+                    await self._images.keep_name(image, tag.at_digest(pushed.digest))
                     tell(Progress(status=f"{pushed.tag}: digest: {pushed.digest} size: {pushed.size}"))
                     tell(pushed)
-                    self._publish(_event(tag))
+                    self._publish(registries.event("push", tag))
         finally:
             # An image that was removed meanwhile has left behind what was held.
             await asyncio.shield(self._catalog.sweep(hold.blobs))
@@ -145,19 +145,6 @@ def _is_for(image: Image, platform: str) -> bool:
     system, architecture, variant = platforms.parse(platform)
     config = image.config
     return (config.os, config.architecture) == (system, architecture) and variant in ("", config.variant)
-
-
-def _by_digest(reference: Reference, digest: Digest) -> Reference:
-    return Reference(domain=reference.domain, path=reference.path, digest=digest)
-
-
-def _event(reference: Reference) -> Event:
-    return Event(
-        type=EventType.IMAGE,
-        action="push",
-        actor_id=reference.familiar,
-        attributes={"name": reference.familiar_name},
-    )
 
 
 class _Push:

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sampan.engine.model import Event, EventType
 from sampan.errors import Failure, InvalidArgument
 from sampan.images.model import Progress
+from sampan.registry.credentials import domain_of
 from sampan.spec import image as documents
 from sampan.spec import reference as references
 from sampan.spec.image import INDEXES, Descriptor
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 _SEARCH_FILTERS = frozenset(("is-automated", "is-official", "stars"))
 _SEARCH_MOST = 100
-_HUB_NAMES = frozenset(("", "docker.io", "index.docker.io", "registry-1.docker.io"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,16 @@ async def session(
     return await asyncio.to_thread(make)
 
 
+def event(action: str, reference: Reference) -> Event:
+    """The event of a pull or push, whose actor is the name and not the image."""
+    return Event(
+        type=EventType.IMAGE,
+        action=action,
+        actor_id=reference.familiar,
+        attributes={"name": reference.familiar_name},
+    )
+
+
 class Registries:
     """Asks registries."""
 
@@ -91,7 +102,7 @@ class Registries:
         official, automated = filters.flag("is-official"), filters.flag("is-automated")
         first, _, rest = text.partition("/")
         named = bool(rest) and ("." in first or ":" in first or first == "localhost")
-        domain, term = (_domain(first), rest) if named else ("docker.io", text)
+        domain, term = (_domain(first), rest) if named else (references.DEFAULT_DOMAIN, text)
         options = self._settings.options.registries
 
         def work() -> list[dict[str, Any]]:
@@ -164,10 +175,7 @@ def _platform(raw: bytes) -> dict[str, Any]:
 
 def _domain(server: str) -> str:
     """The registry that ``serveraddress`` means: a host, or a URL as clients keep Docker Hub's."""
-    host = server.partition("://")[2] or server
-    host = host.partition("/")[0]
-    if host in _HUB_NAMES:
-        return "docker.io"
+    host = domain_of(server) or references.DEFAULT_DOMAIN
     if not references.is_domain(host):  # it becomes part of a URL, and of the path of its certificates
         raise InvalidArgument(f"invalid registry: {host}")
     return host

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sampan.errors import InvalidArgument
+from sampan.spec.reference import DEFAULT_DOMAIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,14 @@ class Credentials:
 
 
 NOBODY = Credentials()
+_HUB = frozenset(("docker.io", "index.docker.io", "registry-1.docker.io"))
+
+
+def domain_of(server: str) -> str:
+    """The domain of the registry whose credentials are kept under ``server``: a host, or a URL as of old."""
+    host = (server.partition("://")[2] or server).partition("/")[0]
+    return DEFAULT_DOMAIN if host in _HUB else host
+
 
 _NAMES = {
     "username": "username",

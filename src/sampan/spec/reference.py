@@ -75,6 +75,14 @@ class Reference:
         """The whole reference as people type it."""
         return self.familiar_name + self.suffix
 
+    def at_tag(self, tag: str) -> Reference:
+        """That tag of the repository."""
+        return replace(self, tag=tag, digest=None)
+
+    def at_digest(self, digest: str) -> Reference:
+        """What has that digest in the repository."""
+        return replace(self, tag=None, digest=digest)
+
     def tagged(self) -> Reference:
         """With the tag ``latest`` where neither tag nor digest is given."""
         return self if self.tag or self.digest else replace(self, tag=DEFAULT_TAG)

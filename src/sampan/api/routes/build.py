@@ -79,8 +79,8 @@ def _options(request: Request) -> BuildOptions:
         quiet=query.flag("q"),
         host=_host(query),
         credentials={
-            _server(name): credentials.from_document(who)
-            for name, who in _registry_config(request.header("x-registry-config")).items()
+            credentials.domain_of(name): credentials.from_document(who)
+            for name, who in credentials.decode_object(request.header("x-registry-config")).items()
         },
     )
 
@@ -125,16 +125,6 @@ def _list(query: Query, name: str, kind: type[T]) -> list[T]:
         return msgspec.json.decode(text, type=list[kind]) or []  # type: ignore[valid-type]
     except msgspec.MsgspecError as error:
         raise InvalidArgument(f"invalid {name}: {error}") from None
-
-
-def _registry_config(header: str) -> dict[str, Any]:
-    """``X-Registry-Config``: credentials by registry."""
-    return credentials.decode_object(header)
-
-
-def _server(name: str) -> str:
-    host = (name.partition("://")[2] or name).partition("/")[0]
-    return "docker.io" if host in ("index.docker.io", "registry-1.docker.io") else host
 
 
 async def prune(request: Request, engine: Engine) -> Answer:
