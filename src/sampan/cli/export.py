@@ -6,13 +6,10 @@ import os
 import stat
 
 from sampan.cli.command import Command, Exit, Options
-from sampan.cli.context import Context, write
+from sampan.cli.context import Context
+from sampan.cli.delivery import deliver
 from sampan.client.api import segment
 from sampan.errors import Failure
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from sampan.client.connection import Answer
 
 
 def _export(context: Context, options: Options, arguments: list[str]) -> int:
@@ -22,11 +19,7 @@ def _export(context: Context, options: Options, arguments: list[str]) -> int:
     if path and (why := _refusal(path)):
         raise Failure(f"failed to export container: {why}")
     answer = context.client.open("GET", f"/containers/{segment(arguments[0])}/export")
-    if not path:
-        for piece in answer.pieces():
-            write(1, piece)
-        return 0
-    _keep(answer, path)
+    deliver(answer, path)
     return 0
 
 
@@ -46,23 +39,6 @@ def _refusal(path: str) -> str:
     if stat.S_ISBLK(mode):
         return "cannot write to a block device file"
     return ""
-
-
-def _keep(answer: Answer, path: str) -> None:
-    """Write the archive beside ``path`` and give it the name once it is complete."""
-    folder, name = os.path.split(os.path.abspath(path))
-    temporary = os.path.join(folder, f".tmp-{name}{os.getpid()}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            for piece in answer.pieces():
-                write(fd, piece)
-        finally:
-            os.close(fd)
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 COMMANDS: tuple[Command, ...] = (

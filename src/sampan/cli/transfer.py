@@ -6,6 +6,7 @@ import os
 
 from sampan.cli.command import Command, Exit, Options
 from sampan.cli.context import Context, out, write
+from sampan.cli.delivery import deliver
 from sampan.cli.progress import Progress
 from sampan.client.api import json_stream
 from sampan.errors import Failure
@@ -65,22 +66,7 @@ def _save(context: Context, options: Options, arguments: list[str]) -> int:
 
     names = "&".join(f"names={quote(name)}" for name in arguments)
     answer = context.client.open("GET", f"/images/get?{names}")
-    if not path:
-        for piece in answer.pieces():
-            write(1, piece)
-        return 0
-    temporary = os.path.join(folder, f".tmp-{os.path.basename(path)}{os.getpid()}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            for piece in answer.pieces():
-                write(fd, piece)
-        finally:
-            os.close(fd)
-        os.rename(temporary, path)  # a half-written archive never has the name
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    deliver(answer, path)
     return 0
 
 
