@@ -216,30 +216,12 @@ def heredoc_marks(line: str, escape: str) -> list[Heredoc]:
 
 
 def shell_words(text: str, escape: str) -> list[str]:
-    """Words as a shell separates them, quotes and escapes kept."""
+    """Words as a shell separates them, quotes and escapes kept; single quotes protect from escapes too."""
     words: list[str] = []
-    word: list[str] = []
-    quote = ""
-    at = 0
-    while at < len(text):
-        character = text[at]
-        if character == escape and quote != "'" and at + 1 < len(text):
-            word += text[at : at + 2]
-            at += 2
-            continue
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-        elif character in _SPACE:
-            if word:
-                words.append("".join(word))
-                word = []
-            at += 1
-            continue
-        word.append(character)
-        at += 1
-    return [*words, "".join(word)] if word else words
+    while text := text.lstrip(_SPACE):
+        word, text = _first_word(text, escape, literal="'")
+        words.append(word)
+    return words
 
 
 def unquoted(word: str, escape: str) -> str:
@@ -309,12 +291,13 @@ def _flags(rest: str, escape: str) -> tuple[str, tuple[str, ...]]:
     return rest, tuple(flags)
 
 
-def _first_word(text: str, escape: str) -> tuple[str, str]:
+def _first_word(text: str, escape: str, *, literal: str = "") -> tuple[str, str]:
+    """The first word and the rest. An escape protects what follows it, but between ``literal`` quotes."""
     quote = ""
     at = 0
     while at < len(text):
         character = text[at]
-        if character == escape and at + 1 < len(text):
+        if character == escape and at + 1 < len(text) and not (quote and quote == literal):
             at += 2
             continue
         if quote:
