@@ -93,14 +93,15 @@ class Events:
         for subscription in list(self._subscriptions):
             subscription.offer(event)
 
-    def container(self, container: Container, action: str, /, **attributes: str) -> None:
-        """Publish an event of a container: its labels, image and name, then ``attributes``.
+    def about(self, container: Container, event: Event) -> None:
+        """Publish what befell a container, or something for its sake. Of a build's steps nothing is told."""
+        if not container.temporary:
+            self.publish(event)
 
-        Of a build's steps nothing is told.
-        """
-        if container.temporary:
-            return
-        self.publish(
+    def container(self, container: Container, action: str, /, **attributes: str) -> None:
+        """Publish an event of a container: its labels, image and name, then ``attributes``."""
+        self.about(
+            container,
             Event(
                 type=EventType.CONTAINER,
                 action=action,
@@ -111,7 +112,7 @@ class Events:
                     "name": container.name,
                     **attributes,
                 },
-            )
+            ),
         )
 
     def subscribe(self, since: int = 0, until: int = 0, filters: Filters | None = None) -> Subscription:

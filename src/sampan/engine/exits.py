@@ -145,7 +145,7 @@ class Exits:
 def announce_volumes(events: Events, container: Container, action: str) -> None:
     """Publish a mount or unmount of each of the container's volumes."""
     for point in container.mounts:
-        if point.type != "volume" or container.temporary:
+        if point.type != "volume":
             continue
         attributes = {"container": container.id, "driver": point.driver}
         if action == "mount":
@@ -154,17 +154,14 @@ def announce_volumes(events: Events, container: Container, action: str) -> None:
                 "read/write": "true" if point.rw else "false",
                 "propagation": point.propagation,
             }
-        events.publish(
-            Event(type=EventType.VOLUME, action=action, actor_id=point.name, attributes=attributes)
-        )
+        event = Event(type=EventType.VOLUME, action=action, actor_id=point.name, attributes=attributes)
+        events.about(container, event)
 
 
 def announce_network(events: Events, container: Container, action: str) -> None:
     """Publish a connect or disconnect for the container's network."""
-    if container.temporary:
-        return
     for name in container.network.networks:
-        events.publish(network_event(container, name, action))
+        events.about(container, network_event(container, name, action))
 
 
 def network_event(container: Container, name: str, action: str) -> Event:
