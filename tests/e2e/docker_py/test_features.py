@@ -6,8 +6,8 @@ import contextlib
 import io
 import tarfile
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from typing import Any
 
 import docker
 import docker.errors
@@ -15,35 +15,10 @@ import pytest
 from docker.types import Healthcheck, LogConfig
 
 from tests.e2e import images
+from tests.e2e.docker_py.conftest import Run
 from tests.e2e.serving import Daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
-
-# docker-py is not typed.
-Container: TypeAlias = Any
-Run: TypeAlias = Callable[..., Container]
-
-
-@pytest.fixture(scope="module")
-def client(daemon: Daemon) -> Iterator[docker.DockerClient]:
-    connected = docker.DockerClient(base_url=daemon.host, timeout=30)
-    yield connected
-    connected.close()
-
-
-@pytest.fixture
-def run(client: docker.DockerClient) -> Iterator[Run]:
-    """Start a container in the background; it is removed after the test."""
-    made: list[Container] = []
-
-    def start(command: object, **options: object) -> Container:
-        made.append(client.containers.run(images.NAME, command, detach=True, **options))
-        return made[-1]
-
-    yield start
-    for container in made:
-        with contextlib.suppress(docker.errors.NotFound):
-            container.remove(force=True, v=True)
 
 
 def tarred(**files: bytes) -> bytes:
