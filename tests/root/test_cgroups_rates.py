@@ -100,6 +100,21 @@ def test_real_time_is_taken_from_the_groups_around_it(hierarchy: Hierarchy, grou
         other.remove()
 
 
+def test_real_time_of_a_group_just_removed_is_waited_for(hierarchy: Hierarchy, group: Cgroup) -> None:
+    if not hierarchy.features.cpu_realtime:
+        pytest.skip("this kernel shares out no real-time")
+    names = [PARENT + "/one", PARENT + "/other"]
+    group.create({"cpu": {"realtimeRuntime": 5000}})
+    before = group
+    for turn in range(1, 5):
+        after = hierarchy.group(names[turn % 2])
+        after.create({})
+        before.remove()
+        after.update({"cpu": {"realtimeRuntime": 5000}})
+        before = after
+    before.remove()
+
+
 def test_a_limit_below_what_is_used_is_refused_with_the_numbers(hierarchy: Hierarchy, group: Cgroup) -> None:
     if hierarchy.version == 2:
         pytest.skip("version 2 takes the limit and gives the memory back by force")

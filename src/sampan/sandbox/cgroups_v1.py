@@ -20,7 +20,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from sampan.errors import Conflict
+from sampan.errors import Conflict, InvalidArgument
 from sampan.sandbox import cgroups_files as files
 from sampan.sandbox.cgroups_files import BlockIo, Features, Stats, Write
 
@@ -44,6 +44,8 @@ CONTROLLERS = (
 )
 
 _REALTIME_PERIOD = 1_000_000  # microseconds; the kernel's default
+# The kernel counts the share of a removed group for about 20 ms more, until RCU lets go of it.
+_REALTIME_PATIENCE = 1.0  # seconds
 _TICKS = os.sysconf("SC_CLK_TCK")
 _MEMORY = (
     # The order matters: memory and swap together may not be less than memory.
@@ -429,7 +431,7 @@ class Group:
                 inside = sum(_realtime_share(entry.path) for entry in entries if entry.is_dir())
             if _realtime_share(path) < inside + share:
                 period = files.integer(files.read_or(path + "/cpu.rt_period_us", "0"))
-                files.write(path + "/cpu.rt_runtime_us", str(math.ceil((inside + share) * period)))
+                _write_realtime(path + "/cpu.rt_runtime_us", str(math.ceil((inside + share) * period)))
 
     def _apply(self, writes: list[Write]) -> None:
         for write in writes:
@@ -447,7 +449,11 @@ class Group:
 
     def _set(self, write: Write) -> None:
         path = self._file(write.controller, write.file)
-        if path is not None:
+        if path is None:
+            return
+        if write.file == "cpu.rt_runtime_us":
+            _write_realtime(path, write.value)
+        else:
             files.write(path, write.value)
 
     def _set_freezer(self, state: str, timeout: float) -> bool:
@@ -468,6 +474,19 @@ class Group:
         """Remove every directory; the first that stays, or the empty string."""
         left = [tree for tree in self._trees if not files.remove_directory(tree, patience=patience)]
         return left[0] if left else ""
+
+
+def _write_realtime(path: str, value: str) -> None:
+    """As ``files.write``; refused for want of a share, it is tried again for a while."""
+    deadline = time.monotonic() + _REALTIME_PATIENCE
+    while True:
+        try:
+            files.write(path, value)
+            return
+        except InvalidArgument:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.005)
 
 
 def _realtime_share(directory: str) -> float:
