@@ -33,9 +33,17 @@ _MARGIN = 10  # seconds before its end from which a token is not used any more
 class Authorizer:
     """The credentials of one user with one registry, and the tokens that they were exchanged for."""
 
-    def __init__(self, credentials: Credentials, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        lasting: bool = False,
+    ) -> None:
+        """``lasting`` asks the token server for a token that stands for the password, too."""
         self._credentials = credentials
         self._clock = clock
+        self._lasting = lasting
         self._basic = False
         self._tokens: dict[tuple[str, ...], tuple[str, float]] = {}
         self._lock = threading.Lock()
@@ -52,20 +60,20 @@ class Authorizer:
         return f"Bearer {token}" if token and self._clock() < end else None
 
     def challenged(
-        self, header: str, scopes: tuple[str, ...], fetch: Fetch, *, secure: bool, offline: bool = False
+        self, header: str, scopes: tuple[str, ...], fetch: Fetch, *, secure: bool, shown: str | None = None
     ) -> bool:
         """Do what the registry's ``WWW-Authenticate`` asks for; False when that cannot change its mind.
 
-        ``offline`` asks for a token that stands for the password. Raises Unauthenticated when the token
-        server refuses.
+        ``shown`` is the Authorization header that it was not content with. Raises Unauthenticated when the
+        token server refuses.
         """
         asked = {challenge.scheme: challenge for challenge in challenges.parse(header)}
         bearer = asked.get("bearer")
         if bearer is not None and bearer.parameters.get("realm"):
             with self._lock:
-                self._tokens[scopes] = self._exchange(
-                    bearer.parameters, scopes, fetch, secure=secure, offline=offline
-                )
+                # Of several that were challenged at once the first asks for all.
+                if self.header(scopes) in (None, shown):
+                    self._tokens[scopes] = self._exchange(bearer.parameters, scopes, fetch, secure=secure)
             return True
         if "basic" in asked and self._credentials.username and not self._basic:
             self._basic = True
@@ -73,7 +81,7 @@ class Authorizer:
         return False
 
     def _exchange(
-        self, asked: Mapping[str, str], scopes: tuple[str, ...], fetch: Fetch, *, secure: bool, offline: bool
+        self, asked: Mapping[str, str], scopes: tuple[str, ...], fetch: Fetch, *, secure: bool
     ) -> tuple[str, float]:
         realm = asked["realm"]
         try:
@@ -98,7 +106,7 @@ class Authorizer:
             if given.username:
                 headers["Authorization"] = self._basic_header()
                 query.append(("account", given.username))
-            if offline:
+            if self._lasting:
                 query += [("client_id", _CLIENT), ("offline_token", "true")]
             mark = "&" if parts.query else "?"
             answer = fetch("GET", f"{realm}{mark}{urlencode(query)}", headers, None)

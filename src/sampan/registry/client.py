@@ -84,7 +84,7 @@ def log_in(domain: str, credentials: Credentials, settings: RegistrySettings) ->
 
     Raises Unauthenticated when they are wrong.
     """
-    authorizer = Authorizer(credentials)
+    authorizer = Authorizer(credentials, lasting=True)
     with _transport(domain, authorizer, settings) as transport:
         answer = transport.request("GET", "v2/")
         with answer:

@@ -10,7 +10,8 @@ from urllib3.exceptions import HTTPError
 
 from sampan import __version__
 from sampan.errors import InvalidArgument, Unavailable
-from sampan.registry.transport import proxy_of
+from sampan.registry.proxies import proxy_of
+from sampan.registry.transport import through
 
 _BLOCK = 1 << 20
 _TIMEOUT = urllib3.Timeout(connect=10.0, read=60.0)
@@ -23,8 +24,7 @@ def fetch(url: str, path: str) -> str:
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise InvalidArgument(f"{url} is no http or https URL")
-    proxy = proxy_of(url)
-    pool = urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
+    pool = through(proxy_of(url))
     digest = hashlib.sha256()
     try:
         answer = pool.request(

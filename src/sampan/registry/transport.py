@@ -16,7 +16,6 @@ import socket
 import ssl
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
@@ -35,6 +34,7 @@ from sampan import __version__
 from sampan.errors import Failure, Unavailable
 from sampan.registry.auth import Authorizer
 from sampan.registry.hosts import Endpoint, tls_context
+from sampan.registry.proxies import Proxy, proxy_of
 
 ATTEMPTS = 5
 FIRST_PAUSE = 0.25  # seconds; doubled each time
@@ -141,7 +141,7 @@ class Transport:
         self._cancelled = cancelled
         self._schemes = schemes or Schemes()
         self._waiting = waiting
-        self._pools: dict[tuple[str | None, bool], urllib3.PoolManager] = {}
+        self._pools: dict[tuple[Proxy | None, bool], urllib3.PoolManager] = {}
         self._scheme: str | None = None
         self._choosing = threading.Lock()
         self._pooling = threading.Lock()
@@ -183,7 +183,9 @@ class Transport:
             if answer.status != 401 or attempt or not self._is_own(answer.url) or not _repeatable(body):
                 break
             asked = answer.headers.get("WWW-Authenticate", "")
-            if not self._authorizer.challenged(asked, scopes, self._fetch, secure=self._scheme == "https"):
+            if not self._authorizer.challenged(
+                asked, scopes, self._fetch, secure=self._scheme == "https", shown=authorization
+            ):
                 break
             answer.close()
             if body is not None and not isinstance(body, bytes):
@@ -264,7 +266,7 @@ class Transport:
                 options: dict[str, Any] = {"maxsize": 16, "blocksize": BLOCK, "num_pools": 8}
                 if secure or proxy:  # reading the authorities takes longer than a short request
                     options["ssl_context"] = tls_context(self.endpoint)
-                pool = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+                pool = through(proxy, **options)
                 self._pools[proxy, secure] = pool
             return pool
 
@@ -322,12 +324,11 @@ def joined(url: str, location: str) -> str:
     return target
 
 
-def proxy_of(url: str) -> str | None:
-    """What the environment says (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."""
-    parts = urlsplit(url)
-    if not parts.hostname or urllib.request.proxy_bypass(parts.netloc):
-        return None
-    return urllib.request.getproxies().get(parts.scheme)
+def through(proxy: Proxy | None, **options: Any) -> urllib3.PoolManager:
+    """Connections through a proxy, or direct ones."""
+    if proxy is None:
+        return urllib3.PoolManager(**options)
+    return urllib3.ProxyManager(proxy.url, proxy_headers=dict(proxy.headers), **options)
 
 
 def _unreachable(method: str, url: str, error: Exception) -> Failure:
