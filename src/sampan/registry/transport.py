@@ -4,13 +4,15 @@ Laws:
 - Credentials go to the registry that asked for them and to the token server that it named, over TLS unless
   the registry itself is spoken to without; a redirect to another host carries none.
 - What may be repeated (GET, HEAD) is, a few times and ever more slowly, or as the registry says
-  (``Retry-After``): after a broken connection, 429 and 5xx that pass.
+  (``Retry-After``): after a broken connection, 429 and 5xx that pass. A registry that wants to be left alone
+  for longer than half a minute is not waited for: the user is told what it says.
 - A registry that says nothing for a minute is given up.
 """
 
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import http.client
 import socket
 import ssl
@@ -206,12 +208,12 @@ class Transport:
             except Broken:
                 if last:
                     raise
-                self._pause(attempt, "")
+                self._pause(attempt, None)
                 continue
-            if answer.status not in _PASSING or last:
-                return answer
-            with answer:
-                wait = answer.headers.get("Retry-After", "")
+            wait = retry_after(answer.headers.get("Retry-After", ""))
+            if answer.status not in _PASSING or last or (wait or 0) > LONGEST_PAUSE:
+                return answer  # what it says is for the user, who may have better to do than to wait
+            answer.close()
             self._pause(attempt, wait)
         raise AssertionError("unreachable")
 
@@ -270,10 +272,8 @@ class Transport:
                 self._pools[proxy, secure] = pool
             return pool
 
-    def _pause(self, attempt: int, retry_after: str) -> None:
-        seconds = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)
-        if retry_after.isdecimal():
-            seconds = min(float(retry_after), LONGEST_PAUSE)
+    def _pause(self, attempt: int, wanted: float | None) -> None:
+        seconds = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) if wanted is None else wanted
         self._waiting(seconds)
         if self._cancelled.wait(seconds):
             raise Cancelled
@@ -308,6 +308,17 @@ class Transport:
             return scheme
         assert failure is not None
         raise failure
+
+
+def retry_after(header: str, now: Callable[[], float] = time.time) -> float | None:
+    """Seconds that a server asks for (RFC 9110, "Retry-After": a number or a date); None if it does not."""
+    if header.isascii() and header.isdecimal():
+        return float(header[:20])
+    found = email.utils.parsedate_tz(header)
+    try:
+        return max(0.0, email.utils.mktime_tz(found) - now()) if found else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _repeatable(body: bytes | IO[bytes] | None) -> bool:

@@ -12,7 +12,7 @@ from tests.unit.registry.servers import HANG_UP, Asked, Instant, Registry, Reply
 from sampan.errors import Failure, Forbidden, InvalidArgument, NotFound, Unauthenticated, Unavailable
 from sampan.registry.credentials import Credentials
 from sampan.registry.repository import Blob
-from sampan.registry.transport import ATTEMPTS, Broken, Cancelled
+from sampan.registry.transport import ATTEMPTS, Broken, Cancelled, retry_after
 from sampan.spec import digest as digests
 from sampan.spec.image import DOCKER_MANIFEST
 
@@ -128,13 +128,40 @@ def test_what_passes_is_waited_for(remote: Registry) -> None:
         [
             Reply(status=503),
             Reply(status=429, headers={"Retry-After": "7"}),
-            Reply(status=502, headers={"Retry-After": "99999"}),
+            Reply(status=502, headers={"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}),
+            Reply(status=504, headers={"Retry-After": "30"}),
             _manifest(Asked(method="", path="", headers={})),
         ]
     )
     remote.answer = lambda _: next(answers)
     assert repository(remote, pauses=pauses).manifest("x").digest == DIGEST
-    assert pauses.pauses == [0.25, 7.0, 30.0]
+    assert pauses.pauses == [0.25, 7.0, 0.0, 30.0]
+
+
+def test_a_rate_limit_is_told_at_once_in_the_registrys_words(remote: Registry) -> None:
+    words = "You have reached your pull rate limit."
+    reply = Reply(status=429, headers={"Retry-After": "21600"}, body=_error("TOOMANYREQUESTS", words))
+    remote.answer = lambda _: reply
+    pauses = Instant()
+    with pytest.raises(Unavailable, match=f"^toomanyrequests: {words}$"):
+        repository(remote, pauses=pauses).manifest("x")
+    assert pauses.pauses == []
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("", None),
+        ("3", 3.0),
+        ("-3", None),
+        ("soon", None),
+        ("Thu, 01 Jan 1970 00:02:00 GMT", 20.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Thu, 99 Jan 99999999999 00:00:00 GMT", None),
+    ],
+)
+def test_how_long_a_server_asks_for(header: str, seconds: float | None) -> None:
+    assert retry_after(header, lambda: 100.0) == seconds
 
 
 def test_patience_ends(remote: Registry) -> None:
