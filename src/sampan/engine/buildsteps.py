@@ -174,6 +174,7 @@ class BuildSteps:
                 directory=f"{root.base}/{root.upper}",
                 part=part,
                 size=answer["size"],
+                entries=answer["entries"],
                 max_uid=answer["max_uid"],
                 max_gid=answer["max_gid"],
             )
@@ -247,6 +248,7 @@ class BuildSteps:
                 directory=directory,
                 part=part,
                 size=answer.get("size", 0),
+                entries=answer.get("entries", 0),
                 max_uid=answer.get("max_uid", 0),
                 max_gid=answer.get("max_gid", 0),
                 implied=tuple(answer.get("implied", ())),

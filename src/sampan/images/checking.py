@@ -156,7 +156,7 @@ class Checker:
             async with layers.unpacked_again(layer) as (number, implied):
                 here = layers.directory(layer)
                 text = (
-                    await asyncio.to_thread(difference, here, layers.place(number), implied)
+                    await asyncio.to_thread(difference, here, layers.directories.path(number), implied)
                     if os.path.isdir(here)
                     else "its directory is missing"
                 )
@@ -233,7 +233,7 @@ class Checker:
                 Problem(kind="layer", name=str(number), text="nothing names it", remedy=remedy, mended=mend)
             )
         if mend:
-            layers.drop(numbers)
+            layers.directories.discard(numbers)
             await layers.drain()
 
 

@@ -1,15 +1,184 @@
-"""The directories of layers: placed, given the looks of what they cover, removed, synced. Blocks."""
+"""The directories of layers: numbers allotted, filled by unpacking, given looks, removed, synced.
+
+Theory: a layer's files lie in ``<number>/fs``; numbers are short because the kernel takes the paths of all of
+a container's layers in one page.
+
+Laws:
+- A number is given out once in a daemon's life. Until it is ``kept``, and again once it is ``released``, its
+  directory is nobody's layer; the next start removes what no row names.
+- Removals go on in the background; ``drain`` waits for them.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import os
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from sampan.errors import Internal
+from sampan.images import unpacking
+from sampan.images.blobs import Pace, Part
 from sampan.linux import inodeflags, tree
 from sampan.linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
+from sampan.sandbox.unpack import Limits
 from sampan.wire import compression
+
+
+@dataclass(slots=True, kw_only=True)
+class Early:
+    """A layer that is unpacked into the directory of ``number`` while its archive still arrives."""
+
+    number: int
+    task: asyncio.Task[unpacking.Answer]
+    taken: bool = False
+
+
+class Directories:
+    """Those below ``root``. ``clear`` once before any number is asked for."""
+
+    def __init__(self, root: str, *, limits: Limits, run: unpacking.Run | None) -> None:
+        """``limits`` hold for each layer; ``run`` unpacks, without it by an interpreter for each."""
+        self.root = root
+        self.limits = limits
+        self._run = run
+        self._workers = asyncio.Semaphore(max(2, os.cpu_count() or 1))
+        self._next = 1
+        self._unsettled: set[int] = set()
+        """The directories that are no layer's yet, or not any more."""
+        self._removals: set[asyncio.Task[None]] = set()
+        os.makedirs(root, mode=0o711, exist_ok=True)
+        spread(root)
+
+    def path(self, number: int | str) -> str:
+        """The files in the directory of that number, absolute."""
+        return f"{self.root}/{number}/fs"
+
+    # ------------------------------------------------------------------ numbers
+
+    def allot(self) -> int:
+        """A new number, which is nobody's layer yet."""
+        number, self._next = self._next, self._next + 1
+        self._unsettled.add(number)
+        return number
+
+    def keep(self, number: int) -> None:
+        """From now on it is a layer's."""
+        self._unsettled.discard(number)
+
+    def is_kept(self, number: int) -> bool:
+        return number not in self._unsettled
+
+    def release(self, number: int) -> None:
+        """It is no layer's any more, but not to be removed yet."""
+        self._unsettled.add(number)
+
+    def strays(self, known: Iterable[int]) -> list[int]:
+        """Directories that are none of ``known`` and that nobody makes or removes."""
+        passed = {*known, *self._unsettled}
+        return [number for number in self._numbers() if number not in passed]
+
+    def _numbers(self) -> list[int]:
+        return [int(name) for name in os.listdir(self.root) if name.isdigit()]
+
+    # ------------------------------------------------------------------ filling
+
+    async def unpack(self, number: int, archive: int, kind: str, pace: int | None = None) -> unpacking.Answer:
+        """Unpack an archive, open for reading, into the directory of ``number``, which is made.
+
+        ``kind`` is its compression, "" for none; then the answer has no digest. As ``unpacking.unpack``.
+        """
+        directory = self.path(number)
+        os.mkdir(f"{self.root}/{number}", 0o700)
+        os.mkdir(directory, 0o755)
+        async with self._workers:
+            return await unpacking.unpack(
+                archive,
+                directory,
+                compression=kind,
+                hashed=bool(kind),
+                limits=self.limits,
+                run=self._run,
+                pace=pace,
+            )
+
+    def adopt(self, number: int, directory: str) -> None:
+        """Move a directory of the same file system, with a layer's files, here."""
+        os.mkdir(f"{self.root}/{number}", 0o700)
+        os.rename(directory, self.path(number))
+
+    async def complete(self, number: int, below: Iterable[int], implied: list[str]) -> None:
+        """Make the files of ``number`` what they are to be over the layers ``below``, topmost first.
+
+        ``implied`` are the directories that no member of the archive described.
+        """
+        dress_implied(self.path(number), [self.path(one) for one in below], implied)
+
+    # ------------------------------------------------------------------ ahead of need
+
+    @property
+    def follows(self) -> bool:
+        """Whether a layer can be unpacked while its archive arrives."""
+        return self._run is not None
+
+    def begin_early(self, part: Part, kind: str, pace: Pace) -> Early:
+        """Begin to unpack a part that is still written; ``end_early`` it. Takes ``pace.reading``."""
+        number = self.allot()
+        return Early(number=number, task=asyncio.create_task(self._follow(number, part, kind, pace)))
+
+    async def end_early(self, early: Iterable[Early]) -> None:
+        """Remove what nobody took."""
+        spare = [one for one in early if not one.taken]
+        for one in spare:
+            one.task.cancel()
+        await asyncio.gather(*(one.task for one in spare), return_exceptions=True)
+        self.discard(one.number for one in spare)
+
+    async def _follow(self, number: int, part: Part, kind: str, pace: Pace) -> unpacking.Answer:
+        try:
+            archive = part.open()
+            try:
+                answer = await self.unpack(number, archive, kind, pace.reading)
+            finally:
+                os.close(archive)
+        finally:
+            os.close(pace.reading)
+        await asyncio.to_thread(part.sync)
+        return answer
+
+    # ------------------------------------------------------------------ removing
+
+    def discard(self, numbers: Iterable[int]) -> None:
+        """Remove directories in the background. Those that are gone already are passed over."""
+        numbers = tuple(numbers)
+        if not numbers:
+            return
+        self._unsettled.update(numbers)
+        task = asyncio.create_task(asyncio.to_thread(remove_directories, self.root, numbers))
+        self._removals.add(task)
+
+        def gone(done: asyncio.Task[None]) -> None:
+            self._removals.discard(done)
+            self._unsettled.difference_update(numbers)
+
+        task.add_done_callback(gone)
+
+    async def remove(self, number: int) -> None:
+        """Remove one and wait until it is gone."""
+        await asyncio.to_thread(remove_directories, self.root, (number,))
+
+    async def drain(self) -> None:
+        """Wait for removals that are under way."""
+        while self._removals:
+            await asyncio.gather(*self._removals, return_exceptions=True)
+
+    async def clear(self, known: Iterable[int]) -> None:
+        """Remove what an earlier life left and is none of ``known``; numbers go on after all there were."""
+        numbers = self._numbers()
+        self._next = max(numbers, default=0) + 1
+        await asyncio.to_thread(remove_directories, self.root, tuple({*numbers} - {*known}))
 
 
 def spread(root: str) -> None:

@@ -1,12 +1,12 @@
 """Unpacked layers: each once, shared by all images whose chain it is part of.
 
-Theory: a layer's directory is ``layers/<number>/fs``; numbers are short because the kernel takes the paths
-of all of a container's layers in one page. A layer is here once it is in the store's memory; it is *kept*
-once its row is committed, which happens together with the first image that needs it.
+Theory: a layer's files lie in a directory with a number (``directories``). A layer is here once it is in the
+store's memory; it is *kept* once its row is committed, which happens together with the first image that needs
+it.
 
 Laws:
 - A layer that somebody holds, or that a kept image or a snapshot needs, is never removed, nor one below it.
-- Directories are removed after their rows. A directory that no row names is removed at the next start.
+- Directories are removed after their rows.
 - A layer unpacked from a kept blob does not wait for the disk: its row carries the boot id, and after a power
   loss (another boot id) it is unpacked again.
 """
@@ -25,17 +25,12 @@ import msgspec
 
 from sampan.errors import Internal, InvalidArgument
 from sampan.images import unpacking
-from sampan.images.blobs import BlobStore, Pace, Part
-from sampan.images.directories import (
-    detect_compression,
-    dress_implied,
-    remove_directories,
-    spread,
-    sync_file_system,
-)
+from sampan.images.blobs import BlobStore, Part
+from sampan.images.directories import Directories, Early, detect_compression, sync_file_system
 from sampan.images.holds import Hold
 from sampan.images.model import Layer
 from sampan.images.turns import Turns
+from sampan.sandbox.unpack import Limits
 from sampan.spec import digest as digests
 from sampan.spec import image as documents
 from sampan.spec.digest import Digest
@@ -67,15 +62,6 @@ class Archive:
     """Where it is being unpacked already."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Early:
-    """A layer that is unpacked into the directory of ``number`` while its archive still arrives."""
-
-    number: int
-    task: asyncio.Task[unpacking.Answer]
-    taken: bool = False
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeLayer:
     """A directory on this file system that is a layer's, and ``part``, the archive that it would unpack from.
@@ -86,6 +72,7 @@ class MadeLayer:
     directory: str
     part: Part
     size: int
+    entries: int
     max_uid: int
     max_gid: int
     implied: tuple[str, ...] = ()
@@ -101,29 +88,20 @@ class LayerStore:
         blobs: BlobStore,
         *,
         boot_id: str,
-        limits: unpacking.Limits = unpacking.NO_LIMITS,
+        limits: Limits | None = None,
         run: unpacking.Run | None = None,
     ) -> None:
         """``run`` unpacks; without it each layer has an interpreter started for it."""
-        self.root = root
+        self.directories = Directories(root, limits=limits or Limits(), run=run)
         self._database = database
         self._blobs = blobs
         self._boot_id = boot_id
-        self._limits = limits
-        self._run = run
         self._layers: dict[Digest, Layer] = {}
         self._held: Counter[Digest] = Counter()
         self.pinned: Counter[Digest] = Counter()
         """Blobs that somebody is about to need."""
         self._turns = Turns()
-        self._workers = asyncio.Semaphore(max(2, os.cpu_count() or 1))
-        self._next = 1
-        self._unsettled: set[int] = set()
-        """The directories that are no layer's yet, or not any more."""
-        self._removals: set[asyncio.Task[None]] = set()
-        os.makedirs(root, mode=0o711, exist_ok=True)
         os.makedirs(f"{root}/{EMPTY}", mode=0o755, exist_ok=True)
-        spread(root)
 
     # ------------------------------------------------------------------ what is here
 
@@ -139,9 +117,14 @@ class LayerStore:
     def __iter__(self) -> Iterator[Layer]:
         return iter(tuple(self._layers.values()))
 
+    @property
+    def root(self) -> str:
+        """Where the directories are."""
+        return self.directories.root
+
     def directory(self, layer: Layer) -> str:
         """The layer's files, absolute."""
-        return f"{self.root}/{layer.id}/fs"
+        return self.directories.path(layer.id)
 
     def chain(self, chain_id: Digest | None) -> list[Layer]:
         """The layer and all below it, topmost first."""
@@ -211,33 +194,28 @@ class LayerStore:
     async def take(self, hold: Hold, parent: Digest | None, made: MadeLayer) -> Digest:
         """Make a directory, as it is, the layer over the chain ``parent``; the new chain id.
 
-        It is moved here, unless the layer is here already. Its archive becomes a blob.
+        It is moved here, unless the layer is here already. Its archive becomes a blob. InvalidArgument if it
+        passes the limits.
         """
-        part = made.part
+        part, directories = made.part, self.directories
+        directories.limits.check(size=max(made.size, part.size), entries=made.entries)
         chain_id = digests.chain_id(parent, part.digest)
         async with self._turns.of(chain_id):
             layer = self._layers.get(chain_id)
             if layer is None:
                 hold.pin(part.digest)
                 await asyncio.to_thread(self._blobs.adopt, part)
-                number, self._next = self._next, self._next + 1
-                os.mkdir(f"{self.root}/{number}", 0o700)
-                os.rename(made.directory, f"{self.root}/{number}/fs")
-                self._dress(number, parent, list(made.implied))
-                layer = Layer(
-                    id=number,
-                    chain_id=chain_id,
-                    diff_id=part.digest,
-                    parent=parent,
-                    blob=part.digest,
-                    media_type=documents.OCI_LAYER,
-                    blob_size=part.size,
-                    size=made.size,
-                    max_uid=made.max_uid,
-                    max_gid=made.max_gid,
-                    boot=self._boot_id,
+                number = directories.allot()
+                try:
+                    directories.adopt(number, made.directory)
+                    await self._complete(number, parent, list(made.implied))
+                except BaseException:
+                    directories.discard([number])
+                    raise
+                archive = Archive(
+                    digest=part.digest, size=part.size, compression="", media_type=documents.OCI_LAYER
                 )
-                self._layers[chain_id] = layer
+                layer = self._add(number, chain_id, part.digest, parent, archive, made)
             hold.add(layer)
             return chain_id
 
@@ -293,7 +271,7 @@ class LayerStore:
         if early is not None and not early.taken:
             number, early.taken = early.number, True
         else:
-            number, early = self._new_number(), None
+            number, early = self.directories.allot(), None
         hold.pin(archive.digest)
         try:
             part = archive.part
@@ -304,86 +282,53 @@ class LayerStore:
             finally:
                 if syncing is not None:
                     await asyncio.gather(syncing, return_exceptions=True)
-            parent = await asyncio.shield(below) if below is not None else None
-            self._dress(number, parent.chain_id if parent else None, unpacked.implied)
+            found = await asyncio.shield(below) if below is not None else None
+            parent = found.chain_id if found else None
+            await self._complete(number, parent, unpacked.implied)
             if part is not None:
                 await asyncio.to_thread(self._blobs.adopt, part)
         except BaseException:
-            self._discard([number])
+            self.directories.discard([number])
             raise
+        return self._add(number, chain_id, diff_id, parent, archive, unpacked)
+
+    def _add(
+        self,
+        number: int,
+        chain_id: Digest,
+        diff_id: Digest,
+        parent: Digest | None,
+        archive: Archive,
+        found: unpacking.UnpackedLayer | MadeLayer,
+    ) -> Layer:
+        """The layer whose files are in the directory of ``number``, here from now on."""
         layer = Layer(
             id=number,
             chain_id=chain_id,
             diff_id=diff_id,
-            parent=parent.chain_id if parent else None,
+            parent=parent,
             blob=archive.digest,
             media_type=archive.media_type,
             blob_size=archive.size,
-            size=unpacked.size,
-            max_uid=unpacked.max_uid,
-            max_gid=unpacked.max_gid,
+            size=found.size,
+            max_uid=found.max_uid,
+            max_gid=found.max_gid,
             boot=self._boot_id,
         )
         self._layers[chain_id] = layer
-        self._unsettled.discard(number)
+        self.directories.keep(number)
         return layer
 
-    @property
-    def follows(self) -> bool:
-        """Whether a layer can be unpacked while its archive arrives."""
-        return self._run is not None
-
-    def begin_early(self, part: Part, kind: str, pace: Pace) -> Early:
-        """Begin to unpack a part that is still written; ``end_early`` it. Takes ``pace.reading``."""
-        number = self._new_number()
-        task = asyncio.create_task(self._follow(number, part, kind, pace))
-        return Early(number=number, task=task)
-
-    async def end_early(self, early: Iterable[Early]) -> None:
-        """Remove what nobody took."""
-        spare = [one for one in early if not one.taken]
-        for one in spare:
-            one.task.cancel()
-        await asyncio.gather(*(one.task for one in spare), return_exceptions=True)
-        self._discard(one.number for one in spare)
-
-    async def _follow(self, number: int, part: Part, kind: str, pace: Pace) -> unpacking.Answer:
-        try:
-            archive = Archive(digest=Digest(""), size=0, compression=kind, media_type="", part=part)
-            answer = await self._unpack(number, archive, pace.reading)
-        finally:
-            os.close(pace.reading)
-        await asyncio.to_thread(part.sync)
-        return answer
-
-    def _new_number(self) -> int:
-        number, self._next = self._next, self._next + 1
-        self._unsettled.add(number)
-        return number
-
-    async def _unpack(self, number: int, archive: Archive, pace: int | None = None) -> unpacking.Answer:
+    async def _unpack(self, number: int, archive: Archive) -> unpacking.Answer:
         """Unpack into the directory of ``number``."""
-        directory = f"{self.root}/{number}/fs"
-        os.mkdir(f"{self.root}/{number}", 0o700)
-        os.mkdir(directory, 0o755)
         fd = archive.part.open() if archive.part else self._blobs.open(archive.digest)
         try:
-            async with self._workers:
-                return await unpacking.unpack(
-                    fd,
-                    directory,
-                    compression=archive.compression,
-                    hashed=bool(archive.compression),
-                    limits=self._limits,
-                    run=self._run,
-                    pace=pace,
-                )
+            return await self.directories.unpack(number, fd, archive.compression)
         finally:
             os.close(fd)
 
-    def _dress(self, number: int, parent: Digest | None, implied: list[str]) -> None:
-        below = [self.directory(layer) for layer in self.chain(parent)]
-        dress_implied(f"{self.root}/{number}/fs", below, implied)
+    async def _complete(self, number: int, parent: Digest | None, implied: list[str]) -> None:
+        await self.directories.complete(number, [layer.id for layer in self.chain(parent)], implied)
 
     def insert(self, connection: sqlite3.Connection, chain_ids: Iterable[Digest]) -> None:
         """Write the rows of layers, within the transaction that keeps their image."""
@@ -419,17 +364,16 @@ class LayerStore:
     def forget(self, layers: Iterable[Layer]) -> None:
         """Drop layers from memory: whoever needs one of them from now on unpacks it anew."""
         for layer in layers:
-            self._unsettled.add(layer.id)
+            self.directories.release(layer.id)
             self._layers.pop(layer.chain_id, None)
 
     def discard(self, layers: Iterable[Layer]) -> None:
         """Remove the directories of forgotten layers, whose rows are gone, in the background."""
-        self._discard([layer.id for layer in layers])
+        self.directories.discard([layer.id for layer in layers])
 
     async def drain(self) -> None:
         """Wait for removals that are under way."""
-        while self._removals:
-            await asyncio.gather(*self._removals, return_exceptions=True)
+        await self.directories.drain()
 
     def _depth(self, layer: Layer) -> int:
         depth, parent = 0, layer.parent
@@ -437,25 +381,7 @@ class LayerStore:
             depth, parent = depth + 1, below.parent
         return depth
 
-    def _discard(self, numbers: Iterable[int]) -> None:
-        numbers = tuple(numbers)
-        if not numbers:
-            return
-        self._unsettled.update(numbers)
-        task = asyncio.create_task(asyncio.to_thread(remove_directories, self.root, numbers))
-        self._removals.add(task)
-
-        def gone(done: asyncio.Task[None]) -> None:
-            self._removals.discard(done)
-            self._unsettled.difference_update(numbers)
-
-        task.add_done_callback(gone)
-
     # ------------------------------------------------------------------ checking
-
-    def place(self, number: int) -> str:
-        """The files in the directory of that number."""
-        return f"{self.root}/{number}/fs"
 
     @contextlib.asynccontextmanager
     async def unpacked_again(self, layer: Layer) -> AsyncIterator[tuple[int, list[str]]]:
@@ -463,15 +389,24 @@ class LayerStore:
 
         With it the directories whose times no archive says.
         """
-        number = self._new_number()
+        number = self.directories.allot()
         try:
-            archive = await self._archive_of(layer)
-            unpacked = _checked(await self._unpack(number, archive), layer.diff_id, archive)
-            self._dress(number, layer.parent, unpacked.implied)
-            yield number, unpacked.implied
+            yield number, await self._fill_again(number, layer)
         finally:
-            if number in self._unsettled:
-                self._discard([number])
+            if not self.directories.is_kept(number):
+                self.directories.discard([number])
+
+    async def _fill_again(self, number: int, layer: Layer) -> list[str]:
+        """Unpack a layer from its blob into the directory of ``number``; what the archive only implied."""
+        archive = Archive(
+            digest=layer.blob,
+            size=layer.blob_size,
+            compression=await asyncio.to_thread(detect_compression, self._blobs.path(layer.blob)),
+            media_type=layer.media_type,
+        )
+        unpacked = _checked(await self._unpack(number, archive), layer.diff_id, archive)
+        await self._complete(number, layer.parent, unpacked.implied)
+        return unpacked.implied
 
     async def replace(self, layer: Layer, number: int) -> None:
         """Have the directory of that number be the layer's; nothing may stand on the old one."""
@@ -482,25 +417,12 @@ class LayerStore:
             )
         )
         self._layers[layer.chain_id] = new
-        self._unsettled.discard(number)
-        self._discard([layer.id])
+        self.directories.keep(number)
+        self.directories.discard([layer.id])
 
     def strays(self) -> list[int]:
-        """Directories that are no layer's and that nobody makes."""
-        known = {layer.id for layer in self} | self._unsettled
-        return [int(name) for name in os.listdir(self.root) if name.isdigit() and int(name) not in known]
-
-    def drop(self, numbers: Iterable[int]) -> None:
-        """Remove stray directories in the background."""
-        self._discard(numbers)
-
-    async def _archive_of(self, layer: Layer) -> Archive:
-        return Archive(
-            digest=layer.blob,
-            size=layer.blob_size,
-            compression=await asyncio.to_thread(detect_compression, self._blobs.path(layer.blob)),
-            media_type=layer.media_type,
-        )
+        """Numbers of directories that are no layer's and that nobody makes."""
+        return self.directories.strays(layer.id for layer in self)
 
     # ------------------------------------------------------------------ start
 
@@ -512,10 +434,7 @@ class LayerStore:
         query = f"SELECT {', '.join(_COLUMNS)} FROM layers ORDER BY id"
         rows = self._database.read(lambda connection: connection.execute(query).fetchall())
         layers = [Layer(**dict(zip(_COLUMNS, row, strict=True))) for row in rows]
-        names = {name for name in os.listdir(self.root) if name.isdigit()}
-        stray = names - {str(layer.id) for layer in layers}
-        self._next = max((int(name) for name in names), default=0) + 1
-        await asyncio.to_thread(remove_directories, self.root, tuple(map(int, stray)))
+        await self.directories.clear(layer.id for layer in layers)
         for layer in layers:
             self._layers[layer.chain_id] = layer
         for layer in layers:
@@ -524,14 +443,12 @@ class LayerStore:
                 await self._restore(layer, report)
 
     async def _restore(self, layer: Layer, report: Callable[[str], None]) -> None:
-        await asyncio.to_thread(remove_directories, self.root, (layer.id,))
-        archive = await self._archive_of(layer)
+        await self.directories.remove(layer.id)
         try:
-            unpacked = _checked(await self._unpack(layer.id, archive), layer.diff_id, archive)
-            self._dress(layer.id, layer.parent, unpacked.implied)
+            await self._fill_again(layer.id, layer)
         except (Internal, InvalidArgument, OSError) as error:
             report(f"layer {layer.chain_id} is lost: {error}")
-            await asyncio.to_thread(remove_directories, self.root, (layer.id,))
+            await self.directories.remove(layer.id)
             del self._layers[layer.chain_id]
             await self._database.write(
                 lambda connection: connection.execute("DELETE FROM layers WHERE id = ?", (layer.id,))

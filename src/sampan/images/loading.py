@@ -15,8 +15,9 @@ from sampan.errors import InvalidArgument
 from sampan.images import layout
 from sampan.images.blobs import Pace, Part
 from sampan.images.catalog import Catalog, NewImage
+from sampan.images.directories import Early
 from sampan.images.holds import Hold
-from sampan.images.layers import Archive, Early
+from sampan.images.layers import Archive
 from sampan.images.model import Image, Progress
 from sampan.images.spool import Spool
 from sampan.spec import digest as digests
@@ -44,7 +45,7 @@ async def load(
     """
     with catalog.blobs.workspace() as workspace:
         ahead = _Ahead(catalog)
-        spool = Spool(workspace, ahead.begun if catalog.layers.follows else None)
+        spool = Spool(workspace, ahead.begun if catalog.layers.directories.follows else None)
         try:
             try:
                 await pump(body, spool.feed)
@@ -97,14 +98,14 @@ class _Ahead:
         self._loop.call_soon_threadsafe(self._begin, part, compression.detect(part.head), pace)
 
     def _begin(self, part: Part, kind: str, pace: Pace) -> None:
-        self._begun[part.path] = self._layers.begin_early(part, kind, pace)
+        self._begun[part.path] = self._layers.directories.begin_early(part, kind, pace)
 
     def of(self, part: Part) -> Early | None:
         return self._begun.get(part.path)
 
     async def end(self) -> None:
         """Forget what turned out to be no layer that was wanted."""
-        await self._layers.end_early(self._begun.values())
+        await self._layers.directories.end_early(self._begun.values())
 
 
 def _steps(one: layout.Found, ahead: _Ahead) -> list[tuple[Digest, Archive]]:

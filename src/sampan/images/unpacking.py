@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from sampan.errors import Internal, InvalidArgument
+from sampan.sandbox.unpack import Limits
 
 _BOOT = "import sys; sys.path[:] = {path!r}; from sampan.sandbox.unpacker import main; sys.exit(main())"
 
@@ -36,16 +37,6 @@ class Answer(msgspec.Struct, frozen=True):
     kind: str = ""
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one layer may hold: bytes and entries; 0 is no limit."""
-
-    size: int = 0
-    entries: int = 0
-
-
-NO_LIMITS = Limits()
-
-
 Run = Callable[[Mapping[str, Any], int, str, "int | None"], Awaitable[Any]]
 """Unpacks the open archive onto a directory as a request says; the result as an object of JSON.
 
@@ -59,7 +50,7 @@ async def unpack(
     *,
     compression: str,
     hashed: bool,
-    limits: Limits = NO_LIMITS,
+    limits: Limits | None = None,
     run: Run | None = None,
     pace: int | None = None,
 ) -> Answer:
@@ -68,6 +59,7 @@ async def unpack(
     Raises InvalidArgument for a bad archive and Internal for a bad host; the directory then holds a part,
     which is the caller's to remove. Cancelled, the process is killed and waited for.
     """
+    limits = limits or Limits()
     request = {
         "compression": compression,
         "digest": hashed,

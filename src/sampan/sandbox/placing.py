@@ -23,8 +23,8 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Placer:
-    """Fills the empty directory ``root``. ``size`` and the largest owners are known at the end; ``implied``
-    are the directories that no member describes.
+    """Fills the empty directory ``root``. At the end ``size``, ``entries`` and the largest owners are known;
+    ``implied`` are the directories that no member describes.
     """
 
     def __init__(self, root: int, *, linking: bool = False) -> None:
@@ -36,6 +36,7 @@ class Placer:
         self._linked: set[int] = set()
         self._parent = (b"", os.dup(root))
         self.size = 0
+        self.entries = 0
         self.max_uid = 0
         self.max_gid = 0
 
@@ -115,6 +116,7 @@ class Placer:
 
     def _count(self, member: Member) -> None:
         self.size += member.size
+        self.entries += 1
         self.max_uid = max(self.max_uid, member.uid)
         self.max_gid = max(self.max_gid, member.gid)
 

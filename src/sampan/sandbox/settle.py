@@ -28,11 +28,12 @@ _OVERLAY = "trusted.overlay."
 
 
 class Settler(Packer):
-    """Does it for the directory ``upper``; ``size`` and the largest owner are known at the end."""
+    """Does it for the directory ``upper``; ``size``, ``entries`` and largest owners are known at the end."""
 
     def __init__(self, out: int, latest: int | None = None) -> None:
         super().__init__(out, Style(overlay=True, sparse=True, latest=latest))
         self.size = 0
+        self.entries = 0
         self.max_uid = 0
         self.max_gid = 0
         self._counted: set[int] = set()
@@ -60,6 +61,7 @@ class Settler(Packer):
         time = self._time(there)
         if time != there.st_mtime_ns:
             os.utime(base, ns=(there.st_atime_ns, time), dir_fd=parent, follow_symlinks=False)
+        self.entries += 1
         self.max_uid = max(self.max_uid, there.st_uid)
         self.max_gid = max(self.max_gid, there.st_gid)
         if stat.S_ISREG(there.st_mode) and there.st_ino not in self._counted:

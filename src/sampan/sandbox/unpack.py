@@ -53,6 +53,13 @@ class Limits:
     size: int = 0
     entries: int = 0
 
+    def check(self, *, size: int, entries: int) -> None:
+        """InvalidArgument for a layer that holds more."""
+        if self.size and size > self.size:
+            raise InvalidArgument(f"layer is larger than the limit of {self.size} bytes")
+        if self.entries and entries > self.entries:
+            raise InvalidArgument(f"layer has more than the limit of {self.entries} entries")
+
 
 @dataclass(slots=True, kw_only=True)
 class Unpacked:
@@ -184,12 +191,9 @@ class Extractor:
 
     def check_limits(self, size: int) -> None:
         """Refuse what passes the limits, before it is written."""
-        limits, result = self.limits, self.result
+        result = self.result
         result.size += size
-        if limits.size and max(result.size, self.source.taken) > limits.size:
-            raise InvalidArgument(f"layer is larger than the limit of {limits.size} bytes")
-        if limits.entries and result.entries > limits.entries:
-            raise InvalidArgument(f"layer has more than the limit of {limits.entries} entries")
+        self.limits.check(size=max(result.size, self.source.taken), entries=result.entries)
 
     # ------------------------------------------------------------------ kinds of members
 
@@ -222,8 +226,7 @@ class Extractor:
     def write_sparse(self, fd: int, member: tar.Member) -> None:
         """The segments in their places; what lies between stays a hole."""
         sparse = sparse_map(self.source, member)
-        if self.limits.size and sparse.size > self.limits.size:
-            raise InvalidArgument(f"layer is larger than the limit of {self.limits.size} bytes")
+        self.limits.check(size=sparse.size, entries=0)
         for offset, length in sparse.segments:
             os.lseek(fd, offset, os.SEEK_SET)
             for piece in self.source.pieces(length):

@@ -231,7 +231,12 @@ def _compose(request: dict[str, Any], control: socket.socket, fds: Sequence[int]
     composer.run()
     found = {"done": True, "digest": composer.digest}
     if placer is not None:
-        found |= {"size": placer.size, "max_uid": placer.max_uid, "max_gid": placer.max_gid}
+        found |= {
+            "size": placer.size,
+            "entries": placer.entries,
+            "max_uid": placer.max_uid,
+            "max_gid": placer.max_gid,
+        }
         found["implied"] = placer.implied
     return found
 
@@ -246,7 +251,8 @@ def _layer(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) 
     channel.send(control, {"stat": {}})
     settler = Settler(fds[-1], request["latest"])
     settler.run(upper, lowers, stubs)
-    return {"done": True, "size": settler.size, "max_uid": settler.max_uid, "max_gid": settler.max_gid}
+    found = {"size": settler.size, "entries": settler.entries}
+    return {"done": True, **found, "max_uid": settler.max_uid, "max_gid": settler.max_gid}
 
 
 def _unpack(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:

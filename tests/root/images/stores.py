@@ -16,7 +16,7 @@ from sampan.images.catalog import Catalog
 from sampan.images.layers import EMPTY, INIT, LayerStore, boot_id
 from sampan.images.model import Image, Span
 from sampan.images.snapshots import Snapshots
-from sampan.images.unpacking import Limits
+from sampan.sandbox.unpack import Limits
 from sampan.state import Database
 
 

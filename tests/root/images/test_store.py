@@ -21,7 +21,7 @@ from sampan.engine.images import ImportOptions
 from sampan.engine.lookups import ImageUse
 from sampan.engine.model import Filters
 from sampan.errors import Conflict, InvalidArgument, NotFound
-from sampan.images.unpacking import Limits
+from sampan.sandbox.unpack import Limits
 from sampan.spec import digest as digests
 from sampan.wire import tar
 from sampan.wire.tar import Member
