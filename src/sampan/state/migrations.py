@@ -120,6 +120,12 @@ VOLUME_OPTIONS = Migration(
     statements=("ALTER TABLE volumes ADD COLUMN options TEXT",),
 )
 
+VOLUME_DRIVERS = Migration(
+    name="volume drivers",
+    # driver: the plugin that keeps the volume; null for the local driver.
+    statements=("ALTER TABLE volumes ADD COLUMN driver TEXT",),
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     CONTAINERS,
     NETWORKS_AND_VOLUMES,
@@ -128,4 +134,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     BUILD_STEPS,
     USER_NETWORKS,
     VOLUME_OPTIONS,
+    VOLUME_DRIVERS,
 )

@@ -1,13 +1,16 @@
 """The local driver: a volume is a directory of the data root, and a row that says so.
 
-    volumes/NAME/_data       the data
-    volumes/.making-NAME     being created: empty by construction
+    volumes/NAME/_data       the data, or where it is mounted (see ``mounting.py``)
+    volumes/NAME/renaming    the name that it is being given
+    volumes/.making-NAME     being created, or filled
     volumes/.removing-NAME   being removed: the user has asked for it
+    volumes/.copying-…       a passing copy that is to be read, see ``copying``
     volumes/.populat…        see ``populate.py``
 
 Laws:
-- Create: make the directory under its passing name, sync, commit the row, rename. Remove: rename away, commit
-  the row's deletion, delete the data. A name cannot begin with a dot, so passing names meet no volume.
+- Create: make the directory under its passing name, fill it, sync, commit the row, rename. Remove: rename
+  away, commit the row's deletion, delete the data. Rename: note the new name, commit it, rename the
+  directory. A name cannot begin with a dot, so passing names meet no volume.
 - Recovery never deletes what may be a user's data: a directory without a row (the database was lost or
   restored from a copy) becomes a volume again; only passing names of ours are cleaned up, and a removal that
   was not committed is taken back. A row without a directory gets an empty one when it is next mounted.
@@ -15,37 +18,28 @@ Laws:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 import re
-import sqlite3
+import secrets
 import time
-from collections.abc import Iterable, Mapping
-
-import msgspec
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 from sampan.errors import InvalidArgument
 from sampan.state import Database
+from sampan.volumes import records as rows
 from sampan.volumes.populate import finish
-from sampan.volumes.tree import remove_tree
+from sampan.volumes.records import VolumeRecord
+from sampan.volumes.tree import remove_tree, sync_file_system
 
 logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
-MAKING, REMOVING = ".making-", ".removing-"
+MAKING, REMOVING, COPYING = ".making-", ".removing-", ".copying-"
+_RENAMING = "renaming"
 _LONGEST_NAME = 255 - len(REMOVING) - 8  # a file name with any of the passing prefixes
-
-_labels_decoder = msgspec.json.Decoder(dict[str, str])
-
-
-class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A volume as the driver knows it. ``labels`` and ``options`` are None if none were ever given."""
-
-    name: str
-    created_ns: int
-    labels: dict[str, str] | None = None
-    options: dict[str, str] | None = None
 
 
 def check_name(name: str) -> None:
@@ -79,12 +73,12 @@ class LocalVolumes:
         return self._directory
 
     async def recover(self) -> list[VolumeRecord]:
-        """Finish or undo what a crash left, re-adopt what has no row; every volume, oldest first.
+        """Finish or undo what a crash left, re-adopt what has no row; every record, oldest first.
 
         Blocks for as long as half-finished removals and copies take: for the start of the daemon.
         """
         os.makedirs(self._directory, mode=0o701, exist_ok=True)
-        records = {record.name: record for record in self._database.read(_read_all)}
+        records = {record.name: record for record in self._database.read(rows.read_all)}
         for entry in sorted(os.listdir(self._directory)):
             path = os.path.join(self._directory, entry)
             if entry.startswith(MAKING):
@@ -95,21 +89,33 @@ class LocalVolumes:
                     os.rename(path, os.path.join(self._directory, name))
                 else:
                     _discard(path)
+            elif entry.startswith(COPYING):
+                _discard(path)
+            elif NAME.fullmatch(entry):
+                self._finish_renaming(entry, known=records)
         lost = [name for name in self._named_directories() if name not in records]
         for name in lost:
             created = os.stat(os.path.join(self._directory, name)).st_mtime_ns
             records[name] = VolumeRecord(name=name, created_ns=created)
         if lost:
             adopted = [records[name] for name in lost]
-            await self._database.write(lambda connection: _insert_all(connection, adopted))
+            await self._database.write(lambda connection: rows.insert_all(connection, adopted))
             logger.warning("volumes found without a record: %s", ", ".join(lost))
         finish(self._directory)
         return sorted(records.values(), key=lambda record: record.created_ns)
 
     async def create(
-        self, name: str, labels: Mapping[str, str] | None, options: Mapping[str, str] | None = None
+        self,
+        name: str,
+        labels: Mapping[str, str] | None,
+        options: Mapping[str, str] | None = None,
+        *,
+        fill: Callable[[str], Awaitable[None]] | None = None,
     ) -> VolumeRecord:
-        """Durable when it returns. The name is valid and free."""
+        """Durable when it returns, with what ``fill`` put into the directory that it is given.
+
+        The name is valid and free. A failure, and a crash, leave nothing of it.
+        """
         record = VolumeRecord(
             name=name,
             created_ns=time.time_ns(),
@@ -117,18 +123,58 @@ class LocalVolumes:
             options=dict(options) if options else None,
         )
         making, place = os.path.join(self._directory, MAKING + name), os.path.join(self._directory, name)
-        os.makedirs(os.path.join(making, "_data"), mode=0o755)
+        data = os.path.join(making, "_data")
+        os.makedirs(data, mode=0o755)
         # The mode of a volume is 0755 and of the directory around it 0701, whatever the daemon's umask.
-        os.chmod(os.path.join(making, "_data"), 0o755)
+        os.chmod(data, 0o755)
         os.chmod(making, 0o701)
-        _sync(making)
         try:
-            await self._database.write(lambda connection: _insert(connection, record))
+            if fill is not None:
+                await fill(data)
+                await asyncio.to_thread(sync_file_system, data)
+            _sync(making)
+            await self._database.write(lambda connection: rows.insert(connection, record))
         except BaseException:
-            remove_tree(making)
+            await asyncio.to_thread(remove_tree, making)
             raise
         os.rename(making, place)
         return record
+
+    async def rename(self, name: str, new: str) -> None:
+        """Give the volume another name, which is valid and free. Durable when it returns."""
+        note = os.path.join(self._directory, name, _RENAMING)
+        self.ensure_directory(name)
+        with open(note, "w") as file:
+            file.write(new)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync(os.path.dirname(note))
+        try:
+            await self._database.write(lambda connection: rows.rename(connection, name, new))
+        except BaseException:
+            os.unlink(note)
+            raise
+        place = os.path.join(self._directory, new)
+        os.rename(os.path.join(self._directory, name), place)
+        os.unlink(os.path.join(place, _RENAMING))
+
+    @contextlib.contextmanager
+    def copying(self) -> Iterator[str]:
+        """An empty directory on the volumes' file system, gone afterwards, and after a crash."""
+        path = os.path.join(self._directory, f"{COPYING}{secrets.token_hex(8)}")
+        os.mkdir(path, 0o700)
+        try:
+            yield path
+        finally:
+            remove_tree(path)
+
+    async def record(self, record: VolumeRecord) -> None:
+        """Commit the row of a volume that a plugin keeps."""
+        await self._database.write(lambda connection: rows.insert(connection, record))
+
+    async def forget(self, name: str) -> None:
+        """Delete the row of a volume that a plugin kept."""
+        await self._database.write(lambda connection: rows.delete(connection, name))
 
     async def remove(self, name: str) -> None:
         """Gone for every caller when it returns; the directory may already be missing."""
@@ -136,7 +182,7 @@ class LocalVolumes:
         with contextlib.suppress(FileNotFoundError):
             os.rename(place, removing)
         try:
-            await self._database.write(lambda connection: _delete(connection, name))
+            await self._database.write(lambda connection: rows.delete(connection, name))
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(removing, place)
@@ -162,6 +208,19 @@ class LocalVolumes:
         else:
             remove_tree(path)
 
+    def _finish_renaming(self, name: str, *, known: Mapping[str, VolumeRecord]) -> None:
+        note = os.path.join(self._directory, name, _RENAMING)
+        try:
+            with open(note) as file:
+                new = file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        place = os.path.join(self._directory, new)
+        if NAME.fullmatch(new) and new in known and name not in known and not os.path.exists(place):
+            os.rename(os.path.join(self._directory, name), place)
+            name = new
+        os.unlink(os.path.join(self._directory, name, _RENAMING))
+
     def _named_directories(self) -> list[str]:
         return [
             entry
@@ -184,36 +243,3 @@ def _sync(directory: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _read_all(connection: sqlite3.Connection) -> list[VolumeRecord]:
-    rows = connection.execute("SELECT name, created_ns, labels, options FROM volumes")
-    return [
-        VolumeRecord(
-            name=name,
-            created_ns=created_ns,
-            labels=_labels_decoder.decode(labels) if labels is not None else None,
-            options=_labels_decoder.decode(options) if options is not None else None,
-        )
-        for name, created_ns, labels, options in rows
-    ]
-
-
-def _insert(connection: sqlite3.Connection, record: VolumeRecord) -> None:
-    texts = (
-        msgspec.json.encode(given).decode() if given is not None else None
-        for given in (record.labels, record.options)
-    )
-    connection.execute(
-        "INSERT INTO volumes (name, created_ns, labels, options) VALUES (?, ?, ?, ?)",
-        (record.name, record.created_ns, *texts),
-    )
-
-
-def _insert_all(connection: sqlite3.Connection, records: Iterable[VolumeRecord]) -> None:
-    for record in records:
-        _insert(connection, record)
-
-
-def _delete(connection: sqlite3.Connection, name: str) -> None:
-    connection.execute("DELETE FROM volumes WHERE name = ?", (name,))

@@ -1,4 +1,4 @@
-"""Removing directory trees by descriptor.
+"""Directory trees as a whole: removed by descriptor, written to the disk.
 
 Laws: nothing is reached through a symbolic link, and nothing on another file system is touched: what an
 administrator mounted inside a volume is not the volume's to delete.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+
+from sampan.linux.libc import check, libc
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -47,3 +49,12 @@ def _remove(parent_fd: int, name: str, device: int) -> None:
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=parent_fd)
+
+
+def sync_file_system(path: str) -> None:
+    """Wait until everything on the file system of ``path`` is on its disk. Blocks; raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        check(libc.syncfs(fd), f"syncfs {path}")
+    finally:
+        os.close(fd)
