@@ -24,6 +24,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, cast
 
 from sampan.api.bodies import IncomingBody
+from sampan.api.doors import OPEN, Caller, Door, caller, guarded
 from sampan.api.errors import BodyAborted, error_response, message_response
 from sampan.api.head import RequestHead
 from sampan.api.hijack import HijackedStream, dead_socket, peer_closed
@@ -62,8 +63,10 @@ _IDLE, _BUSY, _SKIPPING, _LINGERING, _HANDED_OVER = range(5)
 class Connection(asyncio.Protocol):
     """See the module."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, door: Door = OPEN, client: Caller | None = None) -> None:
         self._service = service
+        self._door = door
+        self._client = client  # known already, if TLS stands before this connection
         self._state = _IDLE
         self._buffer = bytearray()
         self._scanned = 0
@@ -267,7 +270,11 @@ class Connection(asyncio.Protocol):
                 name=name,
                 body_length=length,
             )
-            answer = handler(request, service.engine)
+            guards = self._door.guards
+            if guards:
+                answer = guarded(handler, request, service.engine, guards)
+            else:
+                answer = handler(request, service.engine)
         except Exception as error:
             answer = error_response(error, number)
         if isinstance(answer, Response):
@@ -335,6 +342,13 @@ class Connection(asyncio.Protocol):
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
+
+    @property
+    def caller(self) -> Caller:
+        """Who sent the request; see `request.Exchange`."""
+        if self._client is None:
+            self._client = caller(self._transport.get_extra_info("socket"))
+        return self._client
 
     # Bodies
 

@@ -14,6 +14,8 @@ from sampan.errors import InvalidArgument
 if TYPE_CHECKING:
     import socket
 
+    from sampan.api.doors import Caller
+
 T = TypeVar("T")
 
 MAX_JSON = 4 * 1024 * 1024
@@ -35,6 +37,10 @@ class Exchange(Protocol):
 
     def hijack(self, head: bytes) -> ClientStream:
         """Send ``head`` and leave HTTP."""
+
+    @property
+    def caller(self) -> Caller:
+        """Who sent it."""
 
 
 class Request:
@@ -78,6 +84,11 @@ class Request:
         self.name = name
         self.body_length = body_length
         """In bytes; -1 when chunked."""
+
+    @property
+    def caller(self) -> Caller:
+        """Who sent the request."""
+        return self._exchange.caller
 
     @property
     def query(self) -> Query:

@@ -12,13 +12,17 @@ import contextlib
 import logging
 import os
 import socket
+import ssl
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from sampan.api.connection import Connection
+from sampan.api.doors import OPEN, Door
 from sampan.api.routing import Route, Router
 from sampan.api.service import Service, turns
+from sampan.api.tls import Terminator
 from sampan.errors import Conflict
 
 log = logging.getLogger("sampan.api")
@@ -41,7 +45,9 @@ class Server:
         self._paths: list[tuple[str, tuple[int, int]]] = []
         self._complained = -COMPLAIN_EVERY
 
-    async def listen_unix(self, path: str, *, mode: int = 0o660, gid: int | None = None) -> None:
+    async def listen_unix(
+        self, path: str, *, mode: int = 0o660, gid: int | None = None, door: Door = OPEN
+    ) -> None:
         """Listen on a Unix socket of that mode, owned by the group ``gid``.
 
         A socket left behind by a dead process is replaced; raises Conflict when something answers on it.
@@ -49,21 +55,30 @@ class Server:
         listener = await bind_unix(path, mode=mode, gid=gid)
         info = os.stat(path)
         self._paths.append((path, (info.st_dev, info.st_ino)))
-        await self.listen(listener)
+        await self.listen(listener, door)
 
-    async def listen_tcp(self, host: str, port: int) -> None:
-        """Listen on TCP, in the clear: whoever reaches the port is root on this machine."""
+    async def listen_tcp(
+        self, host: str, port: int, *, rules: ssl.SSLContext | None, door: Door = OPEN
+    ) -> None:
+        """Listen on TCP, with TLS by ``rules``. Without: whoever reaches the port is root on this machine."""
+        make: Callable[[], asyncio.Protocol] = partial(Connection, self._service, door)
+        if rules is not None:
+            make = partial(self._secured, rules, door)
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._trouble)
-        self._listeners.append(await loop.create_server(self._connection, host, port, backlog=BACKLOG))
+        self._listeners.append(await loop.create_server(make, host, port, backlog=BACKLOG))
 
-    async def listen(self, listener: socket.socket) -> None:
+    async def listen(self, listener: socket.socket, door: Door = OPEN) -> None:
         """Listen on a ready stream socket (an inherited one, as systemd passes it); owns it from now on."""
         listener.setblocking(False)
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._trouble)
         make = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
-        self._listeners.append(await make(self._connection, sock=listener, backlog=BACKLOG))
+        connection = partial(Connection, self._service, door)
+        self._listeners.append(await make(connection, sock=listener, backlog=BACKLOG))
+
+    def _secured(self, rules: ssl.SSLContext, door: Door) -> Terminator:
+        return Terminator(rules, partial(Connection, self._service, door))
 
     def _trouble(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Of connections that wait for free descriptors asyncio complains some hundred times a second."""
@@ -72,9 +87,6 @@ class Server:
         elif loop.time() - self._complained >= COMPLAIN_EVERY:
             self._complained = loop.time()
             log.error("connections have to wait: %s", context.get("exception"))
-
-    def _connection(self) -> Connection:
-        return Connection(self._service)
 
     @property
     def sockets(self) -> tuple[Any, ...]:

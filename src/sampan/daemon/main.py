@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import grp
 import logging
 import os
 import signal
@@ -28,7 +27,6 @@ from sampan.runtime.zygote import Zygote
 from sampan.sandbox import cgroups
 
 if TYPE_CHECKING:
-    from sampan.api.server import Server
     from sampan.daemon.wiring import Wiring
 
 log = logging.getLogger(__name__)
@@ -107,13 +105,14 @@ async def _serve_engine(
 ) -> bool:
     """Serve until told to stop; whether no container runs then."""
     # Imported now, while the zygote starts on the other core.
+    from sampan.daemon.doors import listen
     from sampan.daemon.wiring import Wiring
 
     wiring = Wiring(options, paths, zygote)
     try:
         await wiring.start()
         server = wiring.server()
-        await _listen(server, options, service)
+        await listen(server, options, service)
         reloads = Reloads(line, options, service, wiring)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloads.reload)
         log.info(
@@ -168,39 +167,6 @@ class Reloads:
             self._wiring.reload(options)
             log.info("settings reloaded", extra={"file": self._line.file})
         self._service.ready()
-
-
-async def _listen(server: Server, options: Options, service: Service) -> None:
-    for host in options.hosts:
-        scheme, separator, rest = host.partition("://")
-        if not separator:
-            scheme, rest = "unix", host
-        if scheme == "unix":
-            await server.listen_unix(rest, gid=_group_id(options.group))
-        elif scheme == "fd":
-            for listener in service.listeners(host):
-                await server.listen(listener)
-        elif scheme == "tcp":
-            address, _, port = rest.rpartition(":")
-            if not port.isdecimal():
-                raise InvalidArgument(f"invalid bind address format: {host}")
-            log.warning("%s is open to whoever reaches it: it gives them root on this machine", host)
-            await server.listen_tcp(address.strip("[]") or "127.0.0.1", int(port))
-        else:
-            raise InvalidArgument(
-                f"invalid bind address format: {host}; use unix://PATH, tcp://HOST:PORT or fd://"
-            )
-
-
-def _group_id(name: str) -> int | None:
-    if not name:
-        return None
-    if name.isdecimal():
-        return int(name)
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise InvalidArgument(f"group {name} not found") from None
 
 
 async def _told_to_stop() -> None:

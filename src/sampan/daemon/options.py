@@ -40,6 +40,7 @@ class Options:
     """
 
     hosts: tuple[str, ...]
+    read_only_hosts: tuple[str, ...]
     data_root: str
     exec_root: str
     pidfile: str
@@ -86,6 +87,7 @@ def settle(line: CommandLine) -> Options:
     debug = given["debug"] or given["log-level"] == "debug"
     return Options(
         hosts=given["hosts"] or (f"unix://{exec_root}/sampan.sock",),
+        read_only_hosts=given["read-only-hosts"],
         data_root=data_root,
         exec_root=exec_root,
         pidfile=os.path.abspath(given["pidfile"] or f"{exec_root}/sampan.pid"),

@@ -87,7 +87,7 @@ def test_closing_lets_a_busy_request_finish_and_cuts_a_stream(serve: Serve) -> N
 def test_tcp() -> None:
     async def exchange() -> bytes:
         server = Server(None, BASIC)
-        await server.listen_tcp("127.0.0.1", 0)
+        await server.listen_tcp("127.0.0.1", 0, rules=None)
         port = server.sockets[0].getsockname()[1]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /refuse HTTP/1.1\r\nHost: d\r\n\r\n")

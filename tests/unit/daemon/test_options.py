@@ -131,7 +131,6 @@ def test_flags_of_several_values() -> None:
         ({"default-runtime": "x"}, (), "specified default runtime 'x' does not exist"),
         ({"authorization-plugins": ["a"]}, (), "authorization-plugins: there are no plugins"),
         ({"icc": False}, (), "icc: containers of the bridge network can reach each other; remove the key"),
-        ({"tlsverify": True}, (), "tlsverify: listening with TLS is not offered; remove the key"),
     ],
 )
 def test_what_is_wrong_is_said(

@@ -1,0 +1,99 @@
+"""The addresses that the daemon listens on, each with the guards that the settings ask for.
+
+Law: TCP means TLS. Without it, whoever reaches the port is root on this machine, so that has to be asked for
+in so many words (``--tls=false``), and is warned of even then.
+"""
+
+from __future__ import annotations
+
+import grp
+import logging
+import os
+import ssl
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sampan.api.audit import Audit
+from sampan.api.doors import Door, Guard, ReadersOnly
+from sampan.api.tls import Identity, rules
+from sampan.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from sampan.api.server import Server
+    from sampan.daemon.options import Options
+    from sampan.daemon.service import Service
+
+log = logging.getLogger(__name__)
+
+_FILES = {"tlscacert": "ca.pem", "tlscert": "cert.pem", "tlskey": "key.pem"}
+
+
+async def listen(server: Server, options: Options, service: Service) -> None:
+    """Open every door of the settings. InvalidArgument for an address or a file that cannot be used."""
+    for host in options.hosts:
+        await _open(server, host, options, service, reading=False)
+    for host in options.read_only_hosts:
+        await _open(server, host, options, service, reading=True)
+
+
+async def _open(server: Server, host: str, options: Options, service: Service, *, reading: bool) -> None:
+    scheme, separator, rest = host.partition("://")
+    if not separator:
+        scheme, rest = "unix", host
+    door = Door(name=host, guards=_guards(host, options, reading=reading))
+    if scheme == "unix":
+        await server.listen_unix(rest, gid=_group_id(options.group), door=door)
+    elif scheme == "fd":
+        for listener in service.listeners(host):
+            await server.listen(listener, door)
+    elif scheme == "tcp":
+        address, _, port = rest.rpartition(":")
+        if not port.isdecimal() or int(port) > 65535:
+            raise InvalidArgument(f"invalid bind address format: {host}")
+        secure = _secure(host, options.settings)
+        await server.listen_tcp(address.strip("[]") or "127.0.0.1", int(port), rules=secure, door=door)
+    else:
+        raise InvalidArgument(
+            f"invalid bind address format: {host}; use unix://PATH, tcp://HOST:PORT or fd://"
+        )
+
+
+def _guards(host: str, options: Options, *, reading: bool) -> tuple[Guard, ...]:
+    # Refusals are written down too: the log asks first, and is told last.
+    audit = (Audit(options.settings["audit-log"], host),) if options.settings["audit-log"] else ()
+    return (*audit, *((ReadersOnly(),) if reading else ()))
+
+
+def _secure(host: str, settings: Mapping[str, Any]) -> ssl.SSLContext | None:
+    """The TLS of a TCP address, as dockerd's flags ask for it; None when it was declined."""
+    verify = settings["tlsverify"]
+    if not settings["tls"] and not verify:
+        if settings["tls"] is None and verify is None:
+            raise InvalidArgument(
+                f"{host} would give whoever reaches it root on this machine: set --tlsverify, --tlscacert, "
+                "--tlscert and --tlskey, or --tls=false if it is to be so"
+            )
+        log.warning("%s is open to whoever reaches it: it gives them root on this machine", host)
+        return None
+    if not verify:
+        log.warning("%s does not ask for clients' certificates: set --tlsverify", host)
+    directory = os.environ.get("DOCKER_CERT_PATH") or os.path.expanduser("~/.docker")
+    paths = {key: settings[key] or f"{directory}/{name}" for key, name in _FILES.items()}
+    return rules(
+        Identity(
+            certificate=paths["tlscert"],
+            key=paths["tlskey"],
+            authority=paths["tlscacert"] if verify else "",
+        )
+    )
+
+
+def _group_id(name: str) -> int | None:
+    if not name:
+        return None
+    if name.isdecimal():
+        return int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise InvalidArgument(f"group {name} not found") from None

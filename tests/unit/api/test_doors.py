@@ -1,0 +1,89 @@
+"""Guards of a listening socket: readers only, and the audit log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from tests.unit.api.test_listening import BASIC
+
+from sampan.api.audit import Audit
+from sampan.api.doors import Door, Guard, ReadersOnly
+from sampan.api.request import Request
+from sampan.api.responses import Answer, text
+from sampan.api.routing import Route
+from sampan.api.server import Server
+
+
+async def change(request: Request, _engine: object) -> Answer:
+    return text(await request.read())
+
+
+def look(_request: Request, _engine: object) -> Answer:
+    return text(b"seen")
+
+
+ROUTES = (
+    *BASIC,
+    Route("GET", "/look", look),
+    Route("POST", "/change", change),
+    Route("GET", "/containers/{name}/attach/ws", look),
+)
+
+
+def talk(tmp_path: Path, guards: tuple[Guard, ...], *requests: str) -> list[int]:
+    """The statuses of the answers, on one connection."""
+
+    async def run() -> list[int]:
+        server = Server(None, ROUTES)
+        await server.listen_unix(f"{tmp_path}/s.sock", door=Door(name="here", guards=guards))
+        reader, writer = await asyncio.open_unix_connection(f"{tmp_path}/s.sock")
+        found = []
+        for request in requests:
+            writer.write(f"{request} HTTP/1.1\r\nHost: d\r\nContent-Length: 4\r\n\r\nbody".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+            await reader.readexactly(length)
+            found.append(int(head.split(b" ")[1]))
+        writer.close()
+        await server.close()
+        return found
+
+    return asyncio.run(run())
+
+
+def test_a_reader_changes_nothing(tmp_path: Path) -> None:
+    requests = ("GET /look", "POST /change", "GET /containers/x/attach/ws", "GET /look")
+    assert talk(tmp_path, (ReadersOnly(),), *requests) == [200, 403, 403, 200]
+    assert talk(tmp_path, (), *requests) == [200, 200, 200, 200]
+
+
+def test_what_changes_something_is_written_down(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    guards = (Audit(str(path), "here"), ReadersOnly())
+    assert talk(tmp_path, guards, "GET /look", "POST /change?a=b", "GET /refuse") == [200, 403, 409]
+    (line,) = map(json.loads, path.read_text().splitlines())
+    assert line["uid"] == os.getuid()
+    assert line["pid"] == os.getpid()
+    assert (line["socket"], line["method"], line["path"], line["query"]) == ("here", "POST", "/change", "a=b")
+    assert line["status"] == 403
+    assert "for reading only" in line["error"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_log_that_was_moved_away_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    audit = Audit(str(path), "here")
+    assert talk(tmp_path, (audit,), "POST /change") == [200]
+    path.rename(tmp_path / "audit.1")
+    assert talk(tmp_path, (audit,), "POST /change") == [200]
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_a_log_that_cannot_be_written_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert talk(tmp_path, (Audit(f"{tmp_path}/none/audit", "here"),), "POST /change") == [200]
+    assert "was not written: No such file or directory" in caplog.text
