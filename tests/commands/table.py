@@ -20,7 +20,6 @@ SOURCE = REFERENCE / "docker-cli-28.2.json"
 
 MANIFESTS = "manifest lists are not offered yet"
 PLATFORMS = "an image is kept for one platform"
-LINKS = "links are not offered yet: containers on a user-defined network find each other by name"
 SWARM = "Swarm mode is not offered"
 WINDOWS = "Windows only, as with Docker on Linux"
 CHECKPOINT = "needs CRIU and an experimental engine, as with Docker"
@@ -51,7 +50,6 @@ FLAGS: dict[tuple[str, str], str] = {
             "disable-content-trust": TRUST,
             "io-maxbandwidth": WINDOWS,
             "io-maxiops": WINDOWS,
-            "link": LINKS,
         }.items()
     },
     ("build", "squash"): "squash is not offered: a stage of its own and COPY --from do it",

@@ -545,7 +545,7 @@ ELSEWHERE = {
     "detach": "test_run_flags.py: test_what_is_printed_and_when",
     "detach-keys": "test_cli_terminal.py",
     "help": "test_cli_parity.py",
-    "link": "refused by name; test_refused_flags.py",
+    "link": "test_run_flags.py: test_links",
     "publish": "test_published.py",
     "publish-all": "test_published.py",
     "rm": "test_run_flags.py: every row",

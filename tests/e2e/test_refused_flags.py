@@ -10,7 +10,7 @@ from tests.e2e.conftest import Client
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
-VALUES = {"disable-content-trust": "false", "link": "box:other"}
+VALUES = {"disable-content-trust": "false"}
 
 REFUSED = sorted(name for words, name in table.FLAGS if words == "create")
 

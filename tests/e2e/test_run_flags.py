@@ -98,10 +98,22 @@ def test_every_flag_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("program", ["docker", "sampan"])
-def test_what_comes_later_is_named(client: Client, places: dict[str, str], program: str) -> None:
-    result = client(program, ["run", "--rm", "--link", "flags-other", "busybox", "true"])
-    assert result.returncode == 125
-    assert "--link " in result.stderr
+def test_links(client: Client, places: dict[str, str], program: str) -> None:
+    name = f"flags-{program}"
+    client("docker", ["run", "-d", "--name", name, "--expose", "80", "-e", "A=b", "busybox", "sleep", "1000"])
+    try:
+        words = ["run", "--rm", "--link", f"{name}:web-x", "busybox"]
+        told = client(program, [*words, "env"]).stdout.splitlines()
+        address = client("docker", ["exec", name, "hostname", "-i"]).stdout.strip()
+        assert f"WEB_X_PORT_80_TCP=tcp://{address}:80" in told
+        assert "WEB_X_ENV_A=b" in told
+        hosts = client(program, [*words, "cat", "/etc/hosts"]).stdout
+        assert f"{address}\tweb-x " in hosts
+        missing = client(program, ["run", "--rm", "--link", "flags-none", "busybox", "true"])
+        assert missing.returncode == 125
+        assert "could not get container for flags-none: No such container: flags-none\n" in missing.stderr
+    finally:
+        client("docker", ["rm", "-f", name])
 
 
 @pytest.mark.parametrize("program", ["docker", "sampan"])

@@ -259,6 +259,12 @@ class FakeContainers:
         self.calls.append(("create", name, config, host, networking))
         return Created(id="ab" * 32, warnings=("mind the gap",))
 
+    def link_names(self) -> dict[str, list[str]]:
+        return {}
+
+    def remove_link(self, ref: str) -> None:
+        self.calls.append(("remove link", ref))
+
     async def _act(self, verb: str, ref: str, *details: Any) -> bool:
         self._find(ref)
         self.calls.append((verb, *details))

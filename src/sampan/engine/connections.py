@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from sampan.engine import files
+from sampan.engine import files, links
 from sampan.engine.endpoints import (
     BRIDGE,
     WITHOUT_INTERFACE,
@@ -206,6 +206,7 @@ def _check_connection(container: Container, network: Network, asked: EndpointSet
 
 def check_settings(name: str, asked: EndpointSettings) -> None:
     """Raise for what only user-defined networks have."""
+    links.aliases(asked.links or ())
     if name not in (BRIDGE, *WITHOUT_INTERFACE):
         return
     ipam = asked.ipam_config

@@ -26,6 +26,7 @@ from sampan.engine.ports import TakeStream
 
 if TYPE_CHECKING:
     from sampan.engine.creation import Creation
+    from sampan.engine.links import Links
     from sampan.engine.logs import LogStream
     from sampan.engine.lookups import Lookups
     from sampan.engine.removal import Removal
@@ -49,6 +50,7 @@ class Containers:
         creation: Creation,
         running: Running,
         removal: Removal,
+        links: Links,
         lookups: Lookups,
         waits: Waits,
         updates: Updates,
@@ -57,6 +59,7 @@ class Containers:
         self._creation = creation
         self._running = running
         self._removal = removal
+        self._links = links
         self._lookups = lookups
         self._waits = waits
         self._updates = updates
@@ -134,6 +137,14 @@ class Containers:
         """Remove it; ``force`` kills it first; ``volumes`` removes its anonymous volumes as well."""
         await self._to_the_end(self._removal.remove(ref, force=force, volumes=volumes))
 
+    def remove_link(self, ref: str) -> None:
+        """Forget the link ``PARENT/ALIAS``; both containers stay."""
+        self._links.remove(ref)
+
+    def link_names(self) -> dict[str, list[str]]:
+        """Further names of containers, which links gave them, by id."""
+        return self._links.names()
+
     async def remove_temporary(self) -> None:
         """Remove what builds left that a killed daemon was at."""
         await self._removal.remove_temporary()
@@ -146,7 +157,7 @@ class Containers:
         await self._to_the_end(self._creation.rename(ref, name))
 
     def get(self, ref: str) -> Container:
-        return self._lookups.get(ref)
+        return self._links.shown(self._lookups.get(ref))
 
     async def list(self, query: ListQuery) -> list[Container]:
         """Newest first."""

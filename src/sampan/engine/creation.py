@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sampan.engine.events import Events
+    from sampan.engine.links import Links
     from sampan.engine.ports import Catalog, Snapshots, VolumeStore
     from sampan.engine.sandboxes import Sandboxes
     from sampan.engine.settings import Settings
@@ -54,6 +55,7 @@ class Creation:
         events: Events,
         users: Users,
         sandboxes: Sandboxes,
+        links: Links,
         settings: Settings,
     ) -> None:
         self._store = store
@@ -63,6 +65,7 @@ class Creation:
         self._events = events
         self._users = users
         self._sandboxes = sandboxes
+        self._links = links
         self._settings = settings
 
     async def create(
@@ -82,7 +85,7 @@ class Creation:
             name = names.check(name)
         runtimes.find(host.runtime, self._settings.options)
         host, warnings = validation.check(config, host, networking, self._settings.facts)
-        host = self._sandboxes.resolved(host)
+        host = self._links.resolved(self._sandboxes.resolved(host))
         image = over or await self._catalog.resolve(config.image)
         warnings += _check_platform(config.image, image, wanted)
         container = self._describe(name or "", config, host, networking, image)
@@ -94,6 +97,7 @@ class Creation:
         except BaseException:
             self._store.unreserve(container.name)
             raise
+        self._links.note(container)
         self._events.container(container, "create")
         warnings += self._users.warnings(container)
         return Created(id=container.id, warnings=tuple(warnings))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from sampan.engine import links
 from sampan.engine.model import Container, EndpointSettings, NetworkSettings
 from sampan.engine.networkplans import HOST_BINDING
 from sampan.errors import NotFound
@@ -149,8 +150,11 @@ class Places:
         with_interface = [place for place in places if place.endpoint is not None]
         leads_out = any(place.endpoint and place.endpoint.gateway for place in with_interface)
         servers = resolv.upstream(container.host.dns or self._settings.options.dns) if leads_out else ()
-        networks = [place.network_id for place in with_interface if place.custom]
-        self._names.admit(container.id, networks, servers)
+        custom = [place for place in with_interface if place.custom]
+        aliases = {
+            place.network_id: links.aliases(place.settings.links) for place in custom if place.settings.links
+        }
+        self._names.admit(container.id, [place.network_id for place in custom], servers, aliases)
 
     async def follow(self, container: Container, pid: int) -> None:
         """Let a running container ask: one that has just come to its first user-defined network, or one whose

@@ -21,11 +21,16 @@ if TYPE_CHECKING:
 
 
 def write(
-    container: Container, settings: Settings, endpoints: Sequence[Endpoint], *, names: bool = False
+    container: Container,
+    settings: Settings,
+    endpoints: Sequence[Endpoint],
+    *,
+    names: bool = False,
+    linked: Iterable[tuple[str, str]] = (),
 ) -> dict[str, str]:
     """Write the three files; the answer maps each to its place in the container.
 
-    ``names``: it asks the engine for names.
+    ``names``: it asks the engine for names. ``linked`` are (address, names) of others.
     """
     config, host = container.config, container.host
     on_host = host.network_mode == "host"
@@ -38,6 +43,7 @@ def write(
             hostname=config.hostname,
             domainname=config.domainname,
             extra=host.extra_hosts or (),
+            linked=linked,
             gateway=gateway,
         )
     resolv_conf = _resolv_conf(container, settings, names=names)
@@ -81,6 +87,34 @@ def remove_address(container: Container, address: str) -> None:
         open(container.hosts_path, "r+", encoding="utf-8", errors="surrogateescape") as file,
     ):
         kept = [line for line in file if line.split("\t")[0] != address]
+        file.seek(0)
+        file.writelines(kept)
+        file.truncate()
+
+
+def readdress(container: Container, alias: str, address: str) -> None:
+    """Lead the name of a linked container elsewhere in the hosts file of a running container."""
+    _rewrite_links(container, alias, address)
+
+
+def unlink_host(container: Container, alias: str) -> None:
+    """Take the line of a linked container from the hosts file of a running container."""
+    _rewrite_links(container, alias, None)
+
+
+def _rewrite_links(container: Container, alias: str, address: str | None) -> None:
+    """Lines whose first name is ``alias`` get the address, or go; all others stay."""
+    with (
+        contextlib.suppress(OSError),
+        open(container.hosts_path, "r+", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        kept = []
+        for line in file:
+            names = line.partition("\t")[2]
+            if names.split()[:1] != [alias]:
+                kept.append(line)
+            elif address is not None:
+                kept.append(f"{address}\t{names}")
         file.seek(0)
         file.writelines(kept)
         file.truncate()

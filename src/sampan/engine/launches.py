@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from sampan.engine.cdi import Edits
     from sampan.engine.endpoints import Places
+    from sampan.engine.links import Links
     from sampan.engine.ports import Bridges, Catalog, SeccompFilters, Snapshots, Task, VolumeStore
     from sampan.engine.publishing import Publishing
     from sampan.engine.sandboxes import Sandboxes
@@ -56,9 +57,11 @@ class Launches:
         users: Users,
         sandboxes: Sandboxes,
         shipping: Shipping,
+        links: Links,
         settings: Settings,
     ) -> None:
         self._sources = sources
+        self._links = links
         self._bridges = bridges
         self._places = places
         self._publishing = publishing
@@ -102,9 +105,13 @@ class Launches:
         id_map, reason = self._users.settle(container, joined, image=largest)
         if joined.network is None:
             container = endpoints.connected(with_ids(container, id_map, reason), places)
+            linked = self._links.of(container)
+            if linked.env:
+                container = replace(container, network=replace(container.network, link_env=linked.env))
             container = await self._publishing.publish(container, places)
             names = self._places.admit(container, places)
-            placed = files.write(container, settings, plugs, names=bool(names))
+            placed = files.write(container, settings, plugs, names=bool(names), linked=linked.hosts)
+            self._links.readdress(container)
         else:
             container = with_ids(files.sharing(container, joined.network), id_map, reason)
             placed = files.placed(container)

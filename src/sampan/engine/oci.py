@@ -1,7 +1,8 @@
 """A container as an OCI runtime specification: pure, but for looking at the device nodes it is given.
 
 Docker's rules: user mounts replace default ones at the same place and are made in the order of their depth;
-``--privileged`` opens what the defaults close; the environment is PATH, HOSTNAME, TERM, then the container's.
+``--privileged`` opens what the defaults close; the environment is PATH, HOSTNAME, TERM, what
+links tell, then the container's.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def environment(
     variables = {"PATH": DEFAULT_PATH, "HOSTNAME": container.config.hostname}
     if tty:
         variables["TERM"] = "xterm"
-    for variable in (*(container.config.env or ()), *extra):
+    for variable in (*container.network.link_env, *(container.config.env or ()), *extra):
         name, equals, value = variable.partition("=")
         if equals:
             variables[name] = value

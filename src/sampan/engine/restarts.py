@@ -204,10 +204,14 @@ class Restarts:
             self._spawn(self._bring_back(returning, start_anew))
 
     async def _bring_back(self, instances: Iterable[Instance], start: Start) -> None:
-        # Whoever joins another container's namespaces comes after it.
-        first = [instance for instance in instances if not _joins_another(instance.container)]
-        for group in (first, [instance for instance in instances if instance not in first]):
-            await asyncio.gather(*(self._bring_one_back(instance, start) for instance in group))
+        # Whoever joins another container's namespaces, or is linked to it, comes after it.
+        left = list(instances)
+        while left:
+            awaited = {one.id for one in left}
+            ready = [one for one in left if not (_joins_another(one.container) or _linked(one) & awaited)]
+            ready = ready or left
+            await asyncio.gather(*(self._bring_one_back(instance, start) for instance in ready))
+            left = [instance for instance in left if instance not in ready]
 
     async def _bring_one_back(self, instance: Instance, start: Start) -> None:
         async with instance.lock:
@@ -266,3 +270,8 @@ def comes_back(container: Container) -> bool:
 def _joins_another(container: Container) -> bool:
     host = container.host
     return any(mode.startswith("container:") for mode in (host.network_mode, host.ipc_mode, host.pid_mode))
+
+
+def _linked(instance: Instance) -> set[str]:
+    """The ids of those that it is linked to."""
+    return {text.partition(":")[0] for text in instance.container.host.links or ()}

@@ -143,12 +143,24 @@ class ContainerStore:
         named = self._by_name.get(ref.removeprefix("/"))
         if isinstance(named, Instance):
             return named
+        linked = self._linked(ref)
+        if linked is not None:
+            return linked
         matches = self._with_prefix(ref) if ref else []
         if not matches:
             raise NotFound(f"No such container: {ref}")
         if len(matches) > 1:
             raise InvalidArgument(f"multiple IDs found with provided prefix: {ref}")
         return self._by_id[matches[0]]
+
+    def _linked(self, ref: str) -> Instance | None:
+        """The container that another knows by the name ``PARENT/ALIAS`` (``links``)."""
+        name, slash, alias = ref.removeprefix("/").partition("/")
+        parent = self._by_name.get(name) if slash else None
+        if not isinstance(parent, Instance):
+            return None
+        children = (text.partition(":") for text in parent.container.host.links or ())
+        return next((self._by_id.get(child) for child, _, known in children if known == alias), None)
 
     def reserve(self, name: str, container_id: str) -> None:
         """Take ``name`` for a container that is about to be added; Conflict in Docker's words when taken."""

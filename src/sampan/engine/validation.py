@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from sampan.engine import (
     capabilities,
     devices,
+    links,
     publishing,
     resources,
     restarts,
@@ -45,7 +46,7 @@ def check(
     timeouts.check(host)
     _check_modes(config, host)
     sandboxes.check(config, host)
-    unsupported.refuse(config, host)
+    unsupported.refuse(host)
     publishing.check(config, host)
     _check_networks(config, host, networking)
     _check_paths(config, host)
@@ -113,6 +114,11 @@ def _check_modes(config: ContainerConfig, host: HostConfig) -> None:
     _one_of("UTS", host.uts_mode, ("", "host"))
     _one_of("user namespace", host.userns_mode, ("", "host", "private"))
     _one_of("cgroup namespace", host.cgroupns_mode, ("", "private", "host"))
+    if host.network_mode == "host" and host.links:
+        raise InvalidArgument(
+            "conflicting options: host type networking can't be used with links. This would result in "
+            "undefined behavior"
+        )
     if host.uts_mode == "host" and (config.hostname or config.domainname):
         raise InvalidArgument("conflicting options: hostname and the UTS mode")
     if host.isolation not in ("", "default"):
@@ -186,6 +192,7 @@ def _check_networks(config: ContainerConfig, host: HostConfig, networking: Netwo
             continue
         _check_mac(endpoint.mac_address)
         address = endpoint.ipam_config
+        links.aliases(endpoint.links or ())
         if name not in OWN_NETWORKS:
             if address is not None:
                 _check_address("IPv4", address.ipv4_address)

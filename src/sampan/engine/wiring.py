@@ -15,6 +15,7 @@ from sampan.engine.health import HealthChecks
 from sampan.engine.idranges import Blocks, IdRanges, OneEngine
 from sampan.engine.killing import Killing
 from sampan.engine.launches import Launches, Sources
+from sampan.engine.links import Links
 from sampan.engine.lookups import Lookups
 from sampan.engine.publishing import Ports, Publishing
 from sampan.engine.recovery import Leftovers, Recovery
@@ -90,6 +91,7 @@ def wire(given: Foundations) -> ContainerUseCases:
     id_ranges = IdRanges(blocks, unit=options.id_range)
     users = Users(settings, id_ranges)
     sandboxes = Sandboxes(store)
+    links = Links(store)
     restarts = Restarts(store=store, settings=settings)
     killing = Killing(store=store, events=events, restarts=restarts, settings=settings)
     shipping = Shipping(watching=given.watching, settings=settings)
@@ -109,6 +111,7 @@ def wire(given: Foundations) -> ContainerUseCases:
         users=users,
         sandboxes=sandboxes,
         shipping=shipping,
+        links=links,
         settings=settings,
     )
     removal = Removal(
@@ -152,10 +155,12 @@ def wire(given: Foundations) -> ContainerUseCases:
             events=events,
             users=users,
             sandboxes=sandboxes,
+            links=links,
             settings=settings,
         ),
         running=Running(store=store, starting=starting, killing=killing, events=events),
         removal=removal,
+        links=links,
         lookups=Lookups(store=store, catalog=sources.catalog),
         waits=Waits(store=store),
         updates=Updates(store=store, events=events, settings=settings),

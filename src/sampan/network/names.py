@@ -16,7 +16,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,10 +36,14 @@ _LARGEST = 65535
 
 @dataclass(slots=True)
 class _Asker:
-    """A container that may ask: its networks in order, and the servers for what is not ours to know."""
+    """A container that may ask: its networks in order, and the servers for what is not ours to know.
+
+    ``aliases`` are names that it alone has for others, by network.
+    """
 
     networks: tuple[str, ...] = ()
     servers: tuple[str, ...] = ()
+    aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     udp: socket.socket | None = None
     tcp: socket.socket | None = None
     asked: int = 0
@@ -128,10 +132,23 @@ class Names:
 
     # ---- who asks ------------------------------------------------------------------------------------------
 
-    def admit(self, container_id: str, networks: Iterable[str], servers: Iterable[str]) -> None:
-        """Let a container ask about its networks; ``servers`` empty: it learns of nothing else."""
+    def admit(
+        self,
+        container_id: str,
+        networks: Iterable[str],
+        servers: Iterable[str],
+        aliases: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        """Let a container ask about its networks; ``servers`` empty: it learns of nothing else.
+
+        ``aliases``: network → alias → name, of its links.
+        """
         asker = self._askers.setdefault(container_id, _Asker())
         asker.networks, asker.servers = tuple(networks), tuple(servers)
+        asker.aliases = {
+            network: {alias.lower(): name.lower() for alias, name in found.items()}
+            for network, found in (aliases or {}).items()
+        }
 
     def serves(self, container_id: str) -> bool:
         """Whether it has sockets to ask by."""
@@ -228,12 +245,23 @@ class Names:
                     record = dns.encode_name(zone.reverse[address])
                     return dns.answer(message, question, (record,), ttl=_TTL, limit=limit)
             return None
-        addresses = self.lookup(asker.networks, question.name)
+        addresses = self._linked(asker, question.name) if asker.aliases else []
+        addresses = addresses or self.lookup(asker.networks, question.name)
         if not addresses:
             return None
         # Of what is ours there is nothing but IPv4 addresses, and nobody else is to say otherwise.
         records = [socket.inet_aton(address) for address in addresses] if question.kind == dns.A else []
         return dns.answer(message, question, records, ttl=_TTL, limit=limit)
+
+    def _linked(self, asker: _Asker, name: str) -> list[str]:
+        """The addresses of what a name means for this asker alone."""
+        for network, aliases in asker.aliases.items():
+            zone = self._zones.get(network)
+            plain = name.removesuffix(f".{zone.name.lower()}") if zone is not None else name
+            target = aliases.get(plain)
+            if target is not None and (found := self.lookup((network,), target)):
+                return found
+        return []
 
     def lookup(self, networks: Sequence[str], name: str) -> list[str]:
         """The addresses of a name on the first of these networks that knows it, in any order."""

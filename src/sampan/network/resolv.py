@@ -167,14 +167,17 @@ def hosts_text(
     hostname: str = "",
     domainname: str = "",
     extra: Iterable[str] = (),
+    linked: Iterable[tuple[str, str]] = (),
     gateway: str | None = None,
 ) -> str:
-    """The text of a container's hosts file, in Docker's order: local names, ``--add-host``, its own name.
+    """The text of a container's hosts file, in Docker's order: local names, ``--add-host``, links, its own
+    name.
 
     ``addresses`` are the container's own, with or without prefix; ``extra`` is ``NAME:ADDRESS`` or
-    ``NAME=ADDRESS``, where ADDRESS may be ``host-gateway``: the host as seen from the bridge.
+    ``NAME=ADDRESS``, where ADDRESS may be ``host-gateway``: the host as seen from the bridge; ``linked`` are
+    (address, names).
     """
-    lines = [*_LOCAL_HOSTS, *(extra_host(entry, gateway=gateway) for entry in extra)]
+    lines = [*_LOCAL_HOSTS, *(extra_host(entry, gateway=gateway) for entry in extra), *linked]
     own = f"{hostname}.{domainname} {hostname}" if domainname else hostname
     if hostname:
         lines.extend((address.partition("/")[0], own) for address in addresses)

@@ -9,7 +9,6 @@ import pytest
 from msgspec.structs import replace
 from tests.fakes.engine import FACTS, World
 
-from sampan import errors
 from sampan.engine import validation
 from sampan.engine.host import HostFacts
 from sampan.engine.model import (
@@ -255,18 +254,6 @@ async def test_a_refused_request_changes_nothing(world: World, host: dict[str, A
     assert not world.snapshots.there
     assert not world.volumes.there
     await create(world, name="web")
-
-
-NOT_OFFERED: list[tuple[dict[str, Any], str]] = [
-    ({"links": ("db",)}, "--link"),
-]
-
-
-@pytest.mark.parametrize(("host", "flag"), NOT_OFFERED)
-async def test_what_is_not_offered_names_its_flag(world: World, host: dict[str, Any], flag: str) -> None:
-    with pytest.raises(errors.NotImplemented) as refused:
-        await create(world, **host)
-    assert str(refused.value).startswith(flag)
 
 
 HARMLESS: list[dict[str, Any]] = [

@@ -25,6 +25,10 @@ async def list_containers(request: Request, engine: Engine) -> Answer:
     now = time.time_ns()
     containers = await engine.containers.list(wanted)
     shown = [render.summary(container, now, request.version) for container in containers]
+    more = engine.containers.link_names()
+    if more:
+        for document in shown:
+            document["Names"] = (*document["Names"], *more.get(document["Id"], ()))
     if query.flag("size"):
         for document, sizes in zip(shown, await _sizes(engine, containers), strict=True):
             document.update(sizes)
@@ -114,7 +118,8 @@ async def remove(request: Request, engine: Engine) -> Answer:
     """DELETE /containers/{id}?v=&force=&link="""
     query = request.query
     if query.flag("link"):
-        raise errors.NotImplemented("legacy links between containers are not offered")
+        engine.containers.remove_link(request.name)
+        return EMPTY
     await engine.containers.remove(request.name, force=query.flag("force"), volumes=query.flag("v"))
     return EMPTY
 

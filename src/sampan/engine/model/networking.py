@@ -41,9 +41,13 @@ class NetworkingConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a container has on networks now; ``networks`` maps a network's name to its endpoint."""
+    """What a container has on networks now; ``networks`` maps a network's name to its endpoint.
+
+    ``link_env`` are the variables that tell a running container of those that it is linked to.
+    """
 
     sandbox_id: str = ""
     sandbox_key: str = ""
     networks: dict[str, EndpointSettings] = msgspec.field(default_factory=dict)
     ports: dict[str, tuple[PortBinding, ...] | None] = msgspec.field(default_factory=dict)
+    link_env: tuple[str, ...] = ()
