@@ -155,6 +155,11 @@ BASE: dict[str, list[str]] = {
     "kill": ["box"],
     "login": ["registry.test"],
     "logs": ["box"],
+    "manifest annotate": ["registry.test/list", "registry.test/list:one"],
+    "manifest create": ["registry.test/list", "registry.test/list:one"],
+    "manifest inspect": ["registry.test/list"],
+    "manifest push": ["registry.test/list"],
+    "manifest rm": ["registry.test/list"],
     "network connect": ["net", "box"],
     "network create": ["made"],
     "network disconnect": ["net", "box"],
@@ -236,6 +241,7 @@ SAMPLES: dict[str, str] = {
 """A value of each kind of flag."""
 
 VALUES: dict[str, str] = {
+    "arch": "arm64",
     "aux-address": "x=10.9.0.7",
     "cidfile": "made.cid",
     "env-file": "file.env",
@@ -278,6 +284,12 @@ ELSEWHERE: dict[tuple[str, str], str] = {
     ("attach", "sig-proxy"): "tests/e2e/test_sig_proxy.py::test_attach_keeps_signals_to_itself",
     ("cp", "quiet"): "tests/commands/test_table.py::test_progress_of_a_copy_is_for_terminals",
     ("load", "quiet"): "tests/commands/test_table.py::test_load_at_a_terminal_shows_progress",
+    **{
+        (f"manifest {verb}", flag): "tests/e2e/test_manifests.py::test_both_clients_say_and_keep_the_same"
+        for verb, flag in (
+            *(("create", "insecure"), ("inspect", "insecure"), ("push", "insecure"), ("push", "purge")),
+        )
+    },
     ("run", "sig-proxy"): "tests/e2e/test_sig_proxy.py::test_run_keeps_signals_to_itself",
 }
 """Flags whose effect this cannot see, and the test that shows it (``path::function``)."""
@@ -320,6 +332,7 @@ class Bench:
             os.environ.update(HOME=str(place), SAMPAN_HOST=self.host)
             with _Captured(place / "out", place / "err"):
                 _context()
+                _manifest_list()
                 try:
                     code = _limited(words)
                 except TimeoutError:
@@ -338,12 +351,25 @@ def _context() -> None:
     save({"Name": "kept", "Metadata": {}, "Endpoints": {"docker": {"Host": "unix:///kept"}}})
 
 
+def _manifest_list() -> None:
+    """The list registry.test/list of one manifest."""
+    from sampan.cli import manifeststore
+    from sampan.spec import reference
+
+    raw = b'{"schemaVersion":2,"config":{"digest":"sha256:' + b"6" * 64 + b'","size":2},"layers":[]}'
+    kept = {"mediaType": manifeststore.OCI_MANIFEST, "digest": "sha256:" + "7" * 64, "size": len(raw)}
+    target, one = (reference.parse(f"registry.test/list:{tag}") for tag in ("latest", "one"))
+    platform = {"architecture": "amd64", "os": "linux"}
+    manifeststore.save(target, one, manifeststore.Entry(one.canonical, {**kept, "platform": platform}, raw))
+
+
 def _left(place: Path) -> str:
-    """The files in the folder with their sizes, and contexts with their content."""
+    """The files in the folder with their sizes, and contexts and manifests with their content."""
     found = []
     for path in sorted(place.rglob("*")):
         if path.is_file() and path.name not in ("out", "err"):
-            text = path.read_text(errors="replace") if path.name == "meta.json" else path.stat().st_size
+            told = path.name == "meta.json" or "manifests" in path.parts
+            text = path.read_text(errors="replace") if told else path.stat().st_size
             found.append(f"{path.relative_to(place)}: {text}")
     return "\n".join(found)
 

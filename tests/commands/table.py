@@ -18,7 +18,6 @@ from tests.reference import REFERENCE
 
 SOURCE = REFERENCE / "docker-cli-28.2.json"
 
-MANIFESTS = "manifest lists are not offered yet"
 PLATFORMS = "an image is kept for one platform"
 SWARM = "Swarm mode is not offered"
 WINDOWS = "Windows only, as with Docker on Linux"
@@ -29,11 +28,6 @@ COMMANDS: dict[str, str] = {
     "checkpoint create": CHECKPOINT,
     "checkpoint ls": CHECKPOINT,
     "checkpoint rm": CHECKPOINT,
-    "manifest annotate": MANIFESTS,
-    "manifest create": MANIFESTS,
-    "manifest inspect": MANIFESTS,
-    "manifest push": MANIFESTS,
-    "manifest rm": MANIFESTS,
     "volume update": f"cluster volumes only: {SWARM}",
 }
 """Commands that are refused with all their flags, by the words of our table."""
