@@ -40,7 +40,7 @@ class Linked:
 
 
 def parse(text: str) -> tuple[str, str]:
-    """Name and alias of ``name[:alias]``; of ``/name:/parent/alias`` too. InvalidArgument for what is neither."""
+    """Name and alias of ``name[:alias]``; of ``/name:/parent/alias`` too. InvalidArgument otherwise."""
     if not text:
         raise InvalidArgument("empty string specified for links")
     parts = text.split(":")
