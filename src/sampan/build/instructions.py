@@ -81,6 +81,7 @@ class Copy(Step):
     parents: bool = False
     exclude: tuple[str, ...] = ()
     checksum: str = ""
+    keep_git: bool = False
     unpack: bool | None = None
     heredocs: tuple[Heredoc, ...] = ()
 
@@ -311,6 +312,7 @@ def _copy(source: Instruction, flags: _Flags) -> Step:
         parents=False if add else bool(flags.switch("parents")),
         exclude=flags.texts("exclude"),
         checksum=flags.text("checksum") if add else "",
+        keep_git=bool(flags.switch("keep-git-dir")) if add else False,
         unpack=flags.switch("unpack") if add else None,
         heredocs=source.heredocs,
     )

@@ -47,7 +47,7 @@ def _build(context: Context, options: Options, arguments: list[str]) -> int:
     dockerfile, pieces = _context(arguments[0], options["file"], said)
     if options["compress"]:
         pieces = _compressed(pieces)
-    identity = _follow(_sent(context, _target(options, dockerfile), pieces), said)
+    identity = _follow(_sent(context, _target(options, dockerfile, arguments[0]), pieces), said)
     if options["iidfile"]:
         if not identity:
             raise Failure(f"server did not provide an image ID. Cannot write {options['iidfile']}")
@@ -84,8 +84,8 @@ def _context(path: str, file: str, said: _Said) -> tuple[str, Iterator[bytes]]:
     """The Dockerfile's name, and the context as an archive."""
     if path == "-":
         return _from_input(file, said)
-    if path.startswith(("http://", "https://", "git://", "git@", "ssh://", "github.com/")):
-        raise Failure(f"a context from elsewhere is not offered: fetch {path} and build the folder")
+    if _is_remote(path):
+        return file, iter(())
     from sampan.cli.buildcontext import find
 
     found = find(path, file, _input)
@@ -96,6 +96,11 @@ def _context(path: str, file: str, said: _Said) -> tuple[str, Iterator[bytes]]:
         _tell_size(sender.size, said)
 
     return found.dockerfile, pieces()
+
+
+def _is_remote(path: str) -> bool:
+    """Whether the engine fetches the context itself."""
+    return path.startswith(("http://", "https://", "git://", "git@", "ssh://", "github.com/"))
 
 
 def _input() -> bytes:
@@ -152,7 +157,7 @@ def _compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def _target(options: Options, dockerfile: str) -> str:
+def _target(options: Options, dockerfile: str, path: str) -> str:
     """The request's path with its parameters, of which some are repeated."""
     from sampan.client.http import quote
     from sampan.wire import document
@@ -169,6 +174,7 @@ def _target(options: Options, dockerfile: str) -> str:
     pairs += [(name, document.encode(value)) for name, value in documents.items() if value]
     plain = {
         "dockerfile": dockerfile,
+        "remote": path if _is_remote(path) else "",
         "target": options["target"],
         "networkmode": options["network"],
         "platform": _platform(options["platform"]),

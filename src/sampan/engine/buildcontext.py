@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import mmap
 import os
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -180,11 +180,13 @@ def archive_kind(start: bytes) -> str | None:
     return "" if start[257:262] == b"ustar" else None
 
 
+Fill = Callable[[Part, str], Awaitable[None]]
+"""Writes an archive to a part, with a directory to work in."""
+
+
 @asynccontextmanager
-async def received(
-    blobs: BlobStore, body: AsyncIterable[bytes], run: unpacking.Run | None = None
-) -> AsyncIterator[Context]:
-    """The context in a request's body: a tar, compressed or not. ``run`` unpacks.
+async def filled(blobs: BlobStore, fill: Fill, run: unpacking.Run | None = None) -> AsyncIterator[Context]:
+    """The context in what ``fill`` writes: a tar, compressed or not. ``run`` unpacks.
 
     Its files are removed in the background: whoever waits for the build does not wait for that.
     """
@@ -193,7 +195,7 @@ async def received(
     try:
         part = Part(f"{workspace}/sent")
         try:
-            await pump(body, lambda pieces: _write(part, pieces))
+            await fill(part, workspace)
             if not compression.detect(part.head):
                 # Docker's client does not fill up the last file when it adds some to an archive.
                 part.write(bytes(-part.size % _BLOCK))
@@ -204,6 +206,15 @@ async def received(
         removal = asyncio.create_task(asyncio.to_thread(held.__exit__, None, None, None))
         _REMOVALS.add(removal)
         removal.add_done_callback(_REMOVALS.discard)
+
+
+def sent_by(body: AsyncIterable[bytes]) -> Fill:
+    """What a request's body holds."""
+
+    async def fill(part: Part, _workspace: str) -> None:
+        await pump(body, lambda pieces: _write(part, pieces))
+
+    return fill
 
 
 async def unpacked(path: str, directory: str, run: unpacking.Run | None) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sampan.build.evaluate import SCRIPT
 from sampan.build.instructions import error
 from sampan.engine import buildcontext
+from sampan.engine.buildsources import remote_source
 from sampan.engine.buildsteps import Composition
 from sampan.engine.model import Mount, TmpfsOptions
 from sampan.errors import InvalidArgument, NotFound
@@ -23,16 +24,17 @@ from sampan.errors import InvalidArgument, NotFound
 if TYPE_CHECKING:
     from sampan.build import instructions
     from sampan.build.evaluate import CopyWork, RunWork
+    from sampan.engine.buildsources import Fetched, Source
     from sampan.engine.buildstages import StageBuild
     from sampan.engine.buildsteps import BuildSteps
     from sampan.engine.cachemounts import CacheMounts
     from sampan.images import unpacking
     from sampan.sandbox.messages import RootFilesystem
 
-    Tree = str | RootFilesystem | buildcontext.Context
+    Tree = str | RootFilesystem | buildcontext.Context | Fetched
 
-_URL = ("http://", "https://")
-_GIT = ("git://", "git@", "ssh://")
+_DOWNLOADED = 0o600
+"""The mode of a file that ADD fetched."""
 
 
 class BuildMounts:
@@ -58,10 +60,9 @@ class BuildMounts:
             )
         plain: list[str] = []
         for source in work.sources:
-            if work.step.add and source.startswith(_GIT):
-                raise InvalidArgument(f"ADD of a git repository is not offered by this engine: {source}")
-            if work.step.add and source.startswith(_URL):
-                found.append(await self._fetched(stage, work, source))
+            remote = remote_source(source, work, context, self._run)
+            if remote is not None:
+                found.append(self._remote(stage, work, remote))
             elif work.step.add and await asyncio.to_thread(_is_archive, await context.files(), source, work):
                 found.append(await self._unpacked(stage, work, source))
             else:
@@ -121,20 +122,19 @@ class BuildMounts:
             epoch=stage.build.epoch,
         )
 
-    async def _fetched(self, stage: StageBuild, work: CopyWork, url: str) -> Composition:
-        from sampan.registry.download import fetch
-
-        place = stage.build.context.place()
-        name = posixpath.basename(url.partition("?")[0].rstrip("/")) or "index"
-        digest = await asyncio.to_thread(fetch, url, f"{place}/{name}")
-        wanted = work.step.checksum
-        if wanted and wanted != digest:
-            raise InvalidArgument(f"digest mismatch for {url}: got {digest}, expected {wanted}")
-        if work.step.unpack:
-            inside = stage.build.context.place()
-            await buildcontext.unpacked(f"{place}/{name}", inside, self._run)
-            return self._composition(stage, work, inside, (".",), keep_owners=True)
-        return self._composition(stage, work, place, (name,), mode=0o600 if work.mode is None else None)
+    def _remote(self, stage: StageBuild, work: CopyWork, remote: Source) -> Composition:
+        mode = None if remote.whole or work.mode is not None else _DOWNLOADED
+        target = work.target.rstrip("/") + "/" if remote.whole else ""
+        return self._composition(
+            stage,
+            work,
+            remote.tree,
+            remote.sources,
+            origin=remote.origin,
+            target=target,
+            keep_owners=remote.whole,
+            mode=mode,
+        )
 
     async def _unpacked(self, stage: StageBuild, work: CopyWork, source: str) -> Composition:
         place = stage.build.context.place()

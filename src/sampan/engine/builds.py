@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 from sampan.build import dockerfile, evaluate, stages
 from sampan.build.dockerfile import DockerfileError
 from sampan.build.stages import Recipe, Stage
-from sampan.engine.buildcontext import Context, received
+from sampan.engine import remotes
+from sampan.engine.buildcontext import Context, filled, sent_by
 from sampan.engine.buildstages import StageBuild, StageResult, automatic
 from sampan.engine.model import HostConfig
 from sampan.engine.telling import told
@@ -49,9 +50,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """What the user asked for. ``credentials`` are by registry; ``host`` are limits of the containers."""
+    """What the user asked for. ``credentials`` are by registry; ``host`` are limits of the containers.
+
+    ``remote`` is the address of a context that is not sent.
+    """
 
     dockerfile: str = "Dockerfile"
+    remote: str = ""
     names: tuple[Reference, ...] = ()
     target: str = ""
     arguments: Mapping[str, str] = field(default_factory=dict)
@@ -112,7 +117,8 @@ class Builds:
     async def _build(
         self, body: AsyncIterable[bytes], options: BuildOptions, tell: Callable[[Message], None]
     ) -> None:
-        async with received(self._catalog.blobs, body, self._run) as context:
+        fill = remotes.fill(options) if options.remote else sent_by(body)
+        async with filled(self._catalog.blobs, fill, self._run) as context:
             text = await context.read_dockerfile(options.dockerfile)
             if not text.strip():
                 raise InvalidArgument(f"the Dockerfile ({options.dockerfile}) cannot be empty")

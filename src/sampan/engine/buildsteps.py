@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from sampan.engine.buildcontext import Context
+from sampan.engine.buildsources import Fetched
 from sampan.engine.model import ContainerConfig, HealthConfig, HostConfig, Mount, NetworkingConfig
 from sampan.errors import Failure
 from sampan.images.blobs import Part
@@ -58,7 +59,7 @@ class Composition:
     files. ``origin`` tells one tree from all others that differ, "" where that is not known.
     """
 
-    tree: str | RootFilesystem | Context
+    tree: str | RootFilesystem | Context | Fetched
     origin: str = ""
     sources: tuple[str, ...]
     target: str
@@ -275,7 +276,7 @@ class BuildSteps:
             "excluded": what.excluded,
             "epoch": what.epoch,
         }
-        found = await what.tree.files() if isinstance(what.tree, Context) else what.tree
+        found = await what.tree.files() if isinstance(what.tree, Context | Fetched) else what.tree
         tree = found if isinstance(found, str) else asdict(found)
         visit = await self._visits.begin(
             "build", "compose", root=self.tree(chain), flow="out", tree=tree, order=order, made=directory

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import urllib3
@@ -19,6 +21,8 @@ _TIMEOUT = urllib3.Timeout(connect=10.0, read=60.0)
 
 def fetch(url: str, path: str) -> str:
     """Write what lies at ``url`` (http, https) to ``path``; its digest. Blocks.
+
+    The file's time is when the server says that it was changed, 1970 if it says nothing.
 
     Raises InvalidArgument for a bad URL and Unavailable when it cannot be had.
     """
@@ -40,8 +44,18 @@ def fetch(url: str, path: str) -> str:
             while block := answer.read(_BLOCK, decode_content=False):
                 digest.update(block)
                 file.write(block)
+        changed = _seconds(answer.headers.get("Last-Modified", ""))
+        os.utime(path, (changed, changed))
     except (HTTPError, OSError) as error:
         raise Unavailable(f"failed to load {url}: {error}") from error
     finally:
         pool.clear()
     return f"sha256:{digest.hexdigest()}"
+
+
+def _seconds(moment: str) -> int:
+    """A header's date, in seconds since 1970."""
+    try:
+        return max(0, int(parsedate_to_datetime(moment).timestamp()))
+    except (TypeError, ValueError, OverflowError):
+        return 0

@@ -27,10 +27,6 @@ T = TypeVar("T")
 async def build(request: Request, engine: Engine) -> Answer:
     """POST /build?t=&dockerfile=&buildargs=&…"""
     options = _options(request)
-    if request.query.text("remote"):
-        raise errors.NotImplemented(
-            "building from a remote context is not offered by this engine: send the files"
-        )
     messages = engine.builds.build(request.body(), options)
     try:
         # Once the Dockerfile is understood. Until then a failure is an answer with a status of its own.
@@ -69,6 +65,7 @@ def _options(request: Request) -> BuildOptions:
         )
     return BuildOptions(
         dockerfile=query.text("dockerfile") or "Dockerfile",
+        remote=query.text("remote"),
         names=tuple(references.parse(name).tagged() for name in query.texts("t") if name),
         target=query.text("target"),
         arguments={name: value for name, value in _texts(query, "buildargs").items() if value is not None},
