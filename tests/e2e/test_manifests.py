@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,7 @@ inspect R/list:1 R/one:d-arm64
 inspect R/list:1 R/one:none
 annotate R/list:1 R/one:none --arch arm
 annotate R/list:1 R/one:d-arm --arch bla --os x
-annotate R/list:1 R/one:d-arm --arch arm --os linux --variant v6 --os-features a,b --os-features b --os-version 7
+annotate R/list:1 R/one:d-arm --arch arm --os linux --variant v6 --os-features a,b --os-features b
 annotate R/list:1 BAD
 inspect --verbose R/list:1
 KEPT
@@ -63,7 +63,7 @@ def filled(registry: str) -> tuple[str, dict[str, str]]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, filled: tuple[str, dict[str, str]]) -> Iterator[Run]:
+def run(tmp_path: Path, filled: tuple[str, dict[str, str]]) -> Run:
     """Run a line of SCRIPT with a client and a folder of settings; what it said, and how it ended."""
 
     def call(program: str, line: str, folder: str = "") -> str:
@@ -82,7 +82,7 @@ def run(tmp_path: Path, filled: tuple[str, dict[str, str]]) -> Iterator[Run]:
         )
         return f"{done.stdout}{done.stderr}{done.returncode}".replace("sampan", "docker")
 
-    yield call
+    return call
 
 
 def _filled(word: str, values: dict[str, str]) -> str:
