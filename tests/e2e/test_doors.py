@@ -1,4 +1,4 @@
-"""The engine's other doors: TCP with TLS, a socket for readers, and the log of who came in."""
+"""The engine's other doors: TCP with TLS, a socket for readers, the log of who came in, and metrics."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import os
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.certificates import Authority
 from tests.e2e import serving
@@ -26,6 +28,7 @@ class Doors:
     address: str
     readers: str
     audit: Path
+    metrics: str
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +37,28 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     authority = Authority(place)
     authority.sign("server")
     authority.sign("client")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    address, metrics = f"tcp://127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     with serving.daemon(
+        *("--metrics-addr", metrics),
         *("-H", address, "--read-only-host", f"unix://{place}/readers.sock"),
         *("--audit-log", f"{place}/audit", "--tlsverify", "--tlscacert", f"{place}/ca.pem"),
         *("--tlscert", f"{place}/server.pem", "--tlskey", f"{place}/server-key.pem"),
     ):
         readers = f"unix://{place}/readers.sock"
-        yield Doors(place=place, address=address, readers=readers, audit=place / "audit")
+        yield Doors(
+            place=place,
+            address=address,
+            readers=readers,
+            audit=place / "audit",
+            metrics=f"http://{metrics}/metrics",
+        )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def run(program: str, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -72,6 +87,44 @@ def test_readers_look_and_do_not_touch(doors: Doors, program: str) -> None:
     refused = run(program, "-H", doors.readers, "run", "--rm", "busybox", "true")
     assert refused.returncode == 125
     assert b"POST /containers/create is not allowed on this socket: it is for reading only" in refused.stderr
+
+
+def scraped(url: str) -> dict[str, dict[frozenset[str], float]]:
+    """The values of the page by name, and by what is said of each: ``key=value``."""
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        text = answer.read().decode()
+    found: dict[str, dict[frozenset[str], float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = frozenset(f"{key}={value}" for key, value in sample.labels.items())
+            found.setdefault(sample.name, {})[labels] = sample.value
+    return found
+
+
+def test_prometheus_is_told_of_containers_and_requests(doors: Doors) -> None:
+    place = doors.place
+    tls = ["--tlsverify", "--tlscacert", f"{place}/ca.pem", "-H", doors.address]
+    tls += ["--tlscert", f"{place}/client.pem", "--tlskey", f"{place}/client-key.pem"]
+    before = scraped(doors.metrics)
+    made = run("docker", *tls, "run", "-d", "--name", "metered", "busybox", "sleep", "1000")
+    assert made.returncode == 0, made.stderr
+    series = frozenset({f"id={made.stdout.decode().strip()}", "name=metered"})
+    during = scraped(doors.metrics)
+    assert run("docker", *tls, "rm", "-f", "metered").returncode == 0
+    after = scraped(doors.metrics)
+    running = frozenset({"state=running"})
+    states = [page["engine_daemon_container_states_containers"][running] for page in (before, during, after)]
+    assert states == [0, 1, 0]
+    assert during["sampan_container_memory_bytes"][series] > 0
+    assert during["sampan_container_processes"][series] >= 1
+    assert series not in after.get("sampan_container_memory_bytes", {})
+    started = frozenset({"method=POST", "route=/containers/{name}/start", "status=204"})
+    counts = [page.get("sampan_requests_total", {}).get(started, 0) for page in (before, during)]
+    assert counts[1] == counts[0] + 1
+    assert during["sampan_processes"][frozenset({"process=daemon"})] == 1
+    assert (
+        during["engine_daemon_events_total"][frozenset()] > before["engine_daemon_events_total"][frozenset()]
+    )
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,11 @@ class Server:
             log.error("connections have to wait: %s", context.get("exception"))
 
     @property
+    def connections(self) -> int:
+        """How many clients are connected; those with hijacked streams are not."""
+        return len(self._service.connections)
+
+    @property
     def sockets(self) -> tuple[Any, ...]:
         """The listening sockets."""
         return tuple(sock for listener in self._listeners for sock in listener.sockets)

@@ -102,6 +102,14 @@ TABLE = (
         ("tlscacert", "--tlscacert", Kind.TEXT, "", "authority of clients' certificates", "FILE"),
         ("tlscert", "--tlscert", Kind.TEXT, "", "the engine's certificate", "FILE"),
         ("tlskey", "--tlskey", Kind.TEXT, "", "its key", "FILE"),
+        (
+            "metrics-addr",
+            "--metrics-addr",
+            Kind.TEXT,
+            "",
+            "address of /metrics for Prometheus, without TLS",
+            "HOST:PORT",
+        ),
         ("audit-log", "--audit-log", Kind.TEXT, "", "who changed what: a line of JSON a request", "FILE"),
         ("group", "-G --group", Kind.TEXT, "", "group that may use the socket", "NAME"),
         (
@@ -271,7 +279,6 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "init-path": "the engine brings its own init",
     "live-restore": "containers always outlive the daemon",
     "log-format": "the log has one format",
-    "metrics-addr": "there are no metrics",
     "raw-logs": "the log has one format",
     "shutdown-timeout": "containers always outlive the daemon",
     "storage-driver": "the engine chooses how layers are stored",

@@ -28,19 +28,29 @@ log = logging.getLogger(__name__)
 _FILES = {"tlscacert": "ca.pem", "tlscert": "cert.pem", "tlskey": "key.pem"}
 
 
-async def listen(server: Server, options: Options, service: Service) -> None:
-    """Open every door of the settings. InvalidArgument for an address or a file that cannot be used."""
-    for host in options.hosts:
-        await _open(server, host, options, service, reading=False)
-    for host in options.read_only_hosts:
-        await _open(server, host, options, service, reading=True)
+async def listen(
+    server: Server, options: Options, service: Service, everywhere: tuple[Guard, ...] = ()
+) -> None:
+    """Open every door of the settings. InvalidArgument for an address or a file that cannot be used.
+
+    ``everywhere`` are guards of every door, before those that the settings ask for.
+    """
+    # Refusals are written down too: who writes down is asked first, and told last.
+    settings = options.settings
+    for host in (*options.hosts, *options.read_only_hosts):
+        guards = list(everywhere)
+        if settings["audit-log"]:
+            guards.append(Audit(settings["audit-log"], host))
+        if host in options.read_only_hosts:
+            guards.append(ReadersOnly())
+        await _open(server, Door(name=host, guards=tuple(guards)), options, service)
 
 
-async def _open(server: Server, host: str, options: Options, service: Service, *, reading: bool) -> None:
+async def _open(server: Server, door: Door, options: Options, service: Service) -> None:
+    host = door.name
     scheme, separator, rest = host.partition("://")
     if not separator:
         scheme, rest = "unix", host
-    door = Door(name=host, guards=_guards(host, options, reading=reading))
     if scheme == "unix":
         await server.listen_unix(rest, gid=_group_id(options.group), door=door)
     elif scheme == "fd":
@@ -56,12 +66,6 @@ async def _open(server: Server, host: str, options: Options, service: Service, *
         raise InvalidArgument(
             f"invalid bind address format: {host}; use unix://PATH, tcp://HOST:PORT or fd://"
         )
-
-
-def _guards(host: str, options: Options, *, reading: bool) -> tuple[Guard, ...]:
-    # Refusals are written down too: the log asks first, and is told last.
-    audit = (Audit(options.settings["audit-log"], host),) if options.settings["audit-log"] else ()
-    return (*audit, *((ReadersOnly(),) if reading else ()))
 
 
 def _secure(host: str, settings: Mapping[str, Any]) -> ssl.SSLContext | None:

@@ -27,6 +27,8 @@ from sampan.runtime.zygote import Zygote
 from sampan.sandbox import cgroups
 
 if TYPE_CHECKING:
+    from sampan.api.server import Server
+    from sampan.daemon.metrics import Metrics
     from sampan.daemon.wiring import Wiring
 
 log = logging.getLogger(__name__)
@@ -112,7 +114,8 @@ async def _serve_engine(
     try:
         await wiring.start()
         server = wiring.server()
-        await listen(server, options, service)
+        metrics = await _metrics(options, wiring, server)
+        await listen(server, options, service, everywhere=(metrics.guard,) if metrics else ())
         reloads = Reloads(line, options, service, wiring)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloads.reload)
         log.info(
@@ -126,9 +129,23 @@ async def _serve_engine(
         service.stopping()
         log.info("stopping; containers go on running")
         await server.close()
+        if metrics is not None:
+            await metrics.close()
     finally:
         await wiring.close()
     return not wiring.runs
+
+
+async def _metrics(options: Options, wiring: Wiring, server: Server) -> Metrics | None:
+    """The page of metrics, listening, if one is asked for."""
+    address = options.settings["metrics-addr"]
+    if not address:
+        return None
+    from sampan.daemon.metrics import Metrics  # five megabytes that nobody else needs
+
+    metrics = Metrics(wiring, server)
+    await metrics.listen(address)
+    return metrics
 
 
 def _leave(options: Options, *, on_demand: bool) -> None:

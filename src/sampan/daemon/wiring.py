@@ -210,6 +210,13 @@ class Wiring:
         """The API over this engine, not listening yet."""
         return Server(self.engine, ROUTES)
 
+    def waiting_writes(self) -> int:
+        """How many changes of the state are yet to be written."""
+        return self._database.waiting
+
+    def zygote_pid(self) -> int:
+        return self._zygote.pid
+
     async def start(self) -> None:
         """Recover what the last daemon left; afterwards the engine is true to the host."""
         self._build_cache.load()

@@ -78,6 +78,8 @@ class Events:
         self.now = now
         self._recent: deque[Event] = deque(maxlen=_REMEMBERED)
         self._subscriptions: list[Subscription] = []
+        self.published = 0
+        """How many events there have been since the daemon started."""
 
     @property
     def subscribers(self) -> int:
@@ -90,6 +92,7 @@ class Events:
             stamp = self._recent[-1].time_ns + 1
         event = msgspec.structs.replace(event, time_ns=stamp)
         self._recent.append(event)
+        self.published += 1
         for subscription in list(self._subscriptions):
             subscription.offer(event)
 

@@ -115,6 +115,10 @@ class Statistics:
             await self._pause(INTERVAL)
         return _reading(instance, await self._sample_one(instance), before)
 
+    async def everything(self) -> dict[str, Sample]:
+        """A sample of each container that runs, by its id."""
+        return await self._samples({instance.id: instance for instance in self._store})
+
     def watch(self, ref: str) -> Watch:
         """Readings from now on, one every interval, the first at once if nobody else is watching."""
         watch = Watch(self, self._store.find(ref))

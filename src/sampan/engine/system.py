@@ -155,7 +155,7 @@ class System:
     def info(self) -> SystemInfo:
         settings = self._settings
         facts, options = settings.facts, settings.options
-        statuses = [instance.state.status for instance in self._store]
+        statuses = self.statuses()
         running, paused = statuses.count(Status.RUNNING), statuses.count(Status.PAUSED)
         return SystemInfo(
             id=self.identity(),
@@ -224,6 +224,10 @@ class System:
     def containers(self) -> list[Container]:
         """Every container there is, in no order."""
         return [instance.container for instance in self._store]
+
+    def statuses(self) -> list[Status]:
+        """The state of every container, in no order."""
+        return [instance.state.status for instance in self._store]
 
     async def container_usage(self, containers: Iterable[Container] | None = None) -> list[ContainerUsage]:
         """Containers, by default all there are, with the space of their writable layers."""

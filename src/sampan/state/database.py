@@ -102,6 +102,11 @@ class Database:
         """
         self._put(_Write(work=work, durable=False, future=None, refused=refused))
 
+    @property
+    def waiting(self) -> int:
+        """How many writes the writer has yet to take up."""
+        return self._queue.qsize()
+
     async def drain(self) -> None:
         """Return when every write accepted so far is in the log."""
         await self.write(lambda _: None, durable=False)

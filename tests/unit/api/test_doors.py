@@ -13,6 +13,7 @@ from tests.unit.api.test_listening import BASIC
 
 from sampan.api.audit import Audit
 from sampan.api.doors import Door, Guard, ReadersOnly
+from sampan.api.metrics import route
 from sampan.api.request import Request
 from sampan.api.responses import Answer, text
 from sampan.api.routing import Route
@@ -73,6 +74,22 @@ def test_what_changes_something_is_written_down(tmp_path: Path) -> None:
     assert line["status"] == 403
     assert "for reading only" in line["error"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "pattern"),
+    [
+        ("/_ping", "", "/_ping"),
+        ("/containers/abc/start", "abc", "/containers/{name}/start"),
+        ("/containers/abc", "abc", "/containers/{name}"),
+        ("/images/registry/a/b/json", "registry/a/b", "/images/{name}/json"),
+        ("/images/a%20b/json", "a b", "/images/{name}/json"),
+    ],
+)
+def test_a_route_is_named_without_names(path: str, name: str, pattern: str) -> None:
+    request = Request.__new__(Request)
+    request.path, request.name = path, name
+    assert route(request) == pattern
 
 
 def test_a_log_that_was_moved_away_begins_anew(tmp_path: Path) -> None:
