@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -211,3 +213,36 @@ def test_exposed_ports_are_listed_while_it_runs(client: Client, api: Any, made: 
     made[-1].start()
     listed = client("sampan", ["ps", "-f", "expose=80", "--format", "{{.Names}} {{.Ports}}"]).stdout
     assert listed == "exposing 53/udp, 80/tcp\n"
+
+
+# ---- system report -----------------------------------------------------------------------------------------
+
+
+def test_a_report_has_the_containers_and_no_secret(
+    api: Any, made: list[Any], client: Client, tmp_path: Path
+) -> None:
+    secret = "correct-horse"
+    start(
+        api,
+        made,
+        ["sh", "-c", f": {secret}; sleep 1000"],
+        name="reported",
+        environment={"PASSWORD": secret},
+        labels={"token": secret},
+    )
+    path = tmp_path / "report.tar.gz"
+    result = client("sampan", ["system", "report", "-o", str(path)])
+    assert (result.returncode, result.stdout.strip()) == (0, str(path))
+    again = client("sampan", ["system", "report", "-o", str(path)])
+    assert (again.returncode, again.stderr) == (1, f"failed to write {path}: file exists\n")
+    with tarfile.open(path) as archive:
+        files = {
+            member.name.partition("/")[2]: archive.extractfile(member).read()  # type: ignore[union-attr]
+            for member in archive
+        }
+    assert not [name for name, content in files.items() if secret.encode() in content]
+    container = json.loads(files[f"engine/containers/{made[0].short_id}.json"])
+    assert container["Name"] == "/reported"
+    assert "PASSWORD=***" in container["Config"]["Env"]
+    assert json.loads(files["engine/info.json"])["ContainersRunning"] >= 1
+    assert b" / " in files["host/proc/self/mountinfo"]

@@ -24,6 +24,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, cast
 
 from sampan.api.bodies import IncomingBody
+from sampan.api.current import REQUEST
 from sampan.api.doors import OPEN, Caller, Door, caller, guarded
 from sampan.api.errors import BodyAborted, error_response, message_response
 from sampan.api.head import RequestHead
@@ -254,6 +255,7 @@ class Connection(asyncio.Protocol):
         self._continue = bool(length) and head.fields.get(b"expect", b"").lower() == b"100-continue"
         service = self._service
         service.requests = number = service.requests + 1
+        REQUEST.set(number)
         answer: Answer | Awaitable[Answer]
         try:
             target, query = head.target()

@@ -131,6 +131,7 @@ _SYSTEM = {
     "events": "events",
     "info": "info",
     "prune": "prune",
+    "report": "report",
     "service": "service",
 }
 

@@ -111,6 +111,7 @@ TABLE = (
             "HOST:PORT",
         ),
         ("audit-log", "--audit-log", Kind.TEXT, "", "who changed what: a line of JSON a request", "FILE"),
+        ("log-format", "--log-format", Kind.TEXT, "text", "form of the engine's log", "", ("text", "json")),
         ("group", "-G --group", Kind.TEXT, "", "group that may use the socket", "NAME"),
         (
             "cgroup-parent",
@@ -278,7 +279,6 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "features": "there are no optional features",
     "init-path": "the engine brings its own init",
     "live-restore": "containers always outlive the daemon",
-    "log-format": "the log has one format",
     "raw-logs": "the log has one format",
     "shutdown-timeout": "containers always outlive the daemon",
     "storage-driver": "the engine chooses how layers are stored",

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         if line.validate:
             print("configuration OK")
             return 0
-        logs.set_up(options.log_level)
+        logs.set_up(options.log_level, options.settings["log-format"])
         os.umask(0o022)
         with contextlib.ExitStack() as held:
             _take_place(options, held)
