@@ -184,6 +184,7 @@ class FakeVolumes:
     def __init__(self) -> None:
         self.there: set[str] = set()
         self.populated: list[tuple[str, str]] = []
+        self.held: set[tuple[str, str]] = set()
         self._numbers = itertools.count(1)
 
     async def ensure(
@@ -202,6 +203,19 @@ class FakeVolumes:
         if name not in self.there:
             raise NotFound(f"get {name}: no such volume")
         return f"/volumes/{name}/_data"
+
+    def read_only(self, name: str) -> bool:
+        return False
+
+    async def hold(self, name: str, holder: str) -> str:
+        self.held.add((name, holder))
+        return self.mount_source(name)
+
+    async def release(self, holder: str) -> None:
+        self.held = {pair for pair in self.held if pair[1] != holder}
+
+    async def settle(self, living: Iterable[str]) -> None:
+        self.held = {pair for pair in self.held if pair[1] in set(living)}
 
     async def populate(self, name: str, root: RootFilesystem, path: str) -> None:
         self.populated.append((name, path))

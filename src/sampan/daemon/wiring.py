@@ -57,6 +57,8 @@ from sampan.runtime.visits import Visits
 from sampan.runtime.zygote import Zygote
 from sampan.state.database import Database
 from sampan.volumes.local import LocalVolumes
+from sampan.volumes.mounting import Marks
+from sampan.volumes.plugins import Plugins
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,13 @@ class Wiring:
         self._store = store = ContainerStore(self._database)
         lookups = Lookups(store=store, catalog=self._catalog)
         local = LocalVolumes(directory=paths.volumes, database=self._database)
-        self._volumes = Volumes(local=local, users=lookups.users_of_volume, publish=self._events.publish)
+        self._volumes = Volumes(
+            local=local,
+            plugins=Plugins(),
+            marks=Marks(paths.volume_marks),
+            users=lookups.users_of_volume,
+            publish=self._events.publish,
+        )
         self._networks = Networks(
             bridges=self._bridges,
             database=self._database,

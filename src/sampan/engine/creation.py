@@ -220,7 +220,8 @@ class Creation:
         )
         if point.anonymous:
             made.append(name)
-        return replace(point, name=name, source=self._volumes.mount_source(name))
+        source = self._volumes.mount_source(name)
+        return replace(point, name=name, source=source, rw=point.rw and not self._volumes.read_only(name))
 
     async def rename(self, ref: str, name: str) -> None:
         """Give the container another name, which is free."""

@@ -101,6 +101,12 @@ class Launches:
         parts = (container.id, *images.values())
         for point in container.mounts:
             _ensure_bind_source(point)
+        volumes = {
+            point.name: await sources.volumes.hold(point.name, container.id)
+            for point in container.mounts
+            if point.type == "volume"
+        }
+        container = _with_sources(container, volumes)
         largest = max(map(sources.snapshots.max_id, parts))
         id_map, reason = self._users.settle(container, joined, image=largest)
         if joined.network is None:
@@ -119,11 +125,7 @@ class Launches:
         spec = oci.build(
             _with_propagation(container, settings.paths.data),
             oci.Circumstances(
-                sources={
-                    point.name: sources.volumes.mount_source(point.name)
-                    for point in container.mounts
-                    if point.type == "volume"
-                },
+                sources=volumes,
                 layers={place: sources.snapshots.layers(key) for place, key in images.items()},
                 edits=edits,
                 files=placed,
@@ -169,6 +171,7 @@ class Launches:
         if self._sandboxes.outlived(container_id):
             # Its network namespace lives on: the interface would not go by itself.
             await self._bridges.sweep()
+        await self._sources.volumes.release(container_id)
 
     def settled(self, container: Container, task: Task) -> Container:
         """The container as it was started, which may be with the host's ids instead of those prepared."""
@@ -231,6 +234,15 @@ def disconnected(container: Container) -> Container:
     """The container without what a start had given it: the address, the ids."""
     state = replace(container.state, id_base=0, id_span=0)
     return endpoints.disconnected(replace(container, state=state))
+
+
+def _with_sources(container: Container, volumes: Mapping[str, str]) -> Container:
+    """The container with the directories of its volumes, which a plugin names when it mounts them."""
+    points = tuple(
+        replace(point, source=volumes[point.name]) if point.type == "volume" else point
+        for point in container.mounts
+    )
+    return replace(container, mounts=points)
 
 
 def _with_propagation(container: Container, daemon_root: str) -> Container:

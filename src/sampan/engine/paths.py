@@ -59,6 +59,11 @@ class Paths:
     def bundles(self) -> str:
         return f"{self.run}/containers"
 
+    @property
+    def volume_marks(self) -> str:
+        """Who uses which mounted volume: see ``volumes.mounting.Marks``."""
+        return f"{self.run}/volumes"
+
     def container(self, container_id: str) -> str:
         """A container's persistent directory: log, hosts, resolv.conf, hostname, exit.json."""
         return f"{self.data}/containers/{container_id}"

@@ -176,7 +176,19 @@ class VolumeStore(Protocol):
         """The name of an existing or new volume; an anonymous one when ``name`` is None."""
 
     def mount_source(self, name: str) -> str:
-        """The directory to mount."""
+        """The directory of a volume, or where it is going to be mounted."""
+
+    def read_only(self, name: str) -> bool:
+        """Whether containers may only read it, whatever they ask for."""
+
+    async def hold(self, name: str, holder: str) -> str:
+        """The directory to mount, there until the holder is released."""
+
+    async def release(self, holder: str) -> None:
+        """Give back what the holder has of all volumes. Idempotent."""
+
+    async def settle(self, living: Iterable[str]) -> None:
+        """Give back what a killed daemon held for others than the ``living`` containers."""
 
     async def populate(self, name: str, root: RootFilesystem, path: str) -> None:
         """Fill a volume that is empty with what the image has at ``path``."""

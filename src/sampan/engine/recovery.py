@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sampan.engine.exits import Exits
     from sampan.engine.idranges import IdRanges
     from sampan.engine.model import Container
-    from sampan.engine.ports import Bridges, Runtime, Snapshots, Task
+    from sampan.engine.ports import Bridges, Runtime, Snapshots, Task, VolumeStore
     from sampan.engine.publishing import Publishing
     from sampan.engine.removal import Removal
     from sampan.engine.restarts import Restarts
@@ -168,6 +168,7 @@ class Leftovers:
         self,
         *,
         snapshots: Snapshots,
+        volumes: VolumeStore,
         bridges: Bridges,
         places: Places,
         publishing: Publishing,
@@ -176,6 +177,7 @@ class Leftovers:
         settings: Settings,
     ) -> None:
         self._snapshots = snapshots
+        self._volumes = volumes
         self._bridges = bridges
         self._places = places
         self._publishing = publishing
@@ -246,6 +248,7 @@ class Leftovers:
                 except (Failure, OSError) as error:
                     logger.warning("layer %s could not be removed: %s", key, error)
         await self._bridges.reconcile(running)
+        await self._volumes.settle(running)
 
 
 def _id_map(pid: int) -> tuple[int, int]:

@@ -75,7 +75,7 @@ def largest_id(container: Container, *, image: int) -> int:
         if text.isascii() and text.isdecimal() and int(text) <= _LAST_ID:  # others are refused at the start
             found.append(int(text))
     for point in container.mounts:
-        if point.type == "bind":
+        if point.type == "bind" or (point.type == "volume" and point.source):
             try:
                 seen = os.stat(point.source)
             except OSError:

@@ -13,6 +13,7 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from sampan.errors import Conflict, NotFound, Unavailable
 from sampan.runtime.visits import Gone
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from sampan.engine.ports import Snapshots, Visit, Visits, VolumeStore
     from sampan.engine.store import ContainerStore, Instance
 
@@ -41,6 +44,7 @@ class Visitors:
         self._snapshots = snapshots
         self._volumes = volumes
         self._visits = visits
+        self._numbers = itertools.count(1)
 
     async def send(self, ref: str, op: str, *, flow: str = "", **arguments: Any) -> Stay:
         """Begin ``op`` (see ``sandbox.visit``) at the container's files; close what is returned.
@@ -91,9 +95,14 @@ class Visitors:
         finally:
             if stay is None:
                 turn.release()
+        try:
+            binds = await self._binds(container, stay)
+        except BaseException:
+            await stay.aclose()
+            raise
         place = {
             "root": self._snapshots.mounts(container.id),
-            "binds": self._binds(container),
+            "binds": binds,
             "writable": not container.host.readonly_rootfs,
         }
         return await self._begin(stay, op, flow, {**place, **arguments})
@@ -111,8 +120,13 @@ class Visitors:
             await stay.aclose()
             raise
 
-    def _binds(self, container: Container) -> list[dict[str, Any]]:
-        """What is mounted in the container and can be mounted without it, as ``sandbox.places.Bind``."""
+    async def _binds(self, container: Container, stay: Stay) -> list[dict[str, Any]]:
+        """What is mounted in the container and can be mounted without it, as ``sandbox.places.Bind``.
+
+        Its volumes are held until the stay is over.
+        """
+        holder = f"visit-{next(self._numbers)}"
+        stay.let_go = lambda: self._volumes.release(holder)
         own = (
             (container.hostname_path, "/etc/hostname"),
             (container.hosts_path, "/etc/hosts"),
@@ -126,7 +140,9 @@ class Visitors:
         for point in container.mounts:
             if point.type not in ("bind", "volume"):
                 continue
-            source = self._volumes.mount_source(point.name) if point.type == "volume" else point.source
+            source = point.source
+            if point.type == "volume":
+                source = await self._volumes.hold(point.name, holder)
             binds.append(
                 {
                     "source": source,
@@ -145,7 +161,7 @@ class Stay:
     ``turn`` is held by it until it is over.
     """
 
-    __slots__ = ("_instance", "closing", "container", "over", "said", "turn", "visit")
+    __slots__ = ("_instance", "closing", "container", "let_go", "over", "said", "turn", "visit")
 
     def __init__(self, instance: Instance, turn: asyncio.Lock | None = None) -> None:
         self._instance = instance
@@ -154,6 +170,7 @@ class Stay:
         self.visit: Visit | None = None
         self.said: dict[str, Any] = {}
         self.closing = False
+        self.let_go: Callable[[], Awaitable[None]] | None = None
         self.over = asyncio.Event()
         instance.guests.add(self)
 
@@ -172,6 +189,8 @@ class Stay:
         try:
             if self.visit is not None:
                 await self.visit.aclose()
+            if self.let_go is not None:
+                await self.let_go()
         finally:
             self._instance.guests.discard(self)
             if self.turn is not None:

@@ -168,6 +168,7 @@ def wire(given: Foundations) -> ContainerUseCases:
     )
     leftovers = Leftovers(
         snapshots=sources.snapshots,
+        volumes=sources.volumes,
         bridges=given.bridges,
         id_ranges=id_ranges,
         places=places,

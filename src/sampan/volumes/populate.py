@@ -2,7 +2,8 @@
 
 Laws:
 - All or nothing, over kill -9 too: the copy is made beside the volume under ``.populating-NAME``, renamed to
-  ``.populated-NAME`` when it is complete, and only then moved in. ``finish`` completes what a crash left.
+  ``.populated-NAME`` when it is complete, and only then moved in. ``finish`` completes what a crash left. In
+  a volume that is mounted from elsewhere it is made inside, and the next use completes what a crash left.
 - The image cannot lead outside itself: its layers are merged in a mount namespace of one short-lived thread,
   where the path is opened with the kernel's RESOLVE_IN_ROOT, and everything below by descriptor.
 - A volume that holds anything is left alone.
@@ -15,6 +16,7 @@ import errno
 import os
 import stat
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sampan.linux import mount, process
@@ -27,28 +29,60 @@ if TYPE_CHECKING:
     from sampan.sandbox.messages import RootFilesystem
 
 COPYING, COPIED = ".populating-", ".populated-"
+INSIDE = ".sampan"
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CLONE_NEWNS = 0x00020000
 _LOWER_ONLY = "redirect_dir=nofollow,metacopy=off"
 
 
-def populate(root: RootFilesystem, path: str, volumes: str, name: str) -> None:
-    """Fill the empty volume ``name`` (data in ``volumes/name/_data``) with the image's ``path``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """``data`` is to be filled; ``copying`` and ``copied`` are the copy's passing names."""
+
+    data: str
+    copying: str
+    copied: str
+
+    @property
+    def empty(self) -> bool:
+        ours = {os.path.basename(self.copying), os.path.basename(self.copied)}
+        with os.scandir(self.data) as entries:
+            return all(entry.name in ours for entry in entries)
+
+
+def beside(volumes: str, name: str) -> Room:
+    """For the volume whose data is in ``volumes/name/_data``."""
+    return Room(
+        data=os.path.join(volumes, name, "_data"),
+        copying=os.path.join(volumes, COPYING + name),
+        copied=os.path.join(volumes, COPIED + name),
+    )
+
+
+def inside(data: str) -> Room:
+    """For a volume that is mounted at ``data``."""
+    return Room(data=data, copying=f"{data}/{INSIDE}{COPYING}", copied=f"{data}/{INSIDE}{COPIED}")
+
+
+def populate(root: RootFilesystem, path: str, room: Room) -> None:
+    """Fill an empty volume with the image's ``path``.
 
     Does nothing if the volume holds anything or the image has no directory there. Blocks; raises OSError,
     and the volume is then as it was.
     """
-    data = os.path.join(volumes, name, "_data")
-    if not _is_empty(data):
+    if os.path.isdir(room.copied):
+        _move_in(room)
         return
-    failures: list[OSError] = []
+    if not room.empty or os.statvfs(room.data).f_flag & os.ST_RDONLY:
+        return
+    failures: list[BaseException] = []
 
     def work() -> None:
         try:
             with _merged(root) as root_fd:
-                _populate_from(root_fd, path, volumes, name)
-        except OSError as error:
+                _populate_from(root_fd, path, room)
+        except BaseException as error:
             failures.append(error)
 
     # A thread of its own: it keeps its private mount namespace until it ends, and the mounts end with it.
@@ -59,10 +93,10 @@ def populate(root: RootFilesystem, path: str, volumes: str, name: str) -> None:
         raise failures[0]
 
 
-def populate_from(root_fd: int, path: str, volumes: str, name: str) -> None:
+def populate_from(root_fd: int, path: str, room: Room) -> None:
     """As ``populate``, from an image's root that is open already."""
-    if _is_empty(os.path.join(volumes, name, "_data")):
-        _populate_from(root_fd, path, volumes, name)
+    if room.empty:
+        _populate_from(root_fd, path, room)
 
 
 def finish(volumes: str) -> None:
@@ -71,7 +105,7 @@ def finish(volumes: str) -> None:
         if entry.startswith(COPYING):
             remove_tree(os.path.join(volumes, entry))
         elif entry.startswith(COPIED):
-            _move_in(volumes, entry.removeprefix(COPIED))
+            _move_in(beside(volumes, entry.removeprefix(COPIED)))
 
 
 @contextlib.contextmanager
@@ -92,7 +126,7 @@ def _merged(root: RootFilesystem) -> Iterator[int]:
         os.close(root_fd)
 
 
-def _populate_from(root_fd: int, path: str, volumes: str, name: str) -> None:
+def _populate_from(root_fd: int, path: str, room: Room) -> None:
     flags = _DIRECTORY
     try:
         source = process.openat2(
@@ -103,32 +137,30 @@ def _populate_from(root_fd: int, path: str, volumes: str, name: str) -> None:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return
         raise
-    copying = os.path.join(volumes, COPYING + name)
     try:
-        remove_tree(copying)
-        os.mkdir(copying, 0o700)
-        destination = os.open(copying, _DIRECTORY)
+        remove_tree(room.copying)
+        os.mkdir(room.copying, 0o700)
+        destination = os.open(room.copying, _DIRECTORY)
         try:
             copy_tree(source, destination)
         finally:
             os.close(destination)
     except OSError:
         with contextlib.suppress(OSError):
-            remove_tree(copying)
+            remove_tree(room.copying)
         raise
     finally:
         os.close(source)
-    os.rename(copying, os.path.join(volumes, COPIED + name))
-    _move_in(volumes, name)
+    os.rename(room.copying, room.copied)
+    _move_in(room)
 
 
-def _move_in(volumes: str, name: str) -> None:
+def _move_in(room: Room) -> None:
     """Move a complete copy into the volume. Idempotent; what the volume has by now is kept."""
-    copied, data = os.path.join(volumes, COPIED + name), os.path.join(volumes, name, "_data")
-    if not os.path.isdir(data):
-        remove_tree(copied)  # the volume was removed meanwhile
+    if not os.path.isdir(room.data):
+        remove_tree(room.copied)  # the volume was removed meanwhile
         return
-    source, destination = os.open(copied, _DIRECTORY), os.open(data, _DIRECTORY)
+    source, destination = os.open(room.copied, _DIRECTORY), os.open(room.data, _DIRECTORY)
     try:
         times = os.fstat(source)
         for entry in os.listdir(source):
@@ -139,7 +171,7 @@ def _move_in(volumes: str, name: str) -> None:
     finally:
         os.close(source)
         os.close(destination)
-    remove_tree(copied)
+    remove_tree(room.copied)
 
 
 def _rename_new(entry: str, source: int, destination: int) -> None:
@@ -150,8 +182,3 @@ def _rename_new(entry: str, source: int, destination: int) -> None:
         os.rename(entry, entry, src_dir_fd=source, dst_dir_fd=destination)
         return
     raise FileExistsError(stat.filemode(found.st_mode), entry)
-
-
-def _is_empty(directory: str) -> bool:
-    with os.scandir(directory) as entries:
-        return next(entries, None) is None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sampan.sandbox.messages import RootFilesystem
-from sampan.volumes.populate import populate
+from sampan.volumes.populate import beside, populate
 from sampan.volumes.tree import remove_tree
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="mounts overlayfs")]
@@ -48,7 +48,7 @@ def mounts() -> str:
 
 def test_merged_layers(root: RootFilesystem, tmp_path: Path) -> None:
     before, here = mounts(), os.getcwd()
-    populate(root, "/data", os.fspath(tmp_path / "volumes"), "vol")
+    populate(root, "/data", beside(os.fspath(tmp_path / "volumes"), "vol"))
     data = tmp_path / "volumes" / "vol" / "_data"
     assert sorted(os.listdir(data)) == ["kept", "link", "null", "tool"]
     tool, link, null, top = (os.lstat(data / name) for name in ("tool", "link", "null", "."))
@@ -66,7 +66,7 @@ def test_merged_layers(root: RootFilesystem, tmp_path: Path) -> None:
 
 def test_a_single_layer(root: RootFilesystem, tmp_path: Path) -> None:
     single = RootFilesystem(base=root.base, lowers=("layers/bottom",), upper="unused", work="unused")
-    populate(single, "/data", os.fspath(tmp_path / "volumes"), "vol")
+    populate(single, "/data", beside(os.fspath(tmp_path / "volumes"), "vol"))
     assert sorted(os.listdir(tmp_path / "volumes" / "vol" / "_data")) == ["gone", "kept"]
 
 
@@ -75,7 +75,7 @@ def test_a_missing_layer_is_reported(root: RootFilesystem, tmp_path: Path) -> No
         base=root.base, lowers=("layers/top", "layers/nowhere"), upper="unused", work="unused"
     )
     with pytest.raises(OSError):
-        populate(broken, "/data", os.fspath(tmp_path / "volumes"), "vol")
+        populate(broken, "/data", beside(os.fspath(tmp_path / "volumes"), "vol"))
     assert os.listdir(tmp_path / "volumes") == ["vol"]
 
 
@@ -100,6 +100,6 @@ def test_a_path_that_leads_nowhere_has_nothing_to_copy(
 ) -> None:
     os.symlink("loop", tmp_path / "layers/top/loop")
     os.symlink("/proc/self/root", tmp_path / "layers/top/out")
-    populate(root, path, os.fspath(tmp_path / "volumes"), "vol")
+    populate(root, path, beside(os.fspath(tmp_path / "volumes"), "vol"))
     assert os.listdir(tmp_path / "volumes") == ["vol"]
     assert os.listdir(tmp_path / "volumes/vol/_data") == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sampan.api.routes import networks, volumes
 from sampan.engine.networks import Member, Network
-from sampan.engine.volumes import Volume
+from sampan.engine.model.volumes import Volume
 
 BRIDGE = Network(
     id="79" * 32,

@@ -10,7 +10,7 @@ import pytest
 
 from sampan.linux.diskspace import measure
 from sampan.volumes.copy import copy_tree
-from sampan.volumes.populate import finish, populate_from
+from sampan.volumes.populate import beside, finish, populate_from
 from sampan.volumes.tree import remove_tree
 
 
@@ -125,7 +125,7 @@ class Volume:
     def populate(self, path: str = "/data") -> None:
         root = os.open(self.image, os.O_RDONLY)
         try:
-            populate_from(root, path, os.fspath(self.volumes), "vol")
+            populate_from(root, path, beside(os.fspath(self.volumes), "vol"))
         finally:
             os.close(root)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sampan.engine.buildusage import CacheRecord
     from sampan.engine.images import ImagesUsage
     from sampan.engine.system import ContainerUsage, SystemInfo, SystemVersion
-    from sampan.engine.volumes import VolumeUsage
+    from sampan.engine.model.volumes import VolumeUsage
 
 JSONObject = dict[str, Any]
 Version = tuple[int, int]

@@ -11,7 +11,7 @@ from sampan.api.request import Request
 from sampan.api.responses import EMPTY, Answer, json_response
 from sampan.api.routing import Route
 from sampan.engine.facade import Engine
-from sampan.engine.volumes import Volume
+from sampan.engine.model.volumes import Volume
 
 _ALL_UNUSED_BEFORE = (1, 42)
 """Clients of older versions mean all unused volumes when they prune."""
@@ -27,22 +27,23 @@ class CreateOptions(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
 
 def render(volume: Volume) -> dict[str, Any]:
-    return {
+    shown = {
         # Docker's local driver tells whole seconds.
-        "CreatedAt": rfc3339(volume.created_ns // SECOND * SECOND),
+        "CreatedAt": rfc3339(volume.created_ns // SECOND * SECOND) if volume.created_ns else "",
         "Driver": volume.driver,
         "Labels": volume.labels,
         "Mountpoint": volume.mountpoint,
         "Name": volume.name,
         "Options": volume.options,
-        "Scope": "local",
+        "Scope": volume.scope,
     }
+    return shown if volume.status is None else {**shown, "Status": volume.status}
 
 
-def list_volumes(request: Request, engine: Engine) -> Answer:
+async def list_volumes(request: Request, engine: Engine) -> Answer:
     """GET /volumes"""
-    found = engine.volumes.list(request.query.filters())
-    return json_response({"Volumes": [render(volume) for volume in found], "Warnings": None})
+    found, warnings = await engine.volumes.survey(request.query.filters())
+    return json_response({"Volumes": [render(volume) for volume in found], "Warnings": warnings or None})
 
 
 async def create(request: Request, engine: Engine) -> Answer:
@@ -54,9 +55,9 @@ async def create(request: Request, engine: Engine) -> Answer:
     return json_response(render(volume), status=201)
 
 
-def inspect(request: Request, engine: Engine) -> Answer:
+async def inspect(request: Request, engine: Engine) -> Answer:
     """GET /volumes/{name}"""
-    return json_response(render(engine.volumes.get(request.name)))
+    return json_response(render(await engine.volumes.inspect(request.name)))
 
 
 async def remove(request: Request, engine: Engine) -> Answer:
