@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sampan.engine import registries
 from sampan.engine.telling import in_thread, told
-from sampan.errors import Failure, InvalidArgument, NotFound, Unavailable
+from sampan.errors import Failure, Forbidden, InvalidArgument, NotFound, Unauthenticated, Unavailable
 from sampan.images.catalog import DOCUMENT_LIMIT, Catalog, NewImage
 from sampan.images.layers import Archive
 from sampan.images.model import Progress
@@ -82,6 +82,13 @@ class Pulls:
         return told(lambda tell: self._pull(wanted, tell))
 
     async def _pull(self, wanted: Wanted, tell: Callable[[Progress], None]) -> None:
+        try:
+            await self._pull_all(wanted, tell)
+        except Unauthenticated as error:
+            # Docker's client takes a 401 for an invitation to ask its user for a name and a password.
+            raise Forbidden(str(error)) from error
+
+    async def _pull_all(self, wanted: Wanted, tell: Callable[[Progress], None]) -> None:
         options = self._settings.options
         session = await registries.session(wanted.reference, wanted.credentials, options.registries, tell)
         with ThreadPoolExecutor(options.max_downloads, "pull") as threads, contextlib.closing(session):

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from sampan.errors import Failure, InvalidArgument, NotFound, Unavailable
 from sampan.registry import refusals
-from sampan.registry.transport import DOCUMENT_LIMIT, Broken, Response, Transport, joined
+from sampan.registry.transport import Broken, Response, Transport, joined
 from sampan.spec import digest as digests
 from sampan.spec.digest import Digest
 from sampan.spec.image import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
@@ -61,7 +61,7 @@ class Repository:
         with self._get(f"manifests/{reference}", {"Accept": _ACCEPTED}) as answer:
             body = answer.document()
             if answer.status != 200:
-                raise self._refusal_of(reference, answer.status, body)
+                raise refusals.of_pull(self._familiar, self._shown(reference), answer, body)
             media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         if media_type.startswith(SCHEMA_1.removesuffix("+json")):
             raise InvalidArgument(
@@ -100,7 +100,7 @@ class Repository:
             with self._transport.request("GET", target, scopes=self._scopes("pull")) as answer:
                 body = answer.document()
                 if answer.status != 200:
-                    raise refusals.of_pull(self._familiar, self._familiar, answer.status, body)
+                    raise refusals.of_pull(self._familiar, self._familiar, answer, body)
                 link = answer.headers.get("Link", "")
                 url = answer.url
             found += _tags(body)
@@ -114,7 +114,7 @@ class Repository:
             "HEAD", self._target(f"blobs/{digest}"), scopes=self._scopes("push")
         ) as answer:
             if answer.status in (401, 403):
-                raise refusals.of_head(answer.status, answer.headers.get("WWW-Authenticate", ""))
+                raise refusals.of_head(answer)
             return answer.status == 200
 
     def mount(self, digest: Digest, origin: str) -> bool:
@@ -241,11 +241,8 @@ class Repository:
     def _shown(self, reference: str) -> str:
         return f"{self._familiar}{'@' if ':' in reference else ':'}{reference}"
 
-    def _refusal_of(self, reference: str, status: int, body: bytes) -> Failure:
-        return refusals.of_pull(self._familiar, self._shown(reference), status, body)
-
     def _refusal_of_push(self, answer: Response) -> Failure:
-        return refusals.refusal(answer.status, answer.document(DOCUMENT_LIMIT))
+        return refusals.of_proof(answer) or refusals.refusal(answer.status, answer.document())
 
 
 class _Counted:

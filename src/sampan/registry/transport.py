@@ -80,11 +80,18 @@ class Schemes:
 class Response:
     """An answer whose body is still to be read. Close it."""
 
-    def __init__(self, raw: Any, url: str) -> None:
+    def __init__(self, raw: Any, url: str, *, shown: bool) -> None:
+        """``shown`` says whether the request carried anything to prove who asks."""
         self._raw = raw
         self.url = url
+        self.shown = shown
         self.status: int = raw.status
         self.headers: Mapping[str, str] = raw.headers
+
+    @property
+    def challenge(self) -> str:
+        """What the registry wants to see first."""
+        return self.headers.get("WWW-Authenticate", "")
 
     def blocks(self) -> Iterator[bytes]:
         """The body as it comes. Raises Broken when it ends before its end."""
@@ -184,9 +191,8 @@ class Transport:
             answer = self._send(method, url, {**given, **own}, body)
             if answer.status != 401 or attempt or not self._is_own(answer.url) or not _repeatable(body):
                 break
-            asked = answer.headers.get("WWW-Authenticate", "")
             if not self._authorizer.challenged(
-                asked, scopes, self._fetch, secure=self._scheme == "https", shown=authorization
+                answer.challenge, scopes, self._fetch, secure=self._scheme == "https", shown=authorization
             ):
                 break
             answer.close()
@@ -258,7 +264,7 @@ class Transport:
             raise _unreachable(method, url, error) from error
         except (ValueError, http.client.HTTPException) as error:  # the registry chose what cannot be sent
             raise Unavailable(f"{method.capitalize()} {url[:200]!r}: {_plain(error)}") from error
-        return Response(raw, url)
+        return Response(raw, url, shown="Authorization" in headers)
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         proxy, secure = proxy_of(url), url.startswith("https:")

@@ -81,6 +81,7 @@ def test_another_manifest_than_the_digest_says_is_refused(remote: Registry) -> N
         ),
         (429, _error("TOOMANYREQUESTS", "slow\ndown"), Unavailable, "toomanyrequests: slow down"),
         (400, _error("MANIFEST_INVALID"), InvalidArgument, "manifest invalid: m"),
+        (500, _error("UNKNOWN"), Unavailable, "received unexpected HTTP status: 500 Internal Server Error"),
         (503, b"", Unavailable, "received unexpected HTTP status: 503 Service Unavailable"),
     ],
 )
@@ -292,8 +293,37 @@ def test_basic_credentials_are_shown_when_they_are_asked_for(remote: Registry) -
     remote.answer = answer
     assert repository(remote, ALICE).manifest("x").digest == DIGEST
     assert "Authorization" not in remote.asked[0].headers
-    with pytest.raises(NotFound, match="pull access denied"):
+    with pytest.raises(Unauthenticated, match=r"^no basic auth credentials$"):
         repository(remote).manifest("x")
+    with pytest.raises(Unauthenticated, match=r"^unauthorized: authentication required$"):
+        repository(remote, Credentials(username="alice", password="wrong")).manifest("x")
+
+
+@pytest.mark.parametrize(
+    ("error", "pull", "push"),
+    [
+        (
+            "insufficient_scope",
+            "pull access denied for example/a/b, repository does not exist or may require 'docker login': "
+            "denied: requested access to the resource is denied",
+            "denied: requested access to the resource is denied",
+        ),
+        ("invalid_token", *["unauthorized: authentication required"] * 2),
+    ],
+)
+def test_what_a_token_was_not_good_for_is_told(remote: Registry, error: str, pull: str, push: str) -> None:
+    def answer(asked: Asked) -> Reply:
+        if asked.path.startswith("/token"):
+            return Reply(body=b'{"token": "T"}')
+        challenge = f'Bearer realm="{remote.url}/token",error="{error}"'
+        return Reply(status=401, headers={"WWW-Authenticate": challenge}, body=_error("UNAUTHORIZED"))
+
+    remote.answer = answer
+    with pytest.raises(Failure) as pulled:
+        repository(remote).manifest("x")
+    with pytest.raises(Failure) as pushed:
+        repository(remote).has_blob(DIGEST)
+    assert (str(pulled.value), str(pushed.value)) == (pull, push)
 
 
 def test_credentials_do_not_follow_a_redirect_to_another_host(remote: Registry) -> None:
