@@ -1,8 +1,8 @@
 """Manifest lists that are being put together: a directory for each list, a file for each manifest.
 
 Docker's client keeps them in ``manifests`` beside its ``config.json``, and so do we, so that either client
-goes on with what the other began. A file is named after its reference with ``:`` as ``-`` and ``/`` as ``_``, and
-holds the manifest's canonical reference, its descriptor with the platform, its bytes, and its document.
+goes on with what the other began. A file is named after its reference with ``:`` as ``-`` and ``/`` as ``_``,
+and holds the manifest's canonical reference, its descriptor with the platform, its bytes, and its document.
 
 Law: a file is there whole or not at all. The order of a list is that of its files' names.
 """
@@ -25,7 +25,7 @@ OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 class Entry:
-    """One manifest of a list: ``ref`` canonical, ``descriptor`` as in the OCI, ``raw`` the registry's bytes."""
+    """One manifest: ``ref`` canonical, ``descriptor`` as in the OCI, ``raw`` the registry's bytes."""
 
     __slots__ = ("descriptor", "raw", "ref")
 

@@ -7,6 +7,7 @@ Laws:
 - Write order: layers and blobs first, on the disk; then the rows, in one durable transaction. Whatever is not
   in a row does not exist, and ``recover`` removes it.
 - A name leads to one image; giving it to another takes it from the first, which stays, perhaps nameless.
+- A name may lead to an index, whose images for several platforms are kept with it (``indexes``).
 - Removing an image removes its rows at once, and then, in the background, the files that nothing else needs.
 """
 
@@ -21,13 +22,16 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 import msgspec
 
 from sampan.errors import Failure, NotFound
+from sampan.images import indexes
 from sampan.images.blobs import BlobStore
 from sampan.images.holds import Hold
+from sampan.images.indexes import ImageIndex, Indexes, Platform
 from sampan.images.layers import LayerStore
 from sampan.images.model import Image, Layer
 from sampan.images.snapshots import Snapshots
 from sampan.spec import digest as digests
 from sampan.spec import image as documents
+from sampan.spec import platform as platforms
 from sampan.spec import reference as references
 from sampan.spec.digest import Digest
 from sampan.spec.image import Descriptor
@@ -38,11 +42,15 @@ __all__ = ["Catalog", "Image", "NewImage"]
 
 
 class NewImage(msgspec.Struct, frozen=True, kw_only=True):
-    """An image to be kept: its configuration's bytes, its names, and the manifest that it came with."""
+    """An image to be kept: its configuration's bytes, its names, and the manifest that it came with.
+
+    ``index`` lists that manifest; the names then lead to it.
+    """
 
     raw: bytes
     names: tuple[Reference, ...] = ()
     manifest: bytes | None = None
+    index: bytes | None = None
 
 
 DOCUMENT_LIMIT = 8 << 20
@@ -67,6 +75,8 @@ class Catalog:
         self._clock = clock
         self._images: dict[Digest, Image] = {}
         self._names: dict[str, tuple[Reference, Digest]] = {}
+        self.indexes = Indexes(blobs)
+        self._used: Callable[[str], bool] = lambda _image_id: False
         self._background: set[asyncio.Future[object]] = set()
         self._supply: Callable[[Reference], Awaitable[bool]] | None = None
         self._others: list[Callable[[], Iterable[Digest]]] = []
@@ -89,36 +99,64 @@ class Catalog:
 
         InvalidArgument for what can be neither, NotFound for what is not here.
         """
+        return self._look(text)[0]
+
+    def index_of(self, text: str) -> ImageIndex | None:
+        """The index that a name leads to, or whose main image an id means."""
+        image, name = self._look(text)
+        return self.indexes.of(image.id) if name is None else self.indexes.named(name)
+
+    def find_on(self, text: str, wanted: Platform) -> Image:
+        """As ``find``, for a platform. NotFound in Docker's words where there is no image for it."""
+        index = self.index_of(text)
+        if index is None:
+            image = self.find(text)
+            if platforms.fits(indexes.platform_of(image), wanted):
+                return image
+        elif (part := index.on(wanted)) is not None:
+            return self._images[part.image_id]
+        raise NotFound(
+            f"image with reference {text} was found but does not provide the specified platform "
+            f"({platforms.shown(*wanted)})"
+        )
+
+    def _look(self, text: str) -> tuple[Image, str | None]:
+        """The image, and the name by which it was found, if it was."""
         if digests.is_digest(text) or (
             len(text) == digests.HEX_LENGTH and digests.is_digest(f"sha256:{text}")
         ):
-            image = self._images.get(Digest(text if text.startswith("sha256:") else f"sha256:{text}"))
+            whole = text if text.startswith("sha256:") else f"sha256:{text}"
+            image = self._images.get(Digest(whole)) or self.get(self.indexes.by_digest(whole) or "")
             if image is None:
-                raise NotFound(f"No such image: {text if text.startswith('sha256:') else 'sha256:' + text}")
-            return image
+                raise NotFound(f"No such image: {whole}")
+            return image, None
         reference = references.parse(text)
-        found = self._names.get(reference.tagged().canonical)
-        if found is None and reference.tag and reference.digest:
+        name = reference.tagged().canonical
+        if name not in self._names and reference.tag and reference.digest:
             # A name with both is looked up by its digest alone, as Docker does.
-            found = self._names.get(f"{reference.name}@{reference.digest}")
-        if found is not None:
-            return self._images[found[1]]
-        return self._find_by_prefix(text, reference)
+            name = f"{reference.name}@{reference.digest}"
+        if name in self._names:
+            return self._images[self._names[name][1]], name
+        return self._find_by_prefix(text, reference), None
 
-    async def resolve(self, reference: str) -> Image:
-        """As ``find``; an image that the engine can make by itself is made."""
+    async def resolve(self, reference: str, wanted: Platform | None = None) -> Image:
+        """As ``find``, or ``find_on``; an image that the engine can make by itself is made."""
         try:
-            return self.find(reference)
+            self.find(reference)
         except NotFound:
             if self._supply is None or references.id_prefix(reference):
                 raise
             if not await self._supply(references.parse(reference).tagged()):
                 raise
-        return self.find(reference)
+        return self.find(reference) if wanted is None else self.find_on(reference, wanted)
 
     def supply_with(self, supply: Callable[[Reference], Awaitable[bool]]) -> None:
         """Have ``supply`` make images that are asked for and missing; it says whether it did."""
         self._supply = supply
+
+    def used_by(self, used: Callable[[str], bool]) -> None:
+        """Have ``used`` say which images containers are made from; such a part outlives its index."""
+        self._used = used
 
     def also_needs(self, chains: Callable[[], Iterable[Digest]]) -> None:
         """Have layers kept for the sake of others: ``chains`` says which, whenever it is asked."""
@@ -142,6 +180,9 @@ class Catalog:
         prefix = references.id_prefix(text)
         if prefix:
             found = [image for image in self._images.values() if image.id.startswith(f"sha256:{prefix}")]
+            by_digest = None if found else self.indexes.by_digest(f"sha256:{prefix}")
+            if by_digest is not None:
+                return self._images[by_digest]
             if len(found) == 1:
                 return found[0]
         raise NotFound(f"No such image: {reference.tagged().familiar}")
@@ -152,28 +193,61 @@ class Catalog:
         """Keep images whose layers are held, all or none. Names are taken from whoever has them."""
         images = []
         for one in new:
-            for document in (one.raw, one.manifest):
+            for document in (one.raw, one.manifest, one.index):
                 if document is not None:
                     hold.pin(digests.of(document))
                     await asyncio.to_thread(self.blobs.put, document)
             images.append(self._new_image(one))
+        kept = self._indexed(new, images)
+        names = [
+            (name, index.main if index else image.id, index)
+            for one, image in zip(new, images, strict=True)
+            for name in one.names
+            for index in (kept.get(digests.of(one.index)) if one.index else None,)
+        ]
 
         def work(connection: sqlite3.Connection) -> None:
-            for one, image in zip(new, images, strict=True):
+            for image in images:
                 self.layers.insert(connection, image.chain)
                 _insert_image(connection, image)
-                _insert_names(connection, one.names, image.id)
+            for one in kept.values():
+                indexes.insert(connection, one)
+            for name, owner, index in names:
+                _insert_names(connection, (name,), owner, index)
 
         replaced = [known for image in images if (known := self._images.get(image.id)) is not None]
         await self._database.write(work)
-        for one, image in zip(new, images, strict=True):
+        for image in images:
             self._images[image.id] = image
-            for name in one.names:
-                self._names[name.canonical] = (name, image.id)
+        for whole in kept.values():
+            self._keep_index(whole)
+        for name, owner, index in names:
+            self._name(name, owner, index)
+        await self._settle()
         # The same image with another manifest: what only the former one named goes.
         self.drop_blobs(self._blobs_of(replaced, ()))
         self._later(self.layers.settle())
         return images
+
+    def _indexed(self, new: Sequence[NewImage], images: Sequence[Image]) -> dict[Digest, ImageIndex]:
+        """The indexes of new images, with these among their parts."""
+        kept: dict[Digest, ImageIndex] = {}
+        for one, image in zip(new, images, strict=True):
+            if one.index is not None and one.manifest is not None:
+                index, manifest = documents.parse_index(one.index), documents.parse_manifest(one.manifest)
+                if any(below.digest == manifest.digest for below in index.manifests):
+                    former = kept.get(index.digest)
+                    kept[index.digest] = self.indexes.extended(index, [(image, manifest)], former)
+        return kept
+
+    def _keep_index(self, index: ImageIndex) -> None:
+        self.indexes.keep(index)
+        for canonical in self.indexes.names_to(index.digest):
+            self._names[canonical] = (self._names[canonical][0], index.main)
+
+    def _name(self, name: Reference, owner: Digest, index: ImageIndex | None) -> None:
+        self._names[name.canonical] = (name, owner)
+        self.indexes.lead(name.canonical, index.digest if index else None)
 
     def _new_image(self, one: NewImage) -> Image:
         document = documents.parse_image(one.raw)
@@ -186,47 +260,110 @@ class Catalog:
             tagged_ns=now if one.names else (known.tagged_ns if known else 0),
         )
 
-    async def tag(self, image: Image, reference: Reference) -> None:
-        """Give the image a name, taking it from whoever has it. Idempotent."""
+    async def tag(self, image: Image, reference: Reference, index: ImageIndex | None = None) -> None:
+        """Give the image a name, which leads to ``index``, taking it from whoever has it. Idempotent."""
         tagged = msgspec.structs.replace(image, tagged_ns=self._clock())
 
         def work(connection: sqlite3.Connection) -> None:
             if not connection.execute("SELECT 1 FROM images WHERE id = ?", (image.id,)).fetchone():
                 raise NotFound(f"No such image: {image.id}")
-            _insert_names(connection, (reference,), image.id)
+            _insert_names(connection, (reference,), image.id, index)
             connection.execute("UPDATE images SET tagged_ns = ? WHERE id = ?", (tagged.tagged_ns, image.id))
 
         await self._database.write(work)
         if image.id in self._images:
             self._images[image.id] = tagged
-            self._names[reference.canonical] = (reference, image.id)
+            self._name(reference, image.id, index)
+        await self._settle()
 
     async def untag(self, reference: Reference) -> None:
         """Take a name away. Succeeds if it is already gone."""
         key = reference.canonical
         self._names.pop(key, None)
+        self.indexes.lead(key, None)
         await self._database.write(
             lambda connection: connection.execute("DELETE FROM image_references WHERE reference = ?", (key,))
         )
+        await self._settle()
 
     async def remove(self, image: Image) -> list[Layer]:
-        """Remove an image and its names. Answers with the layers that go with it, topmost first.
+        """Remove an image and its names, and with a main image the other parts of its index that nothing else
+        needs. Answers with the layers that go, topmost first.
 
         The files go in the background; a crash leaves that to the next start.
         """
-        self._images.pop(image.id, None)
-        for key in [key for key, (_, owner) in self._names.items() if owner == image.id]:
+        return await self._remove([image, *self._orphans(self.indexes.mains(image.id), {image.id})])
+
+    async def remove_part(self, index: ImageIndex, image: Image) -> list[Layer]:
+        """Take an image out of an index; it goes, if nothing else needs it. Answers as ``remove``.
+
+        Taking the last one out removes the index with all its names.
+        """
+        left = index.without([image.id])
+        if left is None:
+            return await self.remove(self._images[index.main])
+        self._keep_index(left)
+        return await self._remove(self._orphans([index], set(), left), changed=[index], left=left)
+
+    async def _remove(
+        self, gone: Sequence[Image], changed: Sequence[ImageIndex] = (), left: ImageIndex | None = None
+    ) -> list[Layer]:
+        """Remove images in one transaction, in which ``changed`` indexes go but for what is ``left``."""
+        ids = {image.id for image in gone}
+        for image_id in ids:
+            self._images.pop(image_id, None)
+        for key in [key for key, (_, owner) in self._names.items() if owner in ids]:
             del self._names[key]
-        spare = await self._drop_layers(image)
-        self.drop_blobs(self._blobs_of([image], spare))
+            self.indexes.lead(key, None)
+        touched = [*changed, *self.indexes.drop_images(ids)]
+
+        def work(connection: sqlite3.Connection) -> None:
+            indexes.delete(connection, [index.digest for index in changed if left is None])
+            if left is not None:
+                indexes.insert(connection, left)
+
+        spare = await self._drop_layers(gone, touched, work)
+        self.drop_blobs(self._blobs_of(gone, spare).union(*(index.blobs for index in touched)))
         return spare
+
+    def _orphans(
+        self, dying: Sequence[ImageIndex], removed: set[Digest], left: ImageIndex | None = None
+    ) -> list[Image]:
+        """The images that only ``dying`` indexes keep; ``left`` is what one of them becomes."""
+        gone = {index.digest for index in dying}
+        others = [index for index in self.indexes if index.digest not in gone]
+        others += [left] if left is not None else []
+        kept = {image_id for index in others for image_id in index.images}
+        candidates = {image_id for index in dying for image_id in index.images} - kept - removed
+        return [
+            image
+            for image_id in sorted(candidates)
+            if (image := self._images.get(image_id)) is not None
+            and not (self.names_of(image_id) or self.children_of(image_id) or self._is_used(image))
+        ]
+
+    def _is_used(self, image: Image) -> bool:
+        return self._used(image.id) or image.chain_id in tuple(self._snapshots.parents())
+
+    async def _settle(self) -> None:
+        """Remove indexes to which no name leads though their main image has one, and what only they keep."""
+        dead = [
+            index
+            for index in self.indexes
+            if not self.indexes.names_to(index.digest) and self.names_of(index.main)
+        ]
+        if dead:
+            gone = self._orphans(dead, {index.main for index in dead})
+            for index in dead:
+                self.indexes.forget(index.digest)
+            await self._remove(gone, dead)
 
     async def sweep(self, blobs: Iterable[Digest] = ()) -> list[Layer]:
         """Remove layers that nothing needs, and of ``blobs`` and theirs what nothing needs.
 
         For a failed load, after its hold is over, and for containers that went.
         """
-        spare = await self._drop_layers(None)
+        spare = await self._drop_layers(())
         self.drop_blobs({*blobs} | self._blobs_of([], spare))
         return spare
 
@@ -241,22 +378,30 @@ class Catalog:
             await asyncio.gather(*self._background, return_exceptions=True)
         await self.layers.drain()
 
-    async def _drop_layers(self, image: Image | None) -> list[Layer]:
-        """Delete the row of ``image`` and of every layer that nothing needs, in one transaction."""
+    async def _drop_layers(
+        self,
+        images: Sequence[Image],
+        touched: Sequence[ImageIndex] = (),
+        also: Callable[[sqlite3.Connection], None] = lambda _connection: None,
+    ) -> list[Layer]:
+        """Delete the rows of ``images`` and of every layer that nothing needs, and do what is ``also`` to be
+        done, in one transaction, during which the blobs of ``touched`` indexes stay.
+        """
         tops = [top for other in self._images.values() if (top := other.chain_id)]
         tops += [chain_id for needed in self._others for chain_id in needed()]
         spare = self.layers.unneeded((*tops, *self._snapshots.parents()))
 
         def work(connection: sqlite3.Connection) -> None:
-            if image is not None:
-                connection.execute("DELETE FROM images WHERE id = ?", (image.id,))
+            also(connection)
+            connection.executemany("DELETE FROM images WHERE id = ?", [(image.id,) for image in images])
             connection.executemany("DELETE FROM layers WHERE id = ?", [(layer.id,) for layer in spare])
 
-        if image is None and not spare:
+        if not images and not spare and not touched:
             return spare
         with self.layers.holding() as hold:
             # Until their rows are gone for good, blobs are nobody's to take away.
-            for digest in self._blobs_of([] if image is None else [image], spare):
+            held = self._blobs_of(images, spare)
+            for digest in held.union(*(index.blobs for index in touched)):
                 hold.pin(digest)
             self.layers.forget(spare)
             await self._database.write(work)
@@ -283,8 +428,9 @@ class Catalog:
             self._later(asyncio.to_thread(_unlink, retired))
 
     def needed_blobs(self) -> set[Digest]:
-        """What images, layers and holds name."""
-        return self._blobs_of(self, self.layers) | set(self.layers.pinned)
+        """What images, indexes, layers and holds name."""
+        found = self._blobs_of(self, self.layers) | set(self.layers.pinned)
+        return found.union(*(index.blobs for index in self.indexes))
 
     def _later(self, work: Awaitable[object]) -> None:
         task = asyncio.ensure_future(work)
@@ -313,7 +459,9 @@ class Catalog:
             if owner in self._images:
                 reference = references.parse(text)
                 self._names[reference.canonical] = (reference, owner)
-        await self._drop_layers(None)
+        self._database.read(lambda connection: self.indexes.read(connection, self._images, report))
+        await self._drop_layers(())
+        await self._settle()
         self.drop_blobs(set(self.blobs.digests()))
         self._later(self.layers.settle())
 
@@ -359,11 +507,15 @@ def _insert_image(connection: sqlite3.Connection, image: Image) -> None:
     )
 
 
-def _insert_names(connection: sqlite3.Connection, names: Iterable[Reference], image_id: str) -> None:
+def _insert_names(
+    connection: sqlite3.Connection, names: Iterable[Reference], image_id: str, index: ImageIndex | None
+) -> None:
+    digest = None if index is None else index.digest
     connection.executemany(
-        "INSERT INTO image_references (reference, image_id) VALUES (?, ?) ON CONFLICT (reference)"
-        " DO UPDATE SET image_id = excluded.image_id",
-        [(name.canonical, image_id) for name in names],
+        "INSERT INTO image_references (reference, image_id, index_digest) VALUES (?, ?, ?)"
+        " ON CONFLICT (reference)"
+        " DO UPDATE SET image_id = excluded.image_id, index_digest = excluded.index_digest",
+        [(name.canonical, image_id, digest) for name in names],
     )
 
 
@@ -374,5 +526,4 @@ def _unlink(paths: list[str]) -> None:
 
 def host_architecture() -> str:
     """This machine's architecture in Go's words, as images name it."""
-    machine = os.uname().machine
-    return {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}.get(machine, machine)
+    return platforms.own_architecture()

@@ -17,10 +17,12 @@ from typing import Any
 
 from sampan.errors import InvalidArgument
 from sampan.images.blobs import Part
-from sampan.images.catalog import DOCUMENT_LIMIT, host_architecture
+from sampan.images.catalog import DOCUMENT_LIMIT
+from sampan.images.indexes import is_attestation
 from sampan.images.spool import Spool
 from sampan.spec import digest as digests
 from sampan.spec import image as documents
+from sampan.spec import platform as platforms
 from sampan.spec import reference as references
 from sampan.spec.image import Descriptor, ImageDocument, Manifest
 from sampan.spec.reference import Reference
@@ -41,6 +43,17 @@ class Found:
     layers: tuple[Part, ...]
     media_types: tuple[str, ...]
     manifest: bytes | None
+    index: bytes | None = None
+    """The index within the archive that lists the manifest by its platform, if one does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listed:
+    """A manifest to which ``index.json`` leads: under which name, and by which index below it, if any."""
+
+    descriptor: Descriptor
+    name: str
+    index: documents.Index | None
 
 
 def read(spool: Spool) -> list[Found]:
@@ -61,7 +74,9 @@ def _docker_images(spool: Spool) -> Iterator[Found]:
     entries = _json(spool, "manifest.json")
     if not isinstance(entries, list) or not entries:
         raise InvalidArgument("manifest.json: not a list of images")
-    manifests = {manifest.config.digest: manifest for manifest in _manifests(spool)}
+    listed = _listed(spool)
+    manifests = {manifest.config.digest: (manifest, one.index) for manifest, one in _manifests(spool, listed)}
+    found: list[Found] = []
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("Config"), str):
             raise InvalidArgument("manifest.json: an image without Config")
@@ -69,27 +84,47 @@ def _docker_images(spool: Spool) -> Iterator[Found]:
         paths = _strings(entry.get("Layers"), "Layers")
         _check_count(document, len(paths))
         layers = tuple(_part(spool, path) for path in paths)
-        manifest = manifests.get(document.digest)
+        manifest, index = manifests.get(document.digest, (None, None))
         if manifest is not None and [part.digest for part in layers] != [d.digest for d in manifest.layers]:
-            manifest = None  # another form of the same image
-        yield Found(
+            manifest = index = None  # another form of the same image
+        names = _strings(entry.get("RepoTags"), "RepoTags")
+        one = Found(
             document=document,
-            names=tuple(
-                references.parse(name).tagged() for name in _strings(entry.get("RepoTags"), "RepoTags")
-            ),
+            names=tuple(references.parse(name).tagged() for name in names),
             layers=layers,
             media_types=_media_types(manifest, layers),
             manifest=manifest.raw if manifest else None,
+            index=index.raw if index else None,
         )
+        found.append(one)
+        yield one
+    yield from _other_platforms(spool, listed, found)
 
 
-def _manifests(spool: Spool) -> Iterator[Manifest]:
-    """The manifests that an archive holds besides ``manifest.json``, as far as they are readable."""
-    if spool.part("index.json") is None:
-        return
-    for descriptor, _ in _walk(spool, _index(spool), 0):
-        if spool.part(_BLOBS + digests.hex_of(descriptor.digest)) is not None:
-            yield documents.parse_manifest(_blob(spool, descriptor), descriptor.media_type)
+def _other_platforms(spool: Spool, listed: list[_Listed], found: list[Found]) -> Iterator[Found]:
+    """What else of their indexes is here; ``manifest.json`` names one platform of each."""
+    names: dict[bytes, tuple[Reference, ...]] = {}
+    for image in found:
+        if image.index is not None:
+            names[image.index] = names.get(image.index, ()) + image.names
+    known = {image.manifest for image in found}
+    for one in listed:
+        if one.index is not None and one.index.raw in names and _is_whole(spool, one):
+            further = _image_of(spool, one, names[one.index.raw])
+            if further.manifest not in known:
+                yield further
+
+
+def _listed(spool: Spool) -> list[_Listed]:
+    """The manifests to which an archive's ``index.json`` leads; none without one."""
+    return [] if spool.part("index.json") is None else list(_walk(spool, _index(spool), 0))
+
+
+def _manifests(spool: Spool, listed: list[_Listed]) -> Iterator[tuple[Manifest, _Listed]]:
+    """Those of the listed manifests that are there."""
+    for one in listed:
+        if _has(spool, one.descriptor):
+            yield documents.parse_manifest(_blob(spool, one.descriptor), one.descriptor.media_type), one
 
 
 def _media_types(manifest: Manifest | None, layers: Sequence[Part]) -> tuple[str, ...]:
@@ -103,31 +138,34 @@ def _media_types(manifest: Manifest | None, layers: Sequence[Part]) -> tuple[str
 
 def _oci_images(spool: Spool) -> Iterator[Found]:
     found = 0
-    for descriptor, name in _select(list(_walk(spool, _index(spool), 0))):
-        manifest = documents.parse_manifest(_blob(spool, descriptor), descriptor.media_type)
-        document = _image(_blob(spool, manifest.config), manifest.config.digest)
-        layers = tuple(_blob_part(spool, layer) for layer in manifest.layers)
-        _check_count(document, len(layers))
+    for one in _select(spool, _listed(spool)):
         found += 1
-        yield Found(
-            document=document,
-            names=_names(name),
-            layers=layers,
-            media_types=_media_types(manifest, layers),
-            manifest=manifest.raw,
-        )
+        yield _image_of(spool, one, _names(one.name))
     if not found:
         raise InvalidArgument("invalid archive: index.json leads to no image for this platform")
+
+
+def _image_of(spool: Spool, one: _Listed, names: tuple[Reference, ...]) -> Found:
+    manifest = documents.parse_manifest(_blob(spool, one.descriptor), one.descriptor.media_type)
+    document = _image(_blob(spool, manifest.config), manifest.config.digest)
+    layers = tuple(_blob_part(spool, layer) for layer in manifest.layers)
+    _check_count(document, len(layers))
+    return Found(
+        document=document,
+        names=names,
+        layers=layers,
+        media_types=_media_types(manifest, layers),
+        manifest=manifest.raw,
+        index=one.index.raw if one.index else None,
+    )
 
 
 def _index(spool: Spool) -> documents.Index:
     return documents.parse_index(spool.document("index.json", DOCUMENT_LIMIT))
 
 
-def _walk(
-    spool: Spool, index: documents.Index, depth: int, name: str = ""
-) -> Iterator[tuple[Descriptor, str]]:
-    """Every manifest below an index with the name that leads to it."""
+def _walk(spool: Spool, index: documents.Index, depth: int, name: str = "") -> Iterator[_Listed]:
+    """Every manifest below an index, with the name that leads to it."""
     if depth > _DEPTH:
         raise InvalidArgument("invalid archive: an image index leads too deep, or to itself")
     for count, descriptor in enumerate(index.manifests):
@@ -136,22 +174,37 @@ def _walk(
         annotations = descriptor.annotations
         own = annotations.get(NAME_ANNOTATION) or annotations.get(REF_ANNOTATION) or name
         if descriptor.media_type in documents.INDEXES:
-            if spool.part(_BLOBS + digests.hex_of(descriptor.digest)) is not None:
-                below = documents.parse_index(_blob(spool, descriptor))
+            if _has(spool, descriptor):
+                below = documents.parse_index(_blob(spool, descriptor), descriptor.media_type)
                 yield from _walk(spool, below, depth + 1, own)
         elif descriptor.media_type in documents.MANIFESTS:
-            yield descriptor, own
+            yield _Listed(descriptor=descriptor, name=own, index=index if depth else None)
 
 
-def _select(entries: list[tuple[Descriptor, str]]) -> Iterator[tuple[Descriptor, str]]:
-    """Of several platforms under one name, this machine's; entries without a platform are taken."""
-    here = host_architecture()
-    for descriptor, name in entries:
-        platform = descriptor.platform
-        if platform is None or (platform.get("os"), platform.get("architecture")) == ("linux", here):
-            yield descriptor, name
-        elif len(entries) == 1:
-            yield descriptor, name  # the only one there is
+def _select(spool: Spool, entries: list[_Listed]) -> Iterator[_Listed]:
+    """Of an index every platform whose image is in the archive; of several platforms side by side this
+    machine's, and what says nothing of a platform.
+    """
+    here = platforms.own_architecture()
+    whole = {one.descriptor.digest for one in entries if one.index is not None and _is_whole(spool, one)}
+    for one in entries:
+        platform = one.descriptor.platform or {}
+        own = not platform or (platform.get("os"), platform.get("architecture")) == ("linux", here)
+        begun = one.index is not None and any(below.digest in whole for below in one.index.manifests)
+        if one.descriptor.digest in whole or (own and not begun) or len(entries) == 1:
+            yield one
+
+
+def _is_whole(spool: Spool, one: _Listed) -> bool:
+    """Whether an image is in the archive with all that its manifest names."""
+    if is_attestation(one.descriptor) or not _has(spool, one.descriptor):
+        return False
+    manifest = documents.parse_manifest(_blob(spool, one.descriptor), one.descriptor.media_type)
+    return all(_has(spool, blob) for blob in (manifest.config, *manifest.layers))
+
+
+def _has(spool: Spool, descriptor: Descriptor) -> bool:
+    return spool.part(_BLOBS + digests.hex_of(descriptor.digest)) is not None
 
 
 def _names(name: str) -> tuple[Reference, ...]:

@@ -75,7 +75,9 @@ async def _keep(
         new = []
         for one in found:
             await catalog.layers.obtain_chain(hold, _steps(one, ahead), tell)
-            new.append(NewImage(raw=one.document.raw, names=one.names, manifest=one.manifest))
+            new.append(
+                NewImage(raw=one.document.raw, names=one.names, manifest=one.manifest, index=one.index)
+            )
         return list(zip(new, await keep(new, hold), strict=True))
 
     return await _or_sweep(catalog, work)

@@ -145,6 +145,7 @@ class Index:
 
     raw: bytes
     digest: Digest
+    media_type: str
     manifests: tuple[Descriptor, ...]
 
 
@@ -202,8 +203,8 @@ def parse_manifest(raw: bytes, media_type: str = "") -> Manifest:
     )
 
 
-def parse_index(raw: bytes) -> Index:
-    """The index (or Docker manifest list) in ``raw``."""
+def parse_index(raw: bytes, media_type: str = "") -> Index:
+    """The index (or Docker manifest list) in ``raw``; ``media_type`` serves where the document is silent."""
     where = "image index"
     top = _object(raw, where)
     if top.get("schemaVersion") != 2:
@@ -212,6 +213,7 @@ def parse_index(raw: bytes) -> Index:
     return Index(
         raw=raw,
         digest=digests.of(raw),
+        media_type=_text(top, "mediaType", where) or media_type or OCI_INDEX,
         manifests=tuple(parse_descriptor(entry, where) for entry in entries),
     )
 

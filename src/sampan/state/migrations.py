@@ -126,6 +126,26 @@ VOLUME_DRIVERS = Migration(
     statements=("ALTER TABLE volumes ADD COLUMN driver TEXT",),
 )
 
+IMAGE_INDEXES = Migration(
+    name="image indexes",
+    statements=(
+        # digest: of the index blob. image_id: the image that a name with the index means by itself.
+        """CREATE TABLE image_indexes (
+            digest TEXT PRIMARY KEY,
+            image_id TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE
+        ) STRICT, WITHOUT ROWID""",
+        # The images of an index that are here, by the digests of the manifests that it lists.
+        """CREATE TABLE image_index_parts (
+            index_digest TEXT NOT NULL REFERENCES image_indexes (digest) ON DELETE CASCADE,
+            manifest TEXT NOT NULL,
+            image_id TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+            PRIMARY KEY (index_digest, manifest)
+        ) STRICT, WITHOUT ROWID""",
+        # Which index the reference leads to, of those of its image; null for none.
+        "ALTER TABLE image_references ADD COLUMN index_digest TEXT",
+    ),
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     CONTAINERS,
     NETWORKS_AND_VOLUMES,
@@ -135,4 +155,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     USER_NETWORKS,
     VOLUME_OPTIONS,
     VOLUME_DRIVERS,
+    IMAGE_INDEXES,
 )
