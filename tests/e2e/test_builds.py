@@ -316,8 +316,6 @@ def test_the_cache_is_told_and_pruned(builder: Builder) -> None:
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
-        ("--secret", "id=x"),
-        ("--ssh", "default"),
         ("--output", "."),
         ("--cache-to", "x"),
         ("--build-context", "a=b"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.cli.buildinputs import agents, secrets
 from sampan.cli.command import Command, Exit, Options
 from sampan.cli.context import Context, out, write
 from sampan.errors import Failure
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
+    from sampan.cli.buildcontext import Found
+    from sampan.cli.buildfolder import Folder
+
     Messages = Iterator[Any]
 
 _PIECE = 1 << 18
 _LACKING = {
-    "secret": "secrets of RUN instructions are not offered yet: bind a file of the context instead",
-    "ssh": "an ssh agent for RUN instructions is not offered yet",
     "output": "other results than an image are not offered yet: use save, or create and cp",
     "cache-to": "a cache elsewhere is not offered yet",
     "build-context": "contexts by name are not offered yet: put the files into the context, or into an image",
@@ -44,10 +46,8 @@ def _build(context: Context, options: Options, arguments: list[str]) -> int:
     _forget(options["iidfile"])
     quiet = options["quiet"] or options["progress"] == "quiet"
     said = _Said(quiet=quiet)
-    dockerfile, pieces = _context(arguments[0], options["file"], said)
-    if options["compress"]:
-        pieces = _compressed(pieces)
-    identity = _follow(_sent(context, _target(options, dockerfile, arguments[0]), pieces), said)
+    wanted = _Wanted(options, arguments[0], said)
+    identity = _follow(wanted.messages(context), said)
     if options["iidfile"]:
         if not identity:
             raise Failure(f"server did not provide an image ID. Cannot write {options['iidfile']}")
@@ -55,6 +55,69 @@ def _build(context: Context, options: Options, arguments: list[str]) -> int:
     if quiet:
         out(identity)
     return 0
+
+
+class _Wanted:
+    """A build as the command line asks for it."""
+
+    def __init__(self, options: Options, path: str, said: _Said) -> None:
+        self._options = options
+        self._path = path
+        self._said = said
+        self.secrets = secrets(options["secret"]) if options["secret"] else {}
+        self.agents = agents(options["ssh"]) if options["ssh"] else {}
+        self._found = None
+        if path != "-" and not _is_remote(path):
+            from sampan.cli.buildcontext import find
+
+            self._found = find(path, options["file"], _input)
+
+    @property
+    def _needs_session(self) -> bool:
+        return bool(self.secrets or self.agents)
+
+    def messages(self, context: Context) -> Messages:
+        """What the engine tells. One that knows no sessions is sent the whole context."""
+        from sampan.client.api import ApiError
+
+        if self._found is None and not self._needs_session:
+            return self._classic(context)
+        dockerfile = self._options["file"] if self._found is None else self._found.dockerfile
+        path = _target(self._options, dockerfile, self._path).replace("/build?", "/build/session?", 1)
+        try:
+            fd, early, _ = context.client.hijack(path, headers=_credentials(context))
+        except ApiError as error:
+            if error.status != 404 or self._needs_session:
+                raise
+            return self._classic(context)
+        return self._conversation(fd, early)
+
+    def _conversation(self, fd: int, early: bytes) -> Messages:
+        from sampan.cli.buildsession import Answers, Conversation
+
+        hello, folders, archive = self._context()
+        answers = Answers(contexts=folders, archive=archive, secrets=self.secrets, agents=self.agents)
+        conversation = Conversation(fd, early, hello, answers)
+        try:
+            yield from conversation.messages()
+        finally:
+            conversation.close()
+
+    def _context(self) -> tuple[dict[str, Any], dict[str, Folder], Iterator[bytes] | None]:
+        """What the session begins with, the folders, and the archive that there is instead."""
+        if self._found is not None:
+            hello = {"dockerfile": self._found.text(), "name": self._found.shown, "folder": self._found.key}
+            return hello, {"": self._found.watched()}, None
+        if _is_remote(self._path):
+            return {}, {}, None
+        _, pieces = _from_input(self._options["file"], self._said)
+        return {}, {}, pieces
+
+    def _classic(self, context: Context) -> Messages:
+        dockerfile, pieces = _context(self._path, self._options["file"], self._said, self._found)
+        if self._options["compress"]:
+            pieces = _compressed(pieces)
+        return _sent(context, _target(self._options, dockerfile, self._path), pieces)
 
 
 class _Said:
@@ -80,15 +143,12 @@ class _Said:
 # ------------------------------------------------------------------ what is sent
 
 
-def _context(path: str, file: str, said: _Said) -> tuple[str, Iterator[bytes]]:
+def _context(path: str, file: str, said: _Said, found: Found | None) -> tuple[str, Iterator[bytes]]:
     """The Dockerfile's name, and the context as an archive."""
     if path == "-":
         return _from_input(file, said)
-    if _is_remote(path):
+    if found is None:
         return file, iter(())
-    from sampan.cli.buildcontext import find
-
-    found = find(path, file, _input)
     sender = found.sender()
 
     def pieces() -> Iterator[bytes]:
@@ -225,15 +285,19 @@ def tag(text: str) -> str:
     return text
 
 
+def _credentials(context: Context) -> dict[str, str]:
+    settings = context.settings
+    if not settings.get("auths") and not settings.get("credHelpers"):
+        return {}
+    from sampan.cli.credentials import all_headers
+
+    return all_headers(settings)
+
+
 def _sent(context: Context, path: str, pieces: Iterator[bytes]) -> Messages:
     from sampan.client.api import json_stream
 
-    headers: dict[str, str] = {}
-    settings = context.settings
-    if settings.get("auths") or settings.get("credHelpers"):
-        from sampan.cli.credentials import all_headers
-
-        headers = all_headers(settings)
+    headers = _credentials(context)
     answer = context.client.upload(path, None, pieces, kind="application/x-tar", headers=headers)
     return json_stream(answer)
 
@@ -348,8 +412,8 @@ COMMANDS: tuple[Command, ...] = (
             ("", "provenance", "string", ""),
             ("", "push", "bool", ""),
             ("", "sbom", "string", ""),
-            ("", "secret", "list", ""),
-            ("", "ssh", "list", ""),
+            ("", "secret", "list", "Secret of the build (id=ID,src=FILE or id=ID,env=VARIABLE)"),
+            ("", "ssh", "list", "Agent to forward to the build (default, or ID=SOCKET)"),
             ("", "load", "bool", ""),
         ),
         least=1,

@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sampan.cli.buildfolder import Folder
+
 IGNORE_FILE = ".dockerignore"
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)
@@ -186,6 +188,31 @@ class Found:
         self.patterns = patterns
         self.extra = extra
 
+    def text(self) -> str:
+        """The text of the Dockerfile."""
+        data = self.extra.get(self.dockerfile)
+        if data is None:
+            data = _read(f"{self.folder}/{self.dockerfile}")
+        return data.decode("utf-8", "surrogateescape")
+
+    @property
+    def shown(self) -> str:
+        """What messages call the Dockerfile."""
+        return "Dockerfile" if self.extra else os.path.basename(self.dockerfile)
+
+    @property
+    def key(self) -> str:
+        """The folder, told from those of other machines."""
+        try:
+            with open("/etc/machine-id", encoding="ascii") as file:
+                return f"{file.read().strip()}:{self.folder}"
+        except (OSError, ValueError):
+            return self.folder
+
+    def watched(self) -> Folder:
+        """The folder, to be asked for its files. Raises InvalidArgument for a malformed pattern."""
+        return watched(self.folder, self.patterns)
+
     def sender(self) -> Sender:
         """Raises InvalidArgument for a malformed pattern."""
         if not self.patterns:
@@ -198,6 +225,18 @@ class Found:
         if needed:
             matcher = Matcher([*self.patterns, *(f"!{name}" for name in needed)])
         return Sender(self.folder, matcher.ignores, matcher.skips)
+
+
+def watched(folder: str, patterns: list[str]) -> Folder:
+    """A folder to be asked for its files, without those that are ignored."""
+    from sampan.cli.buildfolder import Folder
+
+    if not patterns:
+        return Folder(folder, _nothing, _nothing)
+    from sampan.wire.ignore import Matcher
+
+    matcher = Matcher(patterns)
+    return Folder(folder, matcher.ignores, matcher.skips)
 
 
 def _nothing(_path: str) -> bool:

@@ -147,9 +147,11 @@ class Client:
         connection.send(chunk(b""))
         return self._checked(self._answer(connection, method))
 
-    def hijack(self, path: str, query: Query | None = None, body: Any = None) -> tuple[int, bytes, str]:
+    def hijack(
+        self, path: str, query: Query | None = None, body: Any = None, headers: Query | None = None
+    ) -> tuple[int, bytes, str]:
         """Turn a request into a raw two-way stream: its descriptor, early bytes and content type."""
-        answer = self._checked(self._ask("POST", path, query, body, _UPGRADE))
+        answer = self._checked(self._ask("POST", path, query, body, {**_UPGRADE, **(headers or {})}))
         fd, early = answer.hijacked()
         return fd, early, answer.headers.get("content-type", "")
 

@@ -23,6 +23,7 @@ from sampan.engine.connections import Connections
 from sampan.engine.containers import Containers
 from sampan.engine.events import Events
 from sampan.engine.facade import Engine
+from sampan.engine.heldfiles import HeldFiles
 from sampan.engine.host import HostFacts
 from sampan.engine.idblocks import IdBlocks
 from sampan.engine.idmaps import IdMaps, probe
@@ -205,6 +206,7 @@ class Wiring:
             pulls=pulls,
             cache=self._build_cache,
             steps=steps,
+            held=HeldFiles(f"{self._paths.data}/buildfiles", _boot_id()),
             mounts=BuildMounts(steps=steps, caches=self._cache_mounts, run=visits.unpack),
             run=visits.unpack,
         )
@@ -244,6 +246,7 @@ class Wiring:
 
     async def close(self) -> None:
         """Let go of everything but what running containers need."""
+        await self.engine.builds.close()
         await self._close_containers()
         await self._runtime.settle()
         self._events.close()

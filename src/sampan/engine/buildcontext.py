@@ -60,7 +60,14 @@ class Context:
         for path in (self._directory, self.empty):
             os.mkdir(path, 0o755)
 
-    async def files(self) -> str:
+    links = 1
+    """How many names a file of it has when no layer has it."""
+
+    async def origin(self, _sources: Iterable[str]) -> str:
+        """What tells its files from those of other contexts."""
+        return f"context {self.digest}"
+
+    async def files(self, _sources: Iterable[str] = ()) -> str:
         """The directory of the files. InvalidArgument for an archive that is none."""
         async with self._unpacking:
             if not self._unpacked:
@@ -186,13 +193,8 @@ Fill = Callable[[Part, str], Awaitable[None]]
 
 @asynccontextmanager
 async def filled(blobs: BlobStore, fill: Fill, run: unpacking.Run | None = None) -> AsyncIterator[Context]:
-    """The context in what ``fill`` writes: a tar, compressed or not. ``run`` unpacks.
-
-    Its files are removed in the background: whoever waits for the build does not wait for that.
-    """
-    held = blobs.workspace()
-    workspace = held.__enter__()
-    try:
+    """The context in what ``fill`` writes: a tar, compressed or not. ``run`` unpacks."""
+    async with working(blobs) as workspace:
         part = Part(f"{workspace}/sent")
         try:
             await fill(part, workspace)
@@ -202,6 +204,18 @@ async def filled(blobs: BlobStore, fill: Fill, run: unpacking.Run | None = None)
         finally:
             part.close()
         yield Context(workspace, part, run)
+
+
+@asynccontextmanager
+async def working(blobs: BlobStore) -> AsyncIterator[str]:
+    """A directory for a build.
+
+    Its files are removed in the background: whoever waits for the build does not wait for that.
+    """
+    held = blobs.workspace()
+    workspace = held.__enter__()
+    try:
+        yield workspace
     finally:
         removal = asyncio.create_task(asyncio.to_thread(held.__exit__, None, None, None))
         _REMOVALS.add(removal)

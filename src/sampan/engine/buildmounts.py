@@ -11,12 +11,14 @@ import os
 import posixpath
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sampan.build.evaluate import SCRIPT
 from sampan.build.instructions import error
 from sampan.engine import buildcontext
-from sampan.engine.buildsources import remote_source
+from sampan.engine.buildsources import Fetched, remote_source
 from sampan.engine.buildsteps import Composition
 from sampan.engine.model import Mount, TmpfsOptions
 from sampan.errors import InvalidArgument, NotFound
@@ -24,14 +26,15 @@ from sampan.errors import InvalidArgument, NotFound
 if TYPE_CHECKING:
     from sampan.build import instructions
     from sampan.build.evaluate import CopyWork, RunWork
-    from sampan.engine.buildsources import Fetched, Source
+    from sampan.engine.builds import AnyContext
+    from sampan.engine.buildsources import Source
     from sampan.engine.buildstages import StageBuild
     from sampan.engine.buildsteps import BuildSteps
     from sampan.engine.cachemounts import CacheMounts
     from sampan.images import unpacking
     from sampan.sandbox.messages import RootFilesystem
 
-    Tree = str | RootFilesystem | buildcontext.Context | Fetched
+    Tree = str | RootFilesystem | Fetched
 
 _DOWNLOADED = 0o600
 """The mode of a file that ADD fetched."""
@@ -63,7 +66,7 @@ class BuildMounts:
             remote = remote_source(source, work, context, self._run)
             if remote is not None:
                 found.append(self._remote(stage, work, remote))
-            elif work.step.add and await asyncio.to_thread(_is_archive, await context.files(), source, work):
+            elif work.step.add and await self._is_archive(context, source, work):
                 found.append(await self._unpacked(stage, work, source))
             else:
                 plain.append(source)
@@ -79,22 +82,30 @@ class BuildMounts:
         return found
 
     async def _plain(self, stage: StageBuild, work: CopyWork, sources: tuple[str, ...]) -> Composition:
-        tree, origin, ignored = await self._files(stage, work.step.origin)
+        tree, origin, ignored, links = await self._files(stage, work.step.origin, sources)
         relative = [
             posixpath.normpath(f"{source}/{pattern}").lstrip("/")
             for source in sources
             for pattern in work.exclude
         ]
         excluded = (*ignored, *work.exclude, *relative)
-        return self._composition(stage, work, tree, sources, origin=origin, excluded=excluded)
+        what = self._composition(stage, work, tree, sources, origin=origin, excluded=excluded)
+        return replace(what, links=links)
 
-    async def _files(self, stage: StageBuild, name: str) -> tuple[Tree, str, tuple[str, ...]]:
-        """Where ``--from`` says that files are, what tells them from others, and what of them is ignored."""
-        if not name:
-            context = stage.build.context
-            return context, f"context {context.digest}", context.ignored
+    async def _is_archive(self, context: AnyContext, source: str, work: CopyWork) -> bool:
+        return await asyncio.to_thread(_is_archive, await context.files((source,)), source, work)
+
+    async def _files(
+        self, stage: StageBuild, name: str, sources: tuple[str, ...]
+    ) -> tuple[Tree, str, tuple[str, ...], int]:
+        """Where ``--from`` says that files are, what tells them from others, what of them is ignored, and how
+        many names each has."""
+        context = stage.build.context if not name else stage.build.named(name)
+        if context is not None:
+            tree = Fetched(partial(context.files, sources))
+            return tree, await context.origin(sources), context.ignored, context.links
         chain = await stage.files_of(name)
-        return self._steps.tree(chain), f"layers {chain[-1] if chain else ''}", ()
+        return self._steps.tree(chain), f"layers {chain[-1] if chain else ''}", (), 0
 
     def _composition(
         self,
@@ -138,7 +149,7 @@ class BuildMounts:
 
     async def _unpacked(self, stage: StageBuild, work: CopyWork, source: str) -> Composition:
         place = stage.build.context.place()
-        files = await stage.build.context.files()
+        files = await stage.build.context.files((source,))
         fd = await asyncio.to_thread(buildcontext.open_inside, files, source)
         try:
             await buildcontext.unpack_from(fd, place, self._run)
@@ -184,10 +195,9 @@ class BuildMounts:
         self, stage: StageBuild, work: RunWork, wanted: instructions.Mount, number: int
     ) -> tuple[Mount, str]:
         context = stage.build.context
-        tree, _, ignored = await self._files(stage, wanted["from"])
-        what = Composition(
-            tree=tree, sources=(wanted["source"] or ".",), target="/x", keep_owners=True, excluded=ignored
-        )
+        sources = (wanted["source"] or ".",)
+        tree, _, ignored, _ = await self._files(stage, wanted["from"], sources)
+        what = Composition(tree=tree, sources=sources, target="/x", keep_owners=True, excluded=ignored)
         place = context.place()
         async with self._steps.composed((), what, archive_only=True) as (layer, digest):
             fd = layer.part.open()

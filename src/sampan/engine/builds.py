@@ -16,16 +16,19 @@ from __future__ import annotations
 import asyncio
 import posixpath
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sampan.build import dockerfile, evaluate, stages
 from sampan.build.dockerfile import DockerfileError
 from sampan.build.stages import Recipe, Stage
 from sampan.engine import remotes
-from sampan.engine.buildcontext import Context, filled, sent_by
+from sampan.engine.buildcontext import filled, sent_by, working
+from sampan.engine.buildsession import SessionContext
 from sampan.engine.buildstages import StageBuild, StageResult, automatic
+from sampan.engine.buildsteps import StepFailed
 from sampan.engine.model import HostConfig
 from sampan.engine.telling import told
 from sampan.errors import InvalidArgument, NotFound
@@ -37,8 +40,11 @@ from sampan.spec.reference import Reference
 
 if TYPE_CHECKING:
     from sampan.engine.buildcache import BuildCache
+    from sampan.engine.buildcontext import Context
     from sampan.engine.buildmounts import BuildMounts
+    from sampan.engine.buildsession import Session
     from sampan.engine.buildsteps import BuildSteps
+    from sampan.engine.heldfiles import HeldFiles
     from sampan.engine.images import Images
     from sampan.engine.pulls import Pulls
     from sampan.images import unpacking
@@ -46,6 +52,8 @@ if TYPE_CHECKING:
     from sampan.images.holds import Hold
     from sampan.registry.credentials import Credentials
     from sampan.spec.digest import Digest
+
+    AnyContext = Context | SessionContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +103,12 @@ class Builds:
         cache: BuildCache,
         steps: BuildSteps,
         mounts: BuildMounts,
+        held: HeldFiles,
         run: unpacking.Run | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
+        self._held = held
+        self._going_on: set[asyncio.Future[None]] = set()
         self._catalog = catalog
         self._images = images
         self._pulls = pulls
@@ -107,18 +118,55 @@ class Builds:
         self._run = run
         self._clock = clock
 
-    def build(self, body: AsyncIterable[bytes], options: BuildOptions) -> AsyncGenerator[Message, None]:
+    def build(
+        self, body: AsyncIterable[bytes], options: BuildOptions, session: Session | None = None
+    ) -> AsyncGenerator[Message, None]:
         """Messages while it goes on: ``Understood`` first, ``Built`` near the end.
 
-        Failures name file and line where they can; StepFailed is a program's that ended badly.
+        ``session`` is a client that answers while it goes on; ``body`` is then what it sends beforehand, if
+        that is asked for. Failures name file and line where they can; StepFailed is a program's that ended
+        badly.
         """
-        return told(lambda tell: self._build(body, options, tell))
+        return told(lambda tell: self._tracked(self._build(body, options, session, tell)))
+
+    async def close(self) -> None:
+        """End the builds that go on."""
+        for task in self._going_on:
+            task.cancel()
+        await asyncio.gather(*self._going_on, return_exceptions=True)
+
+    async def _tracked(self, build: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(build)
+        self._going_on.add(task)
+        try:
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self._going_on.discard(task)
+
+    @asynccontextmanager
+    async def _context(
+        self, body: AsyncIterable[bytes], options: BuildOptions, session: Session | None
+    ) -> AsyncIterator[AnyContext]:
+        if session is not None and session.hello.dockerfile is not None:
+            with self._held.session():
+                async with working(self._catalog.blobs) as workspace:
+                    yield SessionContext(workspace, session, self._held)
+            await asyncio.to_thread(self._held.trim)
+        else:
+            fill = remotes.fill(options) if options.remote else sent_by(body)
+            async with filled(self._catalog.blobs, fill, self._run) as context:
+                yield context
 
     async def _build(
-        self, body: AsyncIterable[bytes], options: BuildOptions, tell: Callable[[Message], None]
+        self,
+        body: AsyncIterable[bytes],
+        options: BuildOptions,
+        session: Session | None,
+        tell: Callable[[Message], None],
     ) -> None:
-        fill = remotes.fill(options) if options.remote else sent_by(body)
-        async with filled(self._catalog.blobs, fill, self._run) as context:
+        async with self._context(body, options, session) as context:
             text = await context.read_dockerfile(options.dockerfile)
             if not text.strip():
                 raise InvalidArgument(f"the Dockerfile ({options.dockerfile}) cannot be empty")
@@ -137,7 +185,11 @@ class Builds:
                 raise InvalidArgument(f"dockerfile parse error{place}: {error}\n{shown}".strip()) from error
             tell(Understood())
             try:
-                image = await Build(self, options, context, recipe, tell).run()
+                image = await Build(self, options, context, recipe, tell, session).run()
+            except StepFailed as error:
+                if session is not None:
+                    tell(error.shown(lines, named))
+                raise
             except DockerfileError as error:
                 shown = evaluate.shown(lines, error.first, error.last, named)
                 if shown and not options.quiet:
@@ -182,19 +234,25 @@ class Build:
         self,
         use: Builds,
         options: BuildOptions,
-        context: Context,
+        context: AnyContext,
         recipe: Recipe,
         tell: Callable[[Message], None],
+        session: Session | None,
     ) -> None:
         self.use = use
         self.options = options
         self.context = context
         self.recipe = recipe
+        self.session = session
         self._tell = tell
         self.results: dict[int, asyncio.Task[StageResult]] = {}
         self.consumed: set[str] = set()
         self._unsaid: list[str] = []
         self.epoch = _epoch(options.arguments)
+
+    def named(self, name: str) -> SessionContext | None:
+        """The context that the client calls so."""
+        return None
 
     async def result(self, stage: Stage, hold: Hold) -> StageResult:
         """A stage's result. One that only a trigger asks for is built now, and says nothing."""

@@ -22,7 +22,7 @@ from sampan.wire.quoting import quoted
 
 if TYPE_CHECKING:
     from sampan.build.evaluate import CopyWork
-    from sampan.engine.buildcontext import Context
+    from sampan.engine.builds import AnyContext
     from sampan.images import unpacking
 
 _WEB = ("http://", "https://")
@@ -56,7 +56,7 @@ class Source:
     """The files of a directory, with their modes."""
 
 
-def remote_source(text: str, work: CopyWork, context: Context, run: unpacking.Run | None) -> Source | None:
+def remote_source(text: str, work: CopyWork, context: AnyContext, run: unpacking.Run | None) -> Source | None:
     """The source of an ADD that lies elsewhere; None for one of the context. InvalidArgument for bad ones."""
     if not work.step.add:
         return None
@@ -74,7 +74,7 @@ def remote_source(text: str, work: CopyWork, context: Context, run: unpacking.Ru
     return None
 
 
-def _repository(source: GitSource, work: CopyWork, context: Context, run: unpacking.Run | None) -> Source:
+def _repository(source: GitSource, work: CopyWork, context: AnyContext, run: unpacking.Run | None) -> Source:
     if work.step.checksum:
         source = replace(source, checksum=gitsource.commit_prefix(work.step.checksum))
     source = replace(source, keep=source.keep or work.step.keep_git)
@@ -96,7 +96,7 @@ def _repository(source: GitSource, work: CopyWork, context: Context, run: unpack
     return Source(tree=Fetched(fetch), sources=(".",), origin=origin, whole=True)
 
 
-def _file(url: str, work: CopyWork, context: Context, run: unpacking.Run | None) -> Source:
+def _file(url: str, work: CopyWork, context: AnyContext, run: unpacking.Run | None) -> Source:
     wanted = work.step.checksum
     if wanted and not _CHECKSUM.fullmatch(wanted):
         raise InvalidArgument(

@@ -18,7 +18,7 @@ from sampan.build.evaluate import CopyWork, DirectoryWork, Draft, Outcome, RunWo
 from sampan.build.instructions import Step
 from sampan.build.stages import SCRATCH, Stage
 from sampan.engine.buildcache import key_of
-from sampan.engine.buildsteps import Composition
+from sampan.engine.buildsteps import Composition, StepFailed
 from sampan.engine.model import HostConfig
 from sampan.errors import InvalidArgument, NotFound
 from sampan.images.model import format_time, parse_time
@@ -178,6 +178,10 @@ class StageBuild:
         try:
             await self._do(step, outcome)
         except DockerfileError:
+            raise
+        except StepFailed as error:
+            source = step.source
+            error.words, error.first, error.last = source.original, source.first, source.last
             raise
         except (InvalidArgument, NotFound) as error:
             raise DockerfileError(str(error), step.source.first, step.source.last) from error

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from sampan.build.evaluate import shown as excerpt
 from sampan.engine.buildcontext import Context
 from sampan.engine.buildsources import Fetched
 from sampan.engine.model import ContainerConfig, HealthConfig, HostConfig, Mount, NetworkingConfig
@@ -46,20 +47,36 @@ Say = Callable[[str], None]
 
 
 class StepFailed(Failure):
-    """A program of the build ended badly; ``code`` is its exit code."""
+    """A program of the build ended badly; ``code`` is its exit code, ``said`` the end of its output.
 
-    def __init__(self, message: str, *, code: int) -> None:
+    ``words`` is its instruction, which lines ``first`` to ``last`` hold.
+    """
+
+    words = ""
+    first = 0
+    last = 0
+
+    def __init__(self, message: str, *, code: int, said: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.said = said
+
+    def shown(self, lines: Sequence[str], file: str) -> str:
+        """The step, the end of what it said, and where it stands, as BuildKit shows it."""
+        rule = "------\n"
+        text = f"{rule} > {self.words}:\n{self.said}{rule}"
+        return f"{text}{excerpt(lines, self.first, self.last, file)}\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Composition:
     """What a COPY is to put together; see ``sandbox.compose``. ``tree`` is a directory, layers or a context's
-    files. ``origin`` tells one tree from all others that differ, "" where that is not known.
+    files. ``origin`` tells one tree from all others that differ, "" where that is not known. ``links``: how
+    many names a file of the tree has that may be linked into the layer.
     """
 
     tree: str | RootFilesystem | Context | Fetched
+    links: int = 1
     origin: str = ""
     sources: tuple[str, ...]
     target: str
@@ -185,7 +202,13 @@ class BuildSteps:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         options = AttachOptions(stdout=True, stderr=True)
-        reading = asyncio.create_task(_relay(ours, say))
+        tail = _Tail()
+
+        def heard(text: str) -> None:
+            tail.add(text)
+            say(text)
+
+        reading = asyncio.create_task(_relay(ours, heard))
         try:
             await self._containers.attach(container_id, options, lambda: _Socket(theirs))
             ended = self._containers.wait(container_id, "next-exit")
@@ -199,7 +222,9 @@ class BuildSteps:
         if status.code:
             shown = " ".join(work.command)
             raise StepFailed(
-                f"The command '{shown}' returned a non-zero code: {status.code}", code=status.code
+                f"The command '{shown}' returned a non-zero code: {status.code}",
+                code=status.code,
+                said=tail.text,
             )
 
     def _image(self, chain: tuple[Digest, ...]) -> Image:
@@ -279,7 +304,14 @@ class BuildSteps:
         found = await what.tree.files() if isinstance(what.tree, Context | Fetched) else what.tree
         tree = found if isinstance(found, str) else asdict(found)
         visit = await self._visits.begin(
-            "build", "compose", root=self.tree(chain), flow="out", tree=tree, order=order, made=directory
+            "build",
+            "compose",
+            root=self.tree(chain),
+            flow="out",
+            tree=tree,
+            order=order,
+            made=directory,
+            links=what.links,
         )
         return await _received(visit, part)
 
@@ -316,6 +348,24 @@ class _Socket:
 
     def detach(self) -> tuple[socket.socket, bytes]:
         return self._sock, b""
+
+
+class _Tail:
+    """The last lines of an output."""
+
+    def __init__(self, lines: int = 10, size: int = 8192) -> None:
+        self._lines = lines
+        self._size = size
+        self._text = ""
+
+    def add(self, text: str) -> None:
+        self._text = (self._text + text)[-self._size :]
+
+    @property
+    def text(self) -> str:
+        """Whole lines."""
+        lines = self._text.splitlines()[-self._lines :]
+        return "".join(f"{line}\n" for line in lines)
 
 
 async def _relay(sock: socket.socket, say: Say) -> None:

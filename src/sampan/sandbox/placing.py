@@ -27,10 +27,10 @@ class Placer:
     ``implied`` are the directories that no member describes.
     """
 
-    def __init__(self, root: int, *, linking: bool = False) -> None:
-        """``linking``: files of the tree that is copied may be linked."""
+    def __init__(self, root: int, *, links: int = 0) -> None:
+        """``links``: files of the tree that is copied may be linked, if they have so many links; 0: none."""
         self._root = root
-        self._linking = linking
+        self._links = links
         self._implied: dict[bytes, None] = {}
         self._times: dict[bytes, int] = {}
         self._linked: set[int] = set()
@@ -78,8 +78,7 @@ class Placer:
     def link(self, member: Member, directory: int, name: str, there: os.stat_result) -> bool:
         """Have the file ``name`` of ``directory`` as the member, if it is all that the member is to be."""
         same = (
-            self._linking
-            and there.st_nlink == 1
+            there.st_nlink == self._links
             and there.st_ino not in self._linked
             and (there.st_uid, there.st_gid) == (member.uid, member.gid)
             and there.st_mode & 0o7777 == member.mode

@@ -197,7 +197,7 @@ def _compose(request: dict[str, Any], control: socket.socket, fds: Sequence[int]
     if made:
         # Layers are not to share files; a directory of the build's own is soon gone.
         place = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        placer = Placer(place, linking=isinstance(tree, str))
+        placer = Placer(place, links=request["links"] if isinstance(tree, str) else 0)
     if isinstance(tree, str):
         source = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         root = places.enter_reading(_root(request))

@@ -39,7 +39,7 @@ class Trees:
         self._count += 1
         made.mkdir()
         place = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
-        placer = Placer(place, linking=True)
+        placer = Placer(place, links=1)
         read, write = os.pipe()
         found: list[bytes] = []
         taking = threading.Thread(target=lambda: found.append(_all(read)))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 from typing import Any, TypeVar
 
 import msgspec
 
 from sampan import errors
+from sampan.api.buildlink import Gone, Link
 from sampan.api.errors import with_prefix
 from sampan.api.params import Query
 from sampan.api.request import Request
-from sampan.api.responses import JSON, Answer, Rendered, Stream, json_line, json_response
+from sampan.api.responses import HIJACKED, JSON, Answer, Rendered, Stream, json_line, json_response
 from sampan.api.routing import Route
-from sampan.engine.builds import BuildOptions, Built, Message
+from sampan.engine.builds import BuildOptions, Built, Message, Understood
 from sampan.engine.buildsteps import StepFailed
 from sampan.engine.facade import Engine
 from sampan.engine.model import HostConfig, Ulimit
@@ -22,6 +25,8 @@ from sampan.registry import credentials
 from sampan.spec import reference as references
 
 T = TypeVar("T")
+
+log = logging.getLogger("sampan.api")
 
 
 async def build(request: Request, engine: Engine) -> Answer:
@@ -40,17 +45,63 @@ async def build(request: Request, engine: Engine) -> Answer:
     return Stream(Rendered(messages, _line, _last_words), JSON)
 
 
+async def session(request: Request, engine: Engine) -> Answer:
+    """POST /build/session?t=&target=&…: a build whose client answers while it goes on; see ``wire.sessions``.
+
+    The parameters are those of POST /build; what there is the body, the client is asked for.
+    """
+    options = _options(request)
+    link = await Link.over(*request.hijacker(multiplexed=False)().detach())
+    telling = asyncio.create_task(_converse(link, engine, options))
+    losing = asyncio.create_task(link.lost.wait())
+    try:
+        await asyncio.wait((telling, losing), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (telling, losing):
+            task.cancel()
+        await asyncio.gather(telling, losing, return_exceptions=True)
+        await link.close()
+    return HIJACKED
+
+
+async def _converse(link: Link, engine: Engine, options: BuildOptions) -> None:
+    try:
+        await link.greeted()
+        messages = engine.builds.build(link.archive(), options, link)
+        try:
+            async for message in messages:
+                if not isinstance(message, Understood):
+                    await link.tell(_document(message))
+        finally:
+            await messages.aclose()
+    except Gone:
+        return
+    except Failure as failure:
+        await link.tell(_failure(failure))
+    except Exception as error:
+        log.exception("a build's session failed")
+        await link.tell(_failure(Failure(f"the engine failed: {type(error).__name__}")))
+
+
 def _line(message: Message) -> bytes:
+    return json_line(_document(message))
+
+
+def _document(message: Message) -> dict[str, Any]:
     if isinstance(message, Built):
-        return json_line({"aux": {"ID": message.image_id}})
-    return json_line({"stream": message})
+        return {"aux": {"ID": message.image_id}}
+    return {"stream": message}
 
 
 def _last_words(failure: Failure) -> bytes:
+    return json_line(_failure(failure))
+
+
+def _failure(failure: Failure) -> dict[str, Any]:
     detail: dict[str, Any] = {"message": str(failure)}
     if isinstance(failure, StepFailed):
         detail["code"] = failure.code
-    return json_line({"errorDetail": detail, "error": str(failure)})
+    return {"errorDetail": detail, "error": str(failure)}
 
 
 def _options(request: Request) -> BuildOptions:
@@ -135,4 +186,8 @@ async def prune(request: Request, engine: Engine) -> Answer:
     return json_response({"CachesDeleted": keys or None, "SpaceReclaimed": freed})
 
 
-ROUTES = (Route("POST", "/build", build), Route("POST", "/build/prune", prune))
+ROUTES = (
+    Route("POST", "/build", build),
+    Route("POST", "/build/session", session),
+    Route("POST", "/build/prune", prune),
+)
