@@ -80,7 +80,7 @@ class Recovery:
 
     async def run(self) -> None:
         """Idempotent, and safe to be killed at any point."""
-        instances = self._store.load()
+        instances = self._store.load(self._settings.paths.data)
         await asyncio.gather(*(self._settle(instance) for instance in instances))
         for instance in instances:
             if instance.teardown is not None:

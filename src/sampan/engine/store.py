@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
+from sampan.engine import moving
 from sampan.engine.model import Container, ContainerState, ExitStatus, WaitCondition
 from sampan.errors import Conflict, InvalidArgument, NotFound, Unavailable
 
@@ -118,12 +119,16 @@ class ContainerStore:
         self._creating: dict[str, Container] = {}  # by name
         self._ids: list[str] = []  # sorted, for prefixes
 
-    def load(self) -> list[Instance]:
-        """Read every container from the database; called once, when the daemon starts."""
+    def load(self, data_root: str) -> list[Instance]:
+        """Read every container from the database; called once, when the daemon starts.
+
+        What their records name below another data root was moved to ``data_root`` with it.
+        """
         rows = self._database.read(lambda db: db.execute("SELECT name, document FROM containers").fetchall())
         for name, document in rows:
             # The column is the truth: a renamed container's document may be one write behind.
-            self._insert(Instance(replace(_decoder.decode(document), name=name)))
+            container = replace(_decoder.decode(document), name=name)
+            self._insert(Instance(moving.at(data_root, container)))
         return list(self)
 
     def __iter__(self) -> Iterator[Instance]:

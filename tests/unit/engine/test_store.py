@@ -62,5 +62,5 @@ def _limit(db: sqlite3.Connection, pages: int) -> None:
 def _recorded(world: World, container_id: str) -> int | None:
     """The exit code in the container's record; None without one."""
     others = store.ContainerStore(world.database)
-    found = {instance.id: instance for instance in others.load()}
+    found = {instance.id: instance for instance in others.load("/data")}
     return found[container_id].state.exit_code if container_id in found else None
