@@ -1,6 +1,6 @@
 """A data root that was moved: its containers' records say where things were.
 
-Law: everything below the data root is found again wherever that is now; what lies elsewhere stays named as it was.
+Law: what is below the data root is found wherever that is now; what lies elsewhere stays named as it was.
 """
 
 from __future__ import annotations
