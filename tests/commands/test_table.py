@@ -21,8 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 OURS = {
     "build": {"progress"},
-    "create": {"restart-unhealthy", "timeout"},
-    "run": {"restart-unhealthy", "timeout"},
+    "create": {"egress", "restart-unhealthy", "timeout"},
+    "run": {"egress", "restart-unhealthy", "timeout"},
+    "network create": {"egress"},
 }
 """Flags that Docker lacks."""
 

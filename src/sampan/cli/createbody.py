@@ -359,6 +359,10 @@ def _timeout(options: Options, body: Document) -> None:
         annotations["io.sampan.timeout"] = shown(limit)
 
 
+def _egress(options: Options, body: Document) -> None:
+    body["HostConfig"].setdefault("Annotations", {})["io.sampan.egress"] = " ".join(options["egress"])
+
+
 _HEALTH = (
     ("health-interval", "Interval"),
     ("health-timeout", "Timeout"),
@@ -424,6 +428,7 @@ _CHANGES = (
     ("ulimit", _ulimits),
     ("annotation", _mapping("annotation", "Annotations")),
     ("timeout", _timeout),
+    ("egress", _egress),
     ("sysctl", _mapping("sysctl", "Sysctls")),
     ("stop-signal", _stop),
     ("stop-timeout", _stop),

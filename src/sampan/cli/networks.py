@@ -99,6 +99,8 @@ def _create(context: Context, options: Options, arguments: list[str]) -> int:
     for flag, key in (("ipv4", "EnableIPv4"), ("ipv6", "EnableIPv6")):
         if flag in options.given:
             body[key] = options[flag]
+    if options["egress"]:
+        body["Options"]["io.sampan.egress"] = " ".join(options["egress"])
     if options["config-from"]:
         body["ConfigFrom"] = {"Network": options["config-from"]}
     out(context.client.call("POST", "/networks/create", None, body)["Id"])
@@ -215,6 +217,7 @@ COMMANDS: tuple[Command, ...] = (
             ("", "internal", "bool", "Cut the network off from the outside"),
             ("", "ip-range", "strings", "Part of a subnet from which addresses are taken"),
             ("", "ipam-driver", "string", "Driver of the address management", "default"),
+            ("", "egress", "list", "Where its containers may connect to if they do not say it themselves"),
             ("", "ipam-opt", "map", "Option of the address management's driver"),
             ("", "ipv4", "bool", "Use IPv4", "true"),
             ("", "ipv6", "bool", "Use IPv6"),

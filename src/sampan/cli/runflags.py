@@ -44,6 +44,7 @@ SHARED: tuple[Flag, ...] = (
     ("", "dns-search", "dns-search", "Domain in which short names are searched"),
     ("", "domainname", "string", "NIS domain name of the container"),
     ("", "entrypoint", "string", "Program to run instead of the image's ENTRYPOINT"),
+    ("", "egress", "list", "Where it may connect to: any, none, allow=HOST[:PORT],... (default any)"),
     ("e", "env", "env", "Set an environment variable"),
     ("", "env-file", "list", "Read environment variables from a file"),
     ("", "expose", "list", "Mark a port or a range of ports as served"),

@@ -124,6 +124,7 @@ class Wiring:
                 find_network=self._networks.custom,
                 names=self._names,
                 ports=self._bridges.ports,
+                egress=self._bridges.egress,
             )
         )
         self._recovery = use_cases.recovery
@@ -160,6 +161,7 @@ class Wiring:
                 networks=self._networks,
                 bridges=self._bridges,
                 places=use_cases.places,
+                egress=use_cases.egress,
                 events=self._events,
                 settings=settings,
             ),

@@ -27,6 +27,7 @@ from sampan.errors import Conflict, Forbidden, InvalidArgument, NotFound, Unavai
 from sampan.sandbox import interfaces
 
 if TYPE_CHECKING:
+    from sampan.engine.egress import Egress
     from sampan.engine.events import Events
     from sampan.engine.networks import Network, Networks
     from sampan.engine.ports import Bridges
@@ -54,6 +55,7 @@ class Connections:
         networks: Networks,
         bridges: Bridges,
         places: Places,
+        egress: Egress,
         events: Events,
         settings: Settings,
     ) -> None:
@@ -61,6 +63,7 @@ class Connections:
         self._networks = networks
         self._bridges = bridges
         self._places = places
+        self._egress = egress
         self._events = events
         self._settings = settings
 
@@ -100,6 +103,7 @@ class Connections:
         assert endpoint is not None
         way = replace(instance.container, network=_with(instance.container, place))
         leads = _leading(way) == place.name
+        await self._hold(instance, place)
         try:
             await asyncio.to_thread(interfaces.join, _closed(endpoint), task.pid)
             if leads:
@@ -116,6 +120,14 @@ class Connections:
         if place.custom:
             await self._let_ask(instance, task.pid)
         await self._store.recorded()
+
+    async def _hold(self, instance: Instance, place: Place) -> None:
+        """Hold it to its egress policy there too, before it is there."""
+        try:
+            await self._egress.hold(instance.container, [*self._places.found(instance.container), place])
+        except Unavailable:
+            await self._bridges.release(instance.id, place.key)
+            raise
 
     async def _let_ask(self, instance: Instance, pid: int) -> None:
         """It asks us for names from its first user-defined network on."""
@@ -158,6 +170,7 @@ class Connections:
             self._places.part(container.id, network.id)
             await self._bridges.release(container.id, network.key)
             await self._bridges.sweep(network.key)
+            await self._egress.hold(instance.container, self._places.found(instance.container))
             if endpoint is not None and former == name:
                 await self._lead_on(instance, task.pid)
             self._places.admit(instance.container, self._places.found(instance.container))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sampan.engine.ports import Bridges
     from sampan.engine.settings import Settings
     from sampan.network import Names
+    from sampan.network.egress import Gate
 
 BRIDGE = "bridge"
 WITHOUT_INTERFACE = ("host", "none")
@@ -61,11 +62,13 @@ class Places:
         find_network: FindNetwork,
         names: Names | None,
         settings: Settings,
+        gate: Callable[[str], Gate | None] = lambda _: None,
     ) -> None:
         self._bridges = bridges
         self._network_id = network_id
         self._find = find_network
         self._names = names
+        self._gate = gate
         self._settings = settings
 
     def of(self, container: Container) -> list[Place]:
@@ -126,11 +129,11 @@ class Places:
     def admit(self, container: Container, places: Iterable[Place]) -> str:
         """Let the container be found by its names, and ask for others'; where it is to send its sockets.
 
-        Empty when it is on no user-defined network.
+        Empty when it is on no user-defined network and held to no egress policy.
         """
         names = self._names
         custom = [place for place in places if place.custom and place.endpoint is not None]
-        if names is None or not custom:
+        if names is None or not (custom or self._gate(container.id)):
             return ""
         for place in custom:
             self.announce(container, place)
@@ -154,7 +157,8 @@ class Places:
         aliases = {
             place.network_id: links.aliases(place.settings.links) for place in custom if place.settings.links
         }
-        self._names.admit(container.id, [place.network_id for place in custom], servers, aliases)
+        ids = [place.network_id for place in custom]
+        self._names.admit(container.id, ids, servers, aliases, self._gate(container.id))
 
     async def follow(self, container: Container, pid: int) -> None:
         """Let a running container ask: one that has just come to its first user-defined network, or one whose

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sampan.engine.cdi import Edits
+    from sampan.engine.egress import Egress
     from sampan.engine.endpoints import Places
     from sampan.engine.links import Links
     from sampan.engine.ports import Bridges, Catalog, SeccompFilters, Snapshots, Task, VolumeStore
@@ -53,6 +54,7 @@ class Launches:
         sources: Sources,
         bridges: Bridges,
         places: Places,
+        egress: Egress,
         publishing: Publishing,
         users: Users,
         sandboxes: Sandboxes,
@@ -64,6 +66,7 @@ class Launches:
         self._links = links
         self._bridges = bridges
         self._places = places
+        self._egress = egress
         self._publishing = publishing
         self._users = users
         self._sandboxes = sandboxes
@@ -114,6 +117,7 @@ class Launches:
             linked = self._links.of(container)
             if linked.env:
                 container = replace(container, network=replace(container.network, link_env=linked.env))
+            await self._egress.hold(container, places)
             container = await self._publishing.publish(container, places)
             names = self._places.admit(container, places)
             placed = files.write(container, settings, plugs, names=bool(names), linked=linked.hosts)
@@ -167,6 +171,7 @@ class Launches:
         await self._publishing.withdraw(container_id)
         await self._shipping.finish(container_id)
         self._users.release(container_id)
+        await self._egress.release(container_id)
         await self._bridges.release(container_id)
         if self._sandboxes.outlived(container_id):
             # Its network namespace lives on: the interface would not go by itself.

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 import msgspec
 
 from sampan import errors
+from sampan.engine import egress
 from sampan.errors import Forbidden, InvalidArgument, NotFound
 from sampan.network import Plan
 from sampan.network.naming import network_bridge_name
@@ -151,6 +152,7 @@ def _check_options(options: dict[str, str]) -> None:
         )
     if mtu and not 68 <= int(mtu) <= 65535:
         raise InvalidArgument(f"invalid MTU number: {mtu}")
+    egress.parsed(options)
     name = options.get(_NAME, "")
     if (
         len(name) > _LONGEST_INTERFACE

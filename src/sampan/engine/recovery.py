@@ -31,6 +31,7 @@ from sampan.sandbox.messages import Exit
 from sampan.sandbox.stdio import read_exit
 
 if TYPE_CHECKING:
+    from sampan.engine.egress import Egress
     from sampan.engine.endpoints import Places
     from sampan.engine.exits import Exits
     from sampan.engine.idranges import IdRanges
@@ -97,7 +98,7 @@ class Recovery:
                 container = await self._leftovers.republished(instance.container)
                 if container is not instance.container:
                     self._store.update(instance, container)
-        await self._leftovers.settle_ports()
+        await self._leftovers.settle_network()
         self._restarts.begin(functools.partial(self._starting.start, by_policy=True), self._starting.start)
 
     async def _settle(self, instance: Instance) -> None:
@@ -171,6 +172,7 @@ class Leftovers:
         volumes: VolumeStore,
         bridges: Bridges,
         places: Places,
+        egress: Egress,
         publishing: Publishing,
         id_ranges: IdRanges,
         end_group: Callable[[str], None],
@@ -180,6 +182,7 @@ class Leftovers:
         self._volumes = volumes
         self._bridges = bridges
         self._places = places
+        self._egress = egress
         self._publishing = publishing
         self._id_ranges = id_ranges
         self._end_group = end_group
@@ -206,6 +209,7 @@ class Leftovers:
         if instance.task is None or target(instance.container.host.network_mode) is not None:
             return
         try:
+            await self._egress.resume(instance.container, self._places.found(instance.container))
             await self._places.follow(instance.container, instance.task.pid)
         except (OSError, Failure) as error:
             logger.warning("container %s cannot ask for names: %s", instance.id, error)
@@ -221,8 +225,9 @@ class Leftovers:
             logger.warning("container %s: its ports are not published: %s", container.id, error)
             return container
 
-    async def settle_ports(self) -> None:
+    async def settle_network(self) -> None:
         await self._publishing.settle()
+        await self._egress.settle()
 
     def end_processes(self, instance: Instance) -> None:
         """Kill what a container without a keeper still runs, and remove its cgroup."""

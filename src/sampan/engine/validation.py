@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from sampan.engine import (
     capabilities,
     devices,
+    egress,
     links,
     publishing,
     resources,
@@ -44,6 +45,7 @@ def check(
     _check_config(config)
     check_restart(host)
     timeouts.check(host)
+    egress.check(host)
     _check_modes(config, host)
     sandboxes.check(config, host)
     unsupported.refuse(host)

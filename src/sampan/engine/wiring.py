@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sampan.engine.containers import Containers
 from sampan.engine.creation import Creation
+from sampan.engine.egress import Egress
 from sampan.engine.endpoints import FindNetwork, Places
 from sampan.engine.execs import Execs
 from sampan.engine.exits import Exits
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from sampan.engine.store import ContainerStore
     from sampan.engine.watching import Watching
     from sampan.network import Names
+    from sampan.network.egress import EgressRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ class Foundations:
     find_network: FindNetwork = lambda _: None
     names: Names | None = None
     ports: Ports | None = None
+    egress: EgressRules | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,7 @@ class ContainerUseCases:
     checks: HealthChecks
     killing: Killing
     places: Places
+    egress: Egress
     recovery: Recovery
     shipping: Shipping
 
@@ -95,18 +99,21 @@ def wire(given: Foundations) -> ContainerUseCases:
     restarts = Restarts(store=store, settings=settings)
     killing = Killing(store=store, events=events, restarts=restarts, settings=settings)
     shipping = Shipping(watching=given.watching, settings=settings)
+    egress = Egress(given.egress, store=store, events=events, find_network=given.find_network)
     places = Places(
         bridges=given.bridges,
         network_id=given.network_id,
         find_network=given.find_network,
         names=given.names,
         settings=settings,
+        gate=egress.gate,
     )
     publishing = Publishing(given.ports)
     launches = Launches(
         sources=sources,
         bridges=given.bridges,
         places=places,
+        egress=egress,
         publishing=publishing,
         users=users,
         sandboxes=sandboxes,
@@ -172,6 +179,7 @@ def wire(given: Foundations) -> ContainerUseCases:
         bridges=given.bridges,
         id_ranges=id_ranges,
         places=places,
+        egress=egress,
         publishing=publishing,
         end_group=given.end_group,
         settings=settings,
@@ -184,6 +192,7 @@ def wire(given: Foundations) -> ContainerUseCases:
         shipping=shipping,
         killing=killing,
         places=places,
+        egress=egress,
         recovery=Recovery(
             store=store,
             runtime=given.runtime,

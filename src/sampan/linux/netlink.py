@@ -37,6 +37,8 @@ _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270,
 _header = struct.Struct("=IHHII")
 _attribute = struct.Struct("=HH")
 _BUFFER = 1 << 16
+_ROOM = 1 << 16  # that every socket has to send
+_SO_SNDBUFFORCE = 32
 
 Request = tuple[int, int, bytes]
 """Message type, flags beyond NLM_F_REQUEST, body after the header."""
@@ -168,7 +170,11 @@ class Netlink:
         asked = list(requests)
         kind, flags, body = asked[acknowledge]
         asked[acknowledge] = (kind, flags | NLM_F_ACK, body)
-        self._socket.send(encode(asked, first))
+        datagram = encode(asked, first)
+        if len(datagram) > _ROOM:
+            # Twice the size: the kernel counts what holds it too.
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(datagram))
+        self._socket.send(datagram)
         outcomes: list[OSError | None] = [None] * len(asked)
         heard = False
         while True:

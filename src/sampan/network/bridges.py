@@ -20,6 +20,7 @@ from sampan.linux import nfnetlink
 from sampan.linux.netlink import Netlink
 from sampan.network import host
 from sampan.network.bridge import Bridge, Plan, Site
+from sampan.network.egress import EgressRules
 from sampan.network.naming import bridge_name
 from sampan.network.published import PublishedPorts
 from sampan.network.shared import DEFAULT_DIRECTORY, SharedDirectory
@@ -49,6 +50,7 @@ class Bridges:
         )
         self._bridges: dict[str, Bridge] = {DEFAULT: self._default}
         self.ports = PublishedPorts(self.name)
+        self.egress = EgressRules(self.name, own=self._subnets)
         self._monitor: Netlink | None = None
         self._check: asyncio.TimerHandle | None = None
         self._work: set[asyncio.Task[None]] = set()
@@ -57,6 +59,10 @@ class Bridges:
     def site(self) -> Site | None:
         """The default bridge; None while the host has none of ours."""
         return self._default.site
+
+    def _subnets(self) -> list[str]:
+        """Those of this engine's networks."""
+        return [bridge.site.subnet for bridge in self._bridges.values() if bridge.site is not None]
 
     def site_of(self, network: str) -> Site | None:
         return self._bridges[network].site
@@ -159,6 +165,7 @@ class Bridges:
         """Stop watching; remove the bridges that nobody is on, and all that belongs to them."""
         await self._stop_watching()
         await self.ports.close()
+        self.egress.close()
         for bridge in self._bridges.values():
             await bridge.close()
 
@@ -203,6 +210,7 @@ class Bridges:
         for bridge in list(self._bridges.values()):
             await bridge.check_firewall()
         await self.ports.check()
+        await self.egress.check()
 
     def _start_work(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
         task = asyncio.get_running_loop().create_task(work())

@@ -6,6 +6,7 @@ that the container is to use. Law: answers come only from what is running now; a
 answered at all is refused at once, so that a program need not wait for its own patience to end.
 
 Questions are forwarded from the host's network namespace, and not at all for a container that has no way out.
+What a container that is held to an egress policy may ask, ``gatednames.py`` says.
 """
 
 from __future__ import annotations
@@ -20,29 +21,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sampan.network import asking, gatednames
 from sampan.sandbox import channel
 from sampan.wire import dns
 
 logger = logging.getLogger(__name__)
 
 _TTL = 600  # seconds, as Docker's
-_PATIENCE = 4.0  # seconds for each server that is asked
 _IDLE = 20.0  # seconds that a connection may be silent
 _MOST_ASKED = 512  # questions that are forwarded for a container at a time
 _MOST_CONNECTIONS = 64
 _AT_ONCE = 64  # datagrams that are answered before others get their turn
-_LARGEST = 65535
 
 
 @dataclass(slots=True)
 class _Asker:
     """A container that may ask: its networks in order, and the servers for what is not ours to know.
 
-    ``aliases`` are names that it alone has for others, by network.
+    ``aliases`` are names that it alone has for others, by network; ``gate`` says what else it may learn of,
+    if not of everything.
     """
 
     networks: tuple[str, ...] = ()
     servers: tuple[str, ...] = ()
+    gate: gatednames.Gate | None = None
     aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     udp: socket.socket | None = None
     tcp: socket.socket | None = None
@@ -138,12 +140,15 @@ class Names:
         networks: Iterable[str],
         servers: Iterable[str],
         aliases: Mapping[str, Mapping[str, str]] | None = None,
+        gate: gatednames.Gate | None = None,
     ) -> None:
         """Let a container ask about its networks; ``servers`` empty: it learns of nothing else.
 
-        ``aliases``: network → alias → name, of its links.
+        ``aliases``: network → alias → name, of its links. ``gate``: only by that it learns of what is not on
+        its networks.
         """
         asker = self._askers.setdefault(container_id, _Asker())
+        asker.gate = gate
         asker.networks, asker.servers = tuple(networks), tuple(servers)
         asker.aliases = {
             network: {alias.lower(): name.lower() for alias, name in found.items()}
@@ -213,21 +218,25 @@ class Names:
     def _datagrams(self, asker: _Asker, sock: socket.socket) -> None:
         for _ in range(_AT_ONCE):
             try:
-                message, source = sock.recvfrom(_LARGEST)
+                message, source = sock.recvfrom(asking.LARGEST)
             except OSError:
                 return
             question = dns.parse(message)
             known = self._known(asker, question, message, datagram=True) if question is not None else None
             if known is None:
-                known = self._outside(asker, message)
+                known = self._outside(asker, message, question)
                 if known is None:
-                    self._work(asker, self._forward_datagram(asker, sock, message, source))
+                    self._work(asker, self._forward_datagram(asker, sock, message, question, source))
                     continue
             with contextlib.suppress(OSError):
                 sock.sendto(known, source)
 
-    def _outside(self, asker: _Asker, message: bytes) -> bytes | None:
+    def _outside(self, asker: _Asker, message: bytes, question: dns.Question | None) -> bytes | None:
         """The refusal of a question that is not to be forwarded; None for one that is."""
+        if asker.gate is not None:
+            refusal = gatednames.refused(asker.gate, message, question)
+            if refusal is not None:
+                return refusal
         if asker.servers and asker.asked < _MOST_ASKED and len(message) >= 12:
             return None
         return dns.refusal(message, dns.SERVER_FAILURE)
@@ -281,16 +290,33 @@ class Names:
         task.add_done_callback(asker.work.discard)
 
     async def _forward_datagram(
-        self, asker: _Asker, sock: socket.socket, message: bytes, source: tuple[Any, ...]
+        self,
+        asker: _Asker,
+        sock: socket.socket,
+        message: bytes,
+        question: dns.Question | None,
+        source: tuple[Any, ...],
     ) -> None:
-        asker.asked += 1
-        try:
-            answer = await _first(_ask_datagram, asker.servers, message)
-        finally:
-            asker.asked -= 1
+        answer = await self._forward(asker, message, question, datagram=True)
         if asker.udp is sock:
             with contextlib.suppress(OSError):
-                sock.sendto(answer or dns.refusal(message, dns.SERVER_FAILURE), source)
+                sock.sendto(answer, source)
+
+    async def _forward(
+        self, asker: _Asker, message: bytes, question: dns.Question | None, *, datagram: bool
+    ) -> bytes:
+        """What other servers say to a question that ``_outside`` lets through."""
+        asker.asked += 1
+        try:
+            if asker.gate is not None and question is not None:
+                return await gatednames.answer(
+                    asker.gate, asker.servers, message, question, datagram=datagram
+                )
+            ask = asking.by_datagram if datagram else asking.by_stream
+            answer = await asking.first(ask, asker.servers, message)
+        finally:
+            asker.asked -= 1
+        return answer or dns.refusal(message, dns.SERVER_FAILURE)
 
     def _connection(self, asker: _Asker, sock: socket.socket) -> None:
         try:
@@ -309,7 +335,7 @@ class Names:
             reader, writer = await asyncio.open_connection(sock=connection)
             try:
                 while True:
-                    message = await asyncio.wait_for(_receive(reader), _IDLE)
+                    message = await asyncio.wait_for(asking.receive(reader), _IDLE)
                     answer = await self._answer_stream(asker, message)
                     writer.write(len(answer).to_bytes(2, "big") + answer)
                     await asyncio.wait_for(writer.drain(), _IDLE)
@@ -323,50 +349,5 @@ class Names:
     async def _answer_stream(self, asker: _Asker, message: bytes) -> bytes:
         question = dns.parse(message)
         known = self._known(asker, question, message, datagram=False) if question is not None else None
-        known = known or self._outside(asker, message)
-        if known is not None:
-            return known
-        asker.asked += 1
-        try:
-            answer = await _first(_ask_stream, asker.servers, message)
-        finally:
-            asker.asked -= 1
-        return answer or dns.refusal(message, dns.SERVER_FAILURE)
-
-
-async def _first(ask, servers: Sequence[str], message: bytes) -> bytes | None:  # type: ignore[no-untyped-def]
-    """What the first server says that says anything."""
-    for server in servers:
-        try:
-            found: bytes = await asyncio.wait_for(ask(server, message), _PATIENCE)
-        except (OSError, EOFError, TimeoutError):
-            continue
-        return found
-    return None
-
-
-async def _ask_datagram(server: str, message: bytes) -> bytes:
-    loop = asyncio.get_running_loop()
-    family = socket.AF_INET6 if ":" in server else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-        # Connected, so that nobody else's datagrams get in and a refusal is heard.
-        sock.connect((server, 53))
-        sock.send(message)
-        while True:
-            answer = await loop.sock_recv(sock, _LARGEST)
-            if dns.answers(answer, message):
-                return answer
-
-
-async def _ask_stream(server: str, message: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection(server, 53)
-    try:
-        writer.write(len(message).to_bytes(2, "big") + message)
-        return await _receive(reader)
-    finally:
-        writer.close()
-
-
-async def _receive(reader: asyncio.StreamReader) -> bytes:
-    size = int.from_bytes(await reader.readexactly(2), "big")
-    return await reader.readexactly(size)
+        known = known or self._outside(asker, message, question)
+        return known or await self._forward(asker, message, question, datagram=False)

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 A, PTR, AAAA = 1, 12, 28
 _OPT = 41
 _IN, _ANY_CLASS = 1, 255
-NO_ERROR, SERVER_FAILURE, NOT_IMPLEMENTED = 0, 2, 4
+NO_ERROR, SERVER_FAILURE, NO_SUCH_NAME, NOT_IMPLEMENTED, REFUSED = 0, 2, 3, 4, 5
 _RESPONSE, _AUTHORITATIVE, _TRUNCATED, _WANTED, _OFFERED = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
 _OPCODE = 0x7800
 _LONGEST_LABEL, _LONGEST_NAME = 63, 255
 _SMALLEST_PACKET = 512
 _TO_QUESTION = b"\xc0\x0c"  # a pointer to the name that was asked for
+_CODE = 0x000F
+_MOST_ADDRESSES = 64
+_SIZES = {A: 4, AAAA: 16}
 
 _header = struct.Struct("!HHHHHH")
 _record = struct.Struct("!HHIH")
@@ -111,6 +114,60 @@ def answers(message: bytes, query: bytes) -> bool:
         return True
     asked, said = query[12 : question.end], message[12 : question.end]
     return not said or asked.lower() == said.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What an answer says of addresses: ``code`` is NO_ERROR where there are none of the kind either.
+
+    ``ttl``: the shortest of all records, in seconds. ``cut``: there is more than the datagram held.
+    """
+
+    code: int
+    addresses: tuple[bytes, ...] = ()
+    ttl: int = 0
+    cut: bool = False
+
+
+def plain(question: Question) -> bytes:
+    """The question alone, in lower case: nothing else of what the asker sent goes on."""
+    head = _header.pack(question.id, question.flags & _WANTED, 1, 0, 0, 0)
+    return head + encode_name(question.name) + struct.pack("!HH", question.kind, _IN)
+
+
+def resolved(message: bytes, kind: int) -> Resolved | None:
+    """What an answer to one question says of addresses of a kind; None if it cannot be read."""
+    if len(message) < 12:
+        return None
+    _, flags, questions, answers, _, _ = _header.unpack_from(message)
+    code, cut = flags & _CODE, bool(flags & _TRUNCATED)
+    place = 12
+    try:
+        for _ in range(questions):
+            place = _behind_name(message, place) + 4
+        addresses, times = [], []
+        for _ in range(answers):
+            place = _behind_name(message, place)
+            of, group, ttl, size = _record.unpack_from(message, place)
+            place += _record.size + size
+            if place > len(message):
+                raise IndexError
+            times.append(ttl if ttl < 1 << 31 else 0)
+            if of == kind and group == _IN and size == _SIZES.get(kind):
+                addresses.append(message[place - size : place])
+    except (struct.error, IndexError):
+        return Resolved(code, cut=True) if cut else None
+    found = tuple(dict.fromkeys(addresses))[:_MOST_ADDRESSES]
+    return Resolved(code, found, min(times, default=0), cut)
+
+
+def _behind_name(message: bytes, place: int) -> int:
+    """Where a name ends that may end in a pointer."""
+    while size := message[place]:
+        if size >= 0xC0:
+            return place + 2
+        place += 1 + size
+    return place + 1
 
 
 def encode_name(name: str) -> bytes:

@@ -88,3 +88,27 @@ def test_nothing_raises(message: bytes) -> None:
     dns.refusal(message, dns.SERVER_FAILURE)
     dns.answers(message, query("web"))
     dns.answers(query("web"), message)
+
+
+def test_addresses_of_an_answer() -> None:
+    message = query("x.example")
+    question = dns.parse(message)
+    assert question is not None
+    assert dns.plain(question) == message
+    first, second = socket.inet_aton("192.0.2.1"), socket.inet_aton("192.0.2.2")
+    said = dns.answer(message, question, [first, second, first], ttl=7)
+    assert dns.resolved(said, dns.A) == dns.Resolved(dns.NO_ERROR, (first, second), 7)
+    assert dns.resolved(said, dns.AAAA) == dns.Resolved(dns.NO_ERROR, (), 7)
+    # Behind an alias, whose time is shorter.
+    alias = b"\xc0\x0c" + struct.pack("!HHIH", 5, 1, 3, 9) + b"\x05other\xc0\x0c\0"
+    behind = said[:7] + b"\x03" + said[8 : len(message)] + alias + said[len(message) : len(message) + 32]
+    assert dns.resolved(behind, dns.A) == dns.Resolved(dns.NO_ERROR, (first, second), 3)
+    assert dns.resolved(dns.refusal(message, dns.NO_SUCH_NAME), dns.A) == dns.Resolved(dns.NO_SUCH_NAME)
+    cut = dns.answer(message, question, [first] * 100, ttl=7, limit=60)
+    assert dns.resolved(cut, dns.A) == dns.Resolved(dns.NO_ERROR, (first,), 7, cut=True)
+
+
+@given(st.binary(max_size=100))
+def test_answers_may_be_anything(data: bytes) -> None:
+    dns.resolved(data, dns.A)
+    dns.resolved(b"\0\0\x80\0\0\1\0\3\0\0\0\0" + data, dns.AAAA)
