@@ -17,6 +17,7 @@ from sampan.build.dockerfile import DockerfileError, Heredoc, parse_instruction
 from sampan.build.instructions import Step, error
 from sampan.errors import InvalidArgument
 from sampan.spec.image import RunConfig
+from sampan.wire import modes
 from sampan.wire.quoting import quoted
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -50,7 +51,7 @@ class CopyWork:
     sources: tuple[str, ...]
     target: str
     chown: str
-    mode: int | None
+    mode: int | modes.Change | None
     exclude: tuple[str, ...]
     inline: tuple[tuple[str, str], ...] = ()
 
@@ -234,25 +235,27 @@ def _copy(draft: Draft, step: instructions.Copy) -> Outcome:
     if directory and target != "/":
         target += "/"
     chmod = draft.text(step.chmod)
-    if chmod and not (_octal(chmod) and int(chmod, 8) <= 0o7777):
-        raise InvalidArgument(
-            f"invalid chmod parameter: '{chmod}'. it should be octal string and between 0 and 07777"
-        )
     shown = " ".join((*sources, *names, target))
     work = CopyWork(
         step=step,
         sources=sources,
         target="/" if target == "//" else target,
         chown=draft.text(step.chown),
-        mode=int(chmod, 8) if chmod else None,
+        mode=_mode(chmod) if chmod else None,
         exclude=draft.texts(step.exclude),
         inline=tuple(names.items()),
     )
     return Outcome(words=f"{'ADD' if step.add else 'COPY'} {shown}", work=work)
 
 
-def _octal(text: str) -> bool:
-    return bool(text) and set(text) <= set("01234567")
+def _mode(text: str) -> int | modes.Change:
+    try:
+        return modes.parse(text)
+    except ValueError:
+        raise InvalidArgument(
+            f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777, or "
+            "symbolic like u=rwX,go=rX"
+        ) from None
 
 
 def _command(draft: Draft, step: instructions.Command) -> Outcome:

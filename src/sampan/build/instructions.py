@@ -6,6 +6,7 @@ BuildKit understands is passed over in silence.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -64,6 +65,7 @@ class Run(Step):
     shell: bool
     mounts: tuple[Mount, ...] = ()
     network: str = "default"
+    insecure: bool = False
     heredocs: tuple[Heredoc, ...] = ()
 
 
@@ -251,23 +253,39 @@ _MOUNT_NAMES = {
     "rw": "readwrite",
     "ro": "readonly",
 }
-_MOUNT_WORDS = "target source from readonly readwrite id sharing mode uid gid required size env type"
-_MOUNT_FIELDS = frozenset(_MOUNT_WORDS.split())
+_MOUNT_FIELDS = {
+    "bind": frozenset(("target", "source", "from", "readonly", "readwrite")),
+    "cache": frozenset(
+        ("target", "source", "from", "readonly", "readwrite", "id", "sharing", "mode", "uid", "gid")
+    ),
+    "tmpfs": frozenset(("target", "size", "readonly", "readwrite")),
+    "secret": frozenset(("target", "id", "required", "mode", "uid", "gid", "env")),
+    "ssh": frozenset(("target", "id", "required", "mode", "uid", "gid")),
+}
+_MOUNT_KNOWN = frozenset().union(*_MOUNT_FIELDS.values()) | {"type"}
+_MOUNT_SWITCHES = frozenset(("readonly", "readwrite", "required"))
+_SHARINGS = ("shared", "private", "locked")
 
 
 def _mount(source: Instruction, text: str) -> Mount:
     fields: dict[str, str] = {}
-    for part in text.split(","):
+    for part in next(csv.reader([text]), []):
         name, equals, value = part.partition("=")
         name = _MOUNT_NAMES.get(name.lower(), name.lower())
-        if name not in _MOUNT_FIELDS:
+        if name not in _MOUNT_KNOWN:
             raise error(source, f"unexpected key '{name}' in '{part}'")
+        if not equals and name not in _MOUNT_SWITCHES:
+            raise error(source, f"invalid field '{part}' must be a key=value pair")
         fields[name] = value if equals else "true"
     kind = fields.pop("type", "bind")
-    if kind not in _MOUNT_KINDS:
+    if kind not in _MOUNT_FIELDS:
         raise error(source, f"unsupported mount type {quoted(kind)}")
+    if unfit := fields.keys() - _MOUNT_FIELDS[kind]:
+        raise error(source, f"unexpected key '{min(unfit)}' for mount type '{kind}'")
     if kind in ("bind", "cache", "tmpfs") and not fields.get("target"):
         raise error(source, f"--mount of type {kind} requires a target")
+    if kind == "cache" and fields.setdefault("sharing", "shared") not in _SHARINGS:
+        raise error(source, f"unsupported sharing value {quoted(fields['sharing'])}")
     return Mount(kind=kind, fields=fields)
 
 
@@ -276,8 +294,9 @@ def _run(source: Instruction, flags: _Flags) -> Step:
     network = flags.text("network") or "default"
     if network not in ("default", "none", "host"):
         raise error(source, f"invalid network mode: {quoted(network)}")
-    if flags.text("security") not in ("", "sandbox"):
-        raise error(source, "RUN --security=insecure is not allowed: build without it")
+    security = flags.text("security") or "sandbox"
+    if security not in ("sandbox", "insecure"):
+        raise error(source, f"security mode {quoted(security)} is not valid")
     if not source.words and not source.heredocs:
         raise error(source, "RUN requires at least one argument")
     return Run(
@@ -286,6 +305,7 @@ def _run(source: Instruction, flags: _Flags) -> Step:
         shell=not source.json,
         mounts=mounts,
         network=network,
+        insecure=security == "insecure",
         heredocs=source.heredocs,
     )
 

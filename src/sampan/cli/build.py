@@ -28,7 +28,6 @@ _LACKING = {
     "cache-to": "a cache elsewhere is not offered yet",
     "build-context": "contexts by name are not offered yet: put the files into the context, or into an image",
     "push": "a push by the builder is not offered: push when it is built",
-    "allow": "more rights for RUN instructions are not offered",
     "attest": "attestations are not offered yet",
     "provenance": "provenance is not offered yet",
     "sbom": "lists of materials are not offered yet",
@@ -223,13 +222,14 @@ def _target(options: Options, dockerfile: str, path: str) -> str:
     from sampan.wire import document
 
     pairs = [("t", name) for name in options["tag"]]
+    pairs += [("allow", right) for right in _each(options["allow"])]
     pairs += [("extrahosts", host) for host in options["add-host"]]
     documents = {
         "buildargs": _arguments(options["build-arg"]),
         "labels": {name: value for name, _, value in (text.partition("=") for text in options["label"])},
-        "cachefrom": options["cache-from"],
+        "cachefrom": _each(options["cache-from"]),
         "ulimits": options["ulimit"],
-        "securityopt": options["security-opt"],
+        "securityopt": _each(options["security-opt"]),
     }
     pairs += [(name, document.encode(value)) for name, value in documents.items() if value]
     plain = {
@@ -255,6 +255,11 @@ def _target(options: Options, dockerfile: str, path: str) -> str:
     }
     pairs += [(name, str(value)) for name, value in plain.items() if value]
     return "/build?" + "&".join(f"{name}={quote(value)}" for name, value in pairs)
+
+
+def _each(given: list[list[str]]) -> list[str]:
+    """What was given between commas and by several flags."""
+    return [text for texts in given for text in texts]
 
 
 def _arguments(given: list[str]) -> dict[str, str | None]:
@@ -397,13 +402,13 @@ COMMANDS: tuple[Command, ...] = (
             ("", "pull", "bool", "Look for newer versions of base images"),
             ("q", "quiet", "bool", "Print only the image's ID"),
             ("", "rm", "bool", "Remove intermediate containers after a success", "true"),
-            ("", "security-opt", "strings", "Security options"),
+            ("", "security-opt", "strings", "Security options; userns=host has RUN make device nodes"),
             ("", "shm-size", "bytes", "Size of /dev/shm"),
             ("", "squash", "bool", "Make one layer of all new ones"),
             ("t", "tag", "image-name", "Name of the image, and a tag if wanted (name:tag)"),
             ("", "target", "string", "Stage to build"),
             ("", "ulimit", "ulimit", "Resource limits"),
-            ("", "allow", "strings", ""),
+            ("", "allow", "strings", "Rights that RUN may ask for (security.insecure, network.host)"),
             ("", "attest", "list", ""),
             ("", "build-context", "list", ""),
             ("", "cache-to", "list", ""),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE = 1 << 18
 _LINKS = 64
+_FOUND = "\0"
+"""Begins a name that a pattern meant: it is no pattern again."""
 _FRESH = 2_000_000_000  # ns: a file may change again within the same tick of its file system's clock
 _CAPABILITY = "security.capability"
 _KINDS = {stat.S_IFDIR: "d", stat.S_IFREG: "f", stat.S_IFLNK: "l", stat.S_IFIFO: "p"}
@@ -80,10 +82,12 @@ class Folder:
                 yield base
             elif parts[0] == "..":
                 waiting.append((os.path.dirname(base), parts[1:], links))
-            elif any(character in parts[0] for character in "*?["):
-                waiting += [(base, [name, *parts[1:]], links) for name in self._matching(base, parts[0])]
+            elif parts[0][0] != _FOUND and any(character in parts[0] for character in "*?[\\"):
+                found = self._matching(base, parts[0])
+                waiting += [(base, [_FOUND + name, *parts[1:]], links) for name in found]
             else:
-                inner = f"{base}/{parts[0]}" if base else parts[0]
+                name = parts[0].removeprefix(_FOUND)
+                inner = f"{base}/{name}" if base else name
                 there = self._look(inner)
                 if there is None:
                     continue
@@ -95,7 +99,9 @@ class Folder:
                     waiting.append((start, [*target.split("/"), *parts[1:]], links + 1))
 
     def _matching(self, folder: str, pattern: str) -> list[str]:
-        from fnmatch import fnmatchcase
+        import re
+
+        from sampan.wire.ignore import translate
 
         there = self._look(folder)
         if there is None or not stat.S_ISDIR(there.st_mode):
@@ -104,7 +110,11 @@ class Folder:
             names = os.listdir(f"{self._root}/{folder}")
         except OSError as error:
             raise _failure(f"{self._root}/{folder}", error) from None
-        return [name for name in names if fnmatchcase(name, pattern)]
+        try:
+            expression = re.compile(translate(pattern.replace("**", "*")), re.DOTALL)
+        except re.error:
+            return []  # the engine says so
+        return [name for name in names if expression.fullmatch(name)]
 
     def _look(self, path: str) -> os.stat_result | None:
         try:

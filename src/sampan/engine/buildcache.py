@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):
-    """One step's outcome: the chain that its files are, and when it was run; times are ns since the epoch."""
+    """One step's outcome: the chain that its files are, and the time that it gives to an image.
+
+    Times are ns since the epoch.
+    """
 
     key: str
     chain_id: Digest | None
@@ -89,10 +92,16 @@ class BuildCache:
             self._database.post(lambda db: db.execute(_INSERT, msgspec.structs.astuple(alias)))
         return used
 
-    async def put(self, key: str, chain_id: Digest | None, words: str, short: str = "") -> Remembered:
-        """Remember a step whose layers are held; ``short`` is a second key for it, which has no words."""
-        now = self._clock()
-        entry = Remembered(key=key, chain_id=chain_id, created_ns=now, used_ns=now, words=words)
+    async def put(
+        self, key: str, chain_id: Digest | None, words: str, created_ns: int, short: str = ""
+    ) -> Remembered:
+        """Remember a step whose layers are held; ``short`` is a second key for it, which has no words.
+
+        ``created_ns`` is the time that it gives to an image.
+        """
+        entry = Remembered(
+            key=key, chain_id=chain_id, created_ns=created_ns, used_ns=self._clock(), words=words
+        )
         layers = self._catalog.layers
         chain = [layer.chain_id for layer in layers.chain(chain_id)]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import posixpath
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -17,11 +18,13 @@ from typing import TYPE_CHECKING
 
 from sampan.build.evaluate import SCRIPT
 from sampan.build.instructions import error
+from sampan.build.stages import SCRATCH
 from sampan.engine import buildcontext
 from sampan.engine.buildsources import Fetched, remote_source
 from sampan.engine.buildsteps import Composition
 from sampan.engine.model import Mount, TmpfsOptions
 from sampan.errors import InvalidArgument, NotFound
+from sampan.wire.quoting import quoted
 
 if TYPE_CHECKING:
     from sampan.build import instructions
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
     Tree = str | RootFilesystem | Fetched
 
+_SIZE = re.compile(r"(\d+(?:\.\d+)?|)\s*([bkmgtp]?)(?:i?b)?")
 _DOWNLOADED = 0o600
 """The mode of a file that ADD fetched."""
 
@@ -83,11 +87,7 @@ class BuildMounts:
 
     async def _plain(self, stage: StageBuild, work: CopyWork, sources: tuple[str, ...]) -> Composition:
         tree, origin, ignored, links = await self._files(stage, work.step.origin, sources)
-        relative = [
-            posixpath.normpath(f"{source}/{pattern}").lstrip("/")
-            for source in sources
-            for pattern in work.exclude
-        ]
+        relative = [_below(source, pattern) for source in sources for pattern in work.exclude]
         excluded = (*ignored, *work.exclude, *relative)
         what = self._composition(stage, work, tree, sources, origin=origin, excluded=excluded)
         return replace(what, links=links)
@@ -100,6 +100,8 @@ class BuildMounts:
     ) -> tuple[Tree, str, tuple[str, ...], int]:
         """Where ``--from`` says that files are, what tells them from others, what of them is ignored, and how
         many names each has."""
+        if name == SCRATCH:
+            return stage.build.context.empty, "nothing", (), 0
         context = stage.build.context if not name else stage.build.named(name)
         if context is not None:
             tree = Fetched(partial(context.files, sources))
@@ -128,6 +130,8 @@ class BuildMounts:
             chown=work.chown,
             mode=work.mode if mode is None else mode,
             parents=work.step.parents,
+            link=work.step.link,
+            since=stage.since,
             keep_owners=keep_owners,
             excluded=excluded,
             epoch=stage.build.epoch,
@@ -172,7 +176,7 @@ class BuildMounts:
                 if wanted.kind == "tmpfs":
                     mounts.append(_tmpfs(work, wanted))
                 elif wanted.kind == "cache":
-                    mounts.append(await self._cache(work, wanted, held))
+                    mounts.append(await self._cache(stage, work, wanted, held))
                     inputs.append(("cache", wanted["id"] or wanted["target"]))
                 elif wanted.kind == "bind":
                     mount, digest = await self._bind(stage, work, wanted, number)
@@ -197,9 +201,11 @@ class BuildMounts:
         context = stage.build.context
         sources = (wanted["source"] or ".",)
         tree, _, ignored, _ = await self._files(stage, wanted["from"], sources)
-        what = Composition(tree=tree, sources=sources, target="/x", keep_owners=True, excluded=ignored)
+        what = Composition(
+            tree=tree, sources=sources, target="/x", keep_owners=True, whole=True, excluded=ignored
+        )
         place = context.place()
-        async with self._steps.composed((), what, archive_only=True) as (layer, digest):
+        async with self._steps.composed((), what, archive_only=True) as (layer, digest, _):
             fd = layer.part.open()
             try:
                 await buildcontext.unpack_from(fd, place, self._run)
@@ -211,20 +217,50 @@ class BuildMounts:
         target = posixpath.join(work.directory, wanted["target"])
         return Mount(type="bind", source=f"{place}/x", target=target, read_only=not writable), digest
 
-    async def _cache(self, work: RunWork, wanted: instructions.Mount, held: AsyncExitStack) -> Mount:
-        if wanted["from"] or wanted["source"]:
-            raise error(work.step.source, "a cache mount that begins with other files is not offered")
+    async def _cache(
+        self, stage: StageBuild, work: RunWork, wanted: instructions.Mount, held: AsyncExitStack
+    ) -> Mount:
         target = posixpath.join(work.directory, wanted["target"])
+        identity, begin = wanted["id"] or target, None
+        if wanted["from"] or wanted["source"]:
+            # It begins with these files, and with others it is another.
+            sources = (wanted["source"] or ".",)
+            tree, origin, ignored, _ = await self._files(stage, wanted["from"] or SCRATCH, sources)
+            what = Composition(
+                tree=tree,
+                sources=sources,
+                target="/x",
+                keep_owners=True,
+                whole=True,
+                excluded=ignored,
+            )
+            identity, begin = f"{identity} {origin} {wanted['source']}", partial(self._put_into, what)
         path = await held.enter_async_context(
             self._caches.held(
-                wanted["id"] or target,
-                alone=wanted["sharing"] in ("locked", "private"),
+                identity,
+                sharing=wanted["sharing"],
                 mode=_number(work, wanted, "mode", 0o755),
                 owner=(_number(work, wanted, "uid", 0), _number(work, wanted, "gid", 0)),
+                begin=begin,
             )
         )
         read_only = "readonly" in wanted.fields
         return Mount(type="bind", source=path, target=target, read_only=read_only)
+
+    async def _put_into(self, what: Composition, place: str) -> None:
+        """Put what is found at "/x" together in a directory."""
+        async with self._steps.composed((), what, archive_only=True) as (layer, _, _):
+            fd = layer.part.open()
+            try:
+                await buildcontext.unpack_from(fd, place, self._run)
+            finally:
+                os.close(fd)
+
+
+def _below(source: str, pattern: str) -> str:
+    """A pattern of files below a source as one of its tree."""
+    exception = "!" if pattern.startswith("!") else ""
+    return exception + posixpath.normpath(f"{source}/{pattern.removeprefix('!')}").lstrip("/")
 
 
 def _number(work: RunWork, wanted: instructions.Mount, name: str, default: int) -> int:
@@ -238,11 +274,17 @@ def _number(work: RunWork, wanted: instructions.Mount, name: str, default: int) 
 
 
 def _tmpfs(work: RunWork, wanted: instructions.Mount) -> Mount:
-    size = wanted["size"]
-    if size and not size.isdecimal():
-        raise error(work.step.source, f"invalid size of a tmpfs: {size}; use bytes")
+    size = _bytes(work, wanted["size"])
     target = posixpath.join(work.directory, wanted["target"])
-    return Mount(type="tmpfs", target=target, tmpfs_options=TmpfsOptions(size_bytes=int(size or 0)))
+    return Mount(type="tmpfs", target=target, tmpfs_options=TmpfsOptions(size_bytes=size))
+
+
+def _bytes(work: RunWork, text: str) -> int:
+    """A size like 64m, in bytes."""
+    match = _SIZE.fullmatch(text.lower())
+    if match is None:
+        raise error(work.step.source, f"invalid size: {quoted(text)}")
+    return int(float(match[1] or 0) * 1024 ** "bkmgtp".index(match[2] or "b"))
 
 
 def _is_archive(directory: str, source: str, work: CopyWork) -> bool:

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 class BuildOptions:
     """What the user asked for. ``credentials`` are by registry; ``host`` are limits of the containers.
 
-    ``remote`` is the address of a context that is not sent.
+    ``remote`` is the address of a context that is not sent; ``allowed`` are rights that RUN may ask for.
     """
 
     dockerfile: str = "Dockerfile"
@@ -75,6 +75,7 @@ class BuildOptions:
     quiet: bool = False
     host: HostConfig = field(default_factory=HostConfig)
     credentials: Mapping[str, Credentials] = field(default_factory=dict)
+    allowed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

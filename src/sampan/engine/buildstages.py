@@ -15,7 +15,7 @@ import msgspec
 
 from sampan.build.dockerfile import DockerfileError
 from sampan.build.evaluate import CopyWork, DirectoryWork, Draft, Outcome, RunWork
-from sampan.build.instructions import Step
+from sampan.build.instructions import Step, error
 from sampan.build.stages import SCRATCH, Stage
 from sampan.engine.buildcache import key_of
 from sampan.engine.buildsteps import Composition, StepFailed
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from sampan.spec.digest import Digest
 
 SECOND = 1_000_000_000  # ns
+INSECURE = "security.insecure"
+"""What allows a RUN to have all rights of the host."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -206,7 +208,8 @@ class StageBuild:
         result.history += [entry] * max(1, layers)
 
     def _time(self) -> int:
-        return self._result.created_ns or (self._build.epoch or 0) * SECOND or self._use._clock()
+        """When the image came to be as it is: of no clock, unless a program was run."""
+        return self._result.created_ns or (self._build.epoch or 0) * SECOND
 
     async def _run(self, outcome: Outcome, work: RunWork) -> None:
         build, result = self._build, self._result
@@ -220,6 +223,7 @@ class StageBuild:
                 work.user,
                 work.directory,
                 host.network_mode,
+                *((host.privileged, host.userns_mode) if host.privileged or host.userns_mode else ()),
                 work.script,
                 inputs,
             )
@@ -230,13 +234,15 @@ class StageBuild:
             chain_id = await self._use._steps.run(
                 result.chain, work, host, mounts, latest, self._hold, self._say
             )
-        await self._remember(key, chain_id, outcome.words)
+        await self._remember(key, chain_id, outcome.words, self._use._clock())
 
     def _host(self, work: RunWork) -> HostConfig:
         given = self._build.options.host
         wanted = work.step.network
         network = given.network_mode or "default" if wanted == "default" else wanted
-        return msgspec.structs.replace(given, network_mode=network)
+        if work.step.insecure and INSECURE not in self._build.options.allowed:
+            raise error(work.step.source, f"{INSECURE} is not allowed: it takes --allow {INSECURE}")
+        return msgspec.structs.replace(given, network_mode=network, privileged=work.step.insecure)
 
     def _directory(self, work: DirectoryWork) -> Composition:
         return Composition(
@@ -246,6 +252,7 @@ class StageBuild:
             target=work.path,
             chown=work.owner,
             epoch=self._build.epoch,
+            since=self.since,
         )
 
     async def _compositions(self, work: CopyWork) -> list[Composition]:
@@ -258,12 +265,12 @@ class StageBuild:
         short = key_of("words", result.files, what.origin, what.words) if what.origin else ""
         if short and self._remembered(short):
             return
-        async with self._use._steps.composed(result.chain, what) as (layer, digest):
+        async with self._use._steps.composed(result.chain, what) as (layer, digest, newest):
             key = key_of("copy", result.files, digest)
             if self._remembered(key, short):
                 return
             chain_id = await self._use._steps.keep(result.chain, layer, self._hold)
-        await self._remember(key, chain_id, words, short)
+        await self._remember(key, chain_id, words, newest * SECOND, short)
 
     def _remembered(self, key: str, short: str = "") -> bool:
         """Go on with what the step came to before; known by ``short`` from now on too."""
@@ -276,8 +283,10 @@ class StageBuild:
         self._advance(found.chain_id, found.created_ns)
         return True
 
-    async def _remember(self, key: str, chain_id: Digest | None, words: str, short: str = "") -> None:
-        entry = await self._use._cache.put(key, chain_id, words, short)
+    async def _remember(
+        self, key: str, chain_id: Digest | None, words: str, created_ns: int, short: str = ""
+    ) -> None:
+        entry = await self._use._cache.put(key, chain_id, words, created_ns, short)
         self._advance(chain_id, entry.created_ns)
 
     def _advance(self, chain_id: Digest | None, created_ns: int) -> None:
@@ -289,7 +298,8 @@ class StageBuild:
         if chain != result.chain:
             result.files = key_of("files", chain_id)
             epoch = self._build.epoch
-            result.created_ns = created_ns if epoch is None else epoch * SECOND
+            newest = max(created_ns, result.created_ns)
+            result.created_ns = newest if epoch is None else epoch * SECOND
         result.chain = chain
         if chain_id is not None:
             self._say(f" ---> {digests.short(chain_id)}\n")
@@ -299,6 +309,12 @@ class StageBuild:
     @property
     def build(self) -> Build:
         return self._build
+
+    @property
+    def since(self) -> int:
+        """When the image so far came to be, in seconds since 1970."""
+        epoch = self._build.epoch
+        return self._result.created_ns // SECOND if epoch is None else epoch
 
     @property
     def chain(self) -> tuple[Digest, ...]:

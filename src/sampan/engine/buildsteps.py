@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sampan.images.holds import Hold
     from sampan.images.snapshots import Snapshots
     from sampan.spec.digest import Digest
+    from sampan.wire.modes import Change
 
 _PIECE = 1 << 16
 Say = Callable[[str], None]
@@ -81,11 +82,14 @@ class Composition:
     sources: tuple[str, ...]
     target: str
     chown: str = ""
-    mode: int | None = None
+    mode: int | Change | None = None
     parents: bool = False
+    link: bool = False
+    whole: bool = False
     keep_owners: bool = False
     excluded: tuple[str, ...] = ()
     epoch: int | None = None
+    since: int = 0
 
     @property
     def words(self) -> tuple[object, ...]:
@@ -96,6 +100,7 @@ class Composition:
             self.chown,
             self.mode,
             self.parents,
+            self.link,
             self.keep_owners,
             self.excluded,
         )
@@ -258,8 +263,9 @@ class BuildSteps:
     @asynccontextmanager
     async def composed(
         self, chain: tuple[Digest, ...], what: Composition, *, archive_only: bool = False
-    ) -> AsyncIterator[tuple[MadeLayer, str]]:
-        """The layer that it makes, not kept yet, and the digest of its contents, which knows no times.
+    ) -> AsyncIterator[tuple[MadeLayer, str, int]]:
+        """The layer that it makes, not kept yet, the digest of its contents, which knows no times, and the
+        latest of them, in seconds.
 
         ``archive_only`` leaves its directory empty.
         """
@@ -279,7 +285,7 @@ class BuildSteps:
                 max_gid=answer.get("max_gid", 0),
                 implied=tuple(answer.get("implied", ())),
             )
-            yield made, answer["digest"]
+            yield made, answer["digest"], answer["newest"]
 
     async def keep(self, chain: tuple[Digest, ...], made: MadeLayer, hold: Hold) -> Digest | None:
         """Make what was composed a layer over ``chain``: the new chain."""
@@ -297,6 +303,9 @@ class BuildSteps:
             "chown": what.chown,
             "mode": what.mode,
             "parents": what.parents,
+            "link": what.link,
+            "whole": what.whole,
+            "since": what.since,
             "keep_owners": what.keep_owners,
             "excluded": what.excluded,
             "epoch": what.epoch,

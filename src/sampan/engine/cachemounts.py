@@ -10,8 +10,8 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from sampan.images.turns import Turns
@@ -29,6 +29,11 @@ class CacheMount:
     in_use: bool
 
 
+Begin = Callable[[str], Awaitable[None]]
+"""Puts "x" into a directory: what a cache mount is to begin with."""
+_MAKING = "making-"
+
+
 class CacheMounts:
     """Directories below ``root``, which need not be there yet."""
 
@@ -36,27 +41,61 @@ class CacheMounts:
         self._root = root
         self._turns = Turns()
         self._users: Counter[str] = Counter()
+        self._alone: set[str] = set()
+        self._changed = asyncio.Condition()
 
     @asynccontextmanager
     async def held(
-        self, identity: str, *, alone: bool, mode: int, owner: tuple[int, int]
+        self,
+        identity: str,
+        *,
+        sharing: str,
+        mode: int,
+        owner: tuple[int, int],
+        begin: Begin | None = None,
     ) -> AsyncIterator[str]:
-        """The directory of that id, made if it is missing; ``alone`` waits for others who hold it so."""
-        name = hashlib.sha256(identity.encode()).hexdigest()
-        async with self._turns.of(name) if alone else nullcontext():
-            self._users[name] += 1
-            try:
-                yield self._directory(name, mode, owner)
-            finally:
-                self._users[name] -= 1
+        """The directory of that id, made if it is missing, and then with the files that ``begin`` puts there.
 
-    def _directory(self, name: str, mode: int, owner: tuple[int, int]) -> str:
+        ``shared`` has it with others, ``locked`` waits until it is had alone, ``private`` takes another one
+        where it is in use.
+        """
+        name = hashlib.sha256(identity.encode()).hexdigest()
+        number = 1
+        while sharing == "private" and self._users[name]:
+            number += 1
+            name = hashlib.sha256(f"{identity} {number}".encode()).hexdigest()
+        alone = sharing == "locked"
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._users[name] if alone else name not in self._alone)
+            self._users[name] += 1
+            if alone:
+                self._alone.add(name)
+        try:
+            async with self._turns.of(name):
+                path = await self._directory(name, mode, owner, begin)
+            yield path
+        finally:
+            self._users[name] -= 1
+            self._alone.discard(name)
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def _directory(self, name: str, mode: int, owner: tuple[int, int], begin: Begin | None) -> str:
         path = f"{self._root}/{name}"
         if not os.path.isdir(path):
             os.makedirs(self._root, mode=0o711, exist_ok=True)
-            os.mkdir(path)
-            os.chmod(path, mode)
-            os.chown(path, *owner)
+            making = f"{self._root}/{_MAKING}{name}"
+            self._remove([os.path.basename(making)])
+            os.mkdir(making)
+            begun = f"{making}/x"
+            if begin is None:
+                os.mkdir(begun)
+                os.chmod(begun, mode)
+                os.chown(begun, *owner)
+            else:
+                await begin(making)
+            os.rename(begun, path)
+            os.rmdir(making)
         there = os.stat(path)
         os.utime(path, ns=(time.time_ns(), there.st_mtime_ns))
         return path
@@ -67,7 +106,7 @@ class CacheMounts:
 
     def _all(self) -> list[CacheMount]:
         try:
-            names = sorted(os.listdir(self._root))
+            names = sorted(name for name in os.listdir(self._root) if not name.startswith(_MAKING))
         except FileNotFoundError:
             return []
         return [
@@ -90,6 +129,7 @@ class CacheMounts:
         fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for name in names:
-                tree.remove_tree(fd, name)
+                with suppress(FileNotFoundError):
+                    tree.remove_tree(fd, name)
         finally:
             os.close(fd)

@@ -12,14 +12,12 @@ Laws:
 from __future__ import annotations
 
 import errno
-import fnmatch
 import functools
 import hashlib
 import os
 import posixpath
 import re
 import stat
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -27,7 +25,7 @@ from sampan.errors import InvalidArgument, NotFound
 from sampan.linux import process as p
 from sampan.sandbox.pack import Packer, write_all, xattrs_of
 from sampan.sandbox.placing import Placer
-from sampan.wire import tar
+from sampan.wire import ignore, modes, tar
 from sampan.wire.tar import Member
 
 _RESOLVE = p.RESOLVE_IN_ROOT | p.RESOLVE_NO_MAGICLINKS
@@ -44,19 +42,24 @@ class Order:
     is a directory that is to be there.
 
     Files belong to ``owner`` (uid, gid); without one to whom they did (``keep_owners``) or to root. ``mode``
-    replaces their own. ``parents`` keeps the sources' folders; ``excluded`` tells of a path of their tree
-    whether it stays out; ``epoch`` (seconds) is the time of the directories that are made, and the latest
-    that files may have.
+    replaces their own. ``parents`` keeps the sources' folders, from ``/./`` on where a source has that;
+    with ``whole`` a directory is put in itself, not its contents alone; ``link`` looks at nothing below, as
+    if there were nothing; ``excluded`` tells of a path of their tree whether it stays out; ``epoch``
+    (seconds) is the latest time that files may have, and ``since`` the earliest that directories get which
+    are made on the way: otherwise it is that of what they are made for.
     """
 
     sources: tuple[str, ...]
     target: str
     owner: tuple[int, int] | None = None
-    mode: int | None = None
+    mode: int | modes.Change | None = None
     parents: bool = False
+    link: bool = False
+    whole: bool = False
     keep_owners: bool = False
     excluded: Callable[[str], bool] = field(default=lambda _path: False)
     epoch: int | None = None
+    since: int = 0
 
 
 class Composer(Packer):
@@ -71,6 +74,10 @@ class Composer(Packer):
         self._order = order
         self._made: set[str] = {"/", ""}
         self._digest = hashlib.sha256()
+        self._moment = order.since
+        self._pivots: list[str] = []
+        self.newest = 0
+        """The latest time of a file that was put in, in seconds."""
 
     @property
     def digest(self) -> str:
@@ -104,9 +111,12 @@ class Composer(Packer):
     def _sources(self) -> Iterator[str]:
         for source in self._order.sources:
             clean = posixpath.normpath("/" + source).lstrip("/")
+            if self._order.parents and "/./" in source:
+                pivot = posixpath.normpath("/" + source.partition("/./")[0]).lstrip("/")
+                self._pivots.append(f"{pivot}/" if pivot else "")
             if posixpath.normpath(source).startswith(".."):
                 raise InvalidArgument(f"forbidden path outside the build context: {source} ()")
-            if not any(character in source for character in "*?["):
+            if not any(character in source for character in "*?[\\"):
                 if not self._leads_somewhere(clean):
                     raise NotFound(f"file not found in build context or excluded by .dockerignore: {source}")
                 yield clean
@@ -144,20 +154,37 @@ class Composer(Packer):
         return True
 
     def _matching(self, pattern: str) -> list[str]:
-        """The paths that a pattern means, sorted; its parts match one name each."""
+        """The paths that a pattern means, sorted; its parts match one name each, but ``**`` with parents."""
         found = [""]
         for part in pattern.split("/"):
             step: list[str] = []
             for folder in found:
-                prefix = f"{folder}/" if folder else ""
-                if not any(character in part for character in "*?["):
-                    if self._exists(prefix + part):
-                        step.append(prefix + part)
-                    continue
-                expression = re.compile(fnmatch.translate(part))
-                step += [prefix + name for name in self._names(folder) if expression.match(name)]
-            found = step
-        return sorted(found)
+                step += self._matching_in(folder, part)
+            found = list(dict.fromkeys(step))
+        return sorted(path for path in found if path)
+
+    def _matching_in(self, folder: str, part: str) -> list[str]:
+        prefix = f"{folder}/" if folder else ""
+        if not any(character in part for character in "*?[\\"):
+            return [prefix + part] if self._exists(prefix + part) else []
+        if part == "**" and self._order.parents:
+            return [folder, *self._folders_below(folder)]
+        try:
+            expression = re.compile(ignore.translate(part.replace("**", "*")), re.DOTALL)
+        except re.error:
+            raise InvalidArgument(f"syntax error in pattern: {part}") from None
+        return [prefix + name for name in self._names(folder) if expression.fullmatch(name)]
+
+    def _folders_below(self, folder: str) -> Iterator[str]:
+        for name in sorted(self._names(folder)):
+            path = f"{folder}/{name}" if folder else name
+            try:
+                fd = p.openat2(self._tree, path, _DIRECTORY | os.O_NOFOLLOW, resolve=_RESOLVE)
+            except OSError:
+                continue
+            os.close(fd)
+            yield path
+            yield from self._folders_below(path)
 
     def _names(self, folder: str) -> list[str]:
         try:
@@ -178,15 +205,17 @@ class Composer(Packer):
             there = os.fstat(fd)
         finally:
             os.close(fd)
+        self._moment = max(order.since, int(there.st_mtime))
         target = order.target
         if order.parents:
-            target = posixpath.join(target, posixpath.dirname(path)) + "/"
-            self._copy_parents(path)
+            pivot = self._pivot(path)
+            target = posixpath.join(target, posixpath.dirname(path)[len(pivot) :]) + "/"
+            self._copy_parents(path, pivot)
         if stat.S_ISDIR(there.st_mode):
             place = posixpath.join(target, posixpath.basename(path)) if order.parents else target
             directory = p.openat2(self._tree, path or ".", _DIRECTORY, resolve=_RESOLVE)
             try:
-                base = self._directory_at(place.rstrip("/") or "/", None)
+                base = self._directory_at(place.rstrip("/") or "/", there if order.whole else None)
                 self._contents_of(directory, base, path)
             finally:
                 os.close(directory)
@@ -202,15 +231,21 @@ class Composer(Packer):
             posixpath.join(base, name),
         )
 
-    def _copy_parents(self, path: str) -> None:
+    def _pivot(self, path: str) -> str:
+        """The beginning of a source's path that is not kept."""
+        return max((pivot for pivot in self._pivots if path.startswith(pivot)), key=len, default="")
+
+    def _copy_parents(self, path: str, pivot: str) -> None:
         """The source's folders, with their own modes."""
         folders = path.split("/")[:-1]
         for depth in range(len(folders)):
             folder = "/".join(folders[: depth + 1])
+            if len(folder) < len(pivot):
+                continue
             fd = p.openat2(self._tree, folder, _DIRECTORY, resolve=_RESOLVE)
             try:
                 self._directory_at(
-                    posixpath.join(self._order.target.rstrip("/") or "/", folder), os.fstat(fd)
+                    posixpath.join(self._order.target.rstrip("/") or "/", folder[len(pivot) :]), os.fstat(fd)
                 )
             finally:
                 os.close(fd)
@@ -237,6 +272,8 @@ class Composer(Packer):
 
     def _resolved(self, path: str) -> str:
         """Where a path leads in the tree below, by its last link; itself if it is none."""
+        if self._order.link:
+            return path
         for _ in range(64):
             try:
                 fd = p.openat2(self._lower, path.lstrip("/") or ".", _LOOK, resolve=_RESOLVE)
@@ -253,8 +290,8 @@ class Composer(Packer):
         raise InvalidArgument(f"too many links on the way to {path}")
 
     def _is_directory(self, path: str) -> bool:
-        if path.rstrip("/") in self._made:
-            return True
+        if path.rstrip("/") in self._made or self._order.link:
+            return path.rstrip("/") in self._made
         try:
             fd = p.openat2(self._lower, path.lstrip("/") or ".", os.O_PATH | os.O_DIRECTORY, resolve=_RESOLVE)
         except OSError:
@@ -341,12 +378,10 @@ class Composer(Packer):
         uid, gid = order.owner or ((there.st_uid, there.st_gid) if order.keep_owners and there else (0, 0))
         mode = 0o755 if there is None else there.st_mode & 0o7777
         if order.mode is not None and there is not None and kind != tar.SYMLINK:
-            mode = order.mode
-        if there is None:
-            seconds = order.epoch if order.epoch is not None else int(time.time())
-        else:
-            seconds = there.st_mtime_ns // _SECOND
-            seconds = seconds if order.epoch is None else min(seconds, order.epoch)
+            mode = modes.apply(order.mode, mode, directory=kind == tar.DIRECTORY)
+        seconds = self._moment if there is None else there.st_mtime_ns // _SECOND
+        seconds = seconds if order.epoch is None else min(seconds, order.epoch)
+        self.newest = max(self.newest, seconds)
         return Member(name=name, kind=kind, mode=mode, uid=uid, gid=gid, mtime=seconds * _SECOND, link=link)
 
     def _emit(self, member: Member) -> None:

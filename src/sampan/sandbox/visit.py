@@ -206,6 +206,7 @@ def _compose(request: dict[str, Any], control: socket.socket, fds: Sequence[int]
             RootFilesystem(**{**tree, "lowers": tuple(tree["lowers"])}), _root(request)
         )
     order = request["order"]
+    mode = order["mode"]
     owner = None
     if order["chown"]:
         account = accounts.resolve(order["chown"])
@@ -219,17 +220,20 @@ def _compose(request: dict[str, Any], control: socket.socket, fds: Sequence[int]
             sources=tuple(order["sources"]),
             target=order["target"],
             owner=owner,
-            mode=order["mode"],
+            mode=tuple(map(tuple, mode)) if isinstance(mode, list) else mode,
             parents=order["parents"],
+            link=order["link"],
+            whole=order["whole"],
             keep_owners=order["keep_owners"],
             excluded=Matcher(order["excluded"]).ignores,
             epoch=order["epoch"],
+            since=order["since"],
         ),
         placer,
     )
     channel.send(control, {"stat": {}})
     composer.run()
-    found = {"done": True, "digest": composer.digest}
+    found = {"done": True, "digest": composer.digest, "newest": composer.newest}
     if placer is not None:
         found |= {
             "size": placer.size,

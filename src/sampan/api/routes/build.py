@@ -125,6 +125,7 @@ def _options(request: Request) -> BuildOptions:
         no_cache=query.flag("nocache"),
         pull=query.flag("pull"),
         quiet=query.flag("q"),
+        allowed=frozenset(_allowed(query)),
         host=_host(query),
         credentials={
             credentials.domain_of(name): credentials.from_document(who)
@@ -133,7 +134,19 @@ def _options(request: Request) -> BuildOptions:
     )
 
 
+def _allowed(query: Query) -> list[str]:
+    found = query.texts("allow")
+    for name in found:
+        if name not in ("security.insecure", "network.host"):
+            raise InvalidArgument(f"invalid entitlement: {name}")
+    return found
+
+
+_HOST_IDS = "userns=host"
+
+
 def _host(query: Query) -> HostConfig:
+    security = _list(query, "securityopt", str)
     return HostConfig(
         network_mode=query.text("networkmode") or "default",
         extra_hosts=tuple(query.texts("extrahosts")) or None,
@@ -146,7 +159,9 @@ def _host(query: Query) -> HostConfig:
         cpuset_mems=query.text("cpusetmems"),
         shm_size=query.integer("shmsize", 0) or 0,
         cgroup_parent=query.text("cgroupparent"),
-        security_opt=tuple(_list(query, "securityopt", str)) or None,
+        # Not among Docker's: a client of its own API has no other way to ask for it.
+        userns_mode="host" if _HOST_IDS in security else "",
+        security_opt=tuple(text for text in security if text != _HOST_IDS) or None,
         ulimits=tuple(_list(query, "ulimits", Ulimit)) or None,
     )
 
