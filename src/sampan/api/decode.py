@@ -55,22 +55,25 @@ def convert(document: Any, kind: type[T]) -> T:
         value = msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"invalid JSON: {_type_error(kind, document, str(error))}") from None
-    if (place := _too_large(msgspec.to_builtins(value), "$")) is not None:
+    if (place := _too_large(value, "$")) is not None:
         message = f"Expected `int`, got `int` - at `{place}`"
         raise InvalidArgument(f"invalid JSON: {_type_error(kind, document, message)}")
     return value
 
 
-def _too_large(document: Any, path: str) -> str | None:
-    """Where a decoded document has an integer that Go's int64 does not hold."""
-    if isinstance(document, dict):
-        inner = ((value, f"{path}.{key}") for key, value in document.items())
-    elif isinstance(document, list | tuple):
-        inner = ((value, f"{path}[...]") for value in document)
+def _too_large(value: Any, path: str) -> str | None:
+    """Where a decoded value has an integer that Go's int64 does not hold; as msgspec names places."""
+    if isinstance(value, msgspec.Struct):
+        names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
+        inner = ((getattr(value, name), f"{path}.{wire}") for name, wire in names)
+    elif isinstance(value, dict):
+        inner = ((item, f"{path}[...]") for item in value.values())
+    elif isinstance(value, list | tuple):
+        inner = ((item, f"{path}[...]") for item in value)
     else:
-        large = type(document) is int and not -_INT64 <= document < _INT64
+        large = type(value) is int and not -_INT64 <= value < _INT64
         return path if large else None
-    return next((place for value, where in inner if (place := _too_large(value, where))), None)
+    return next((place for item, where in inner if (place := _too_large(item, where))), None)
 
 
 _SHAPERS: dict[Any, Shaper | None] = {}
