@@ -15,6 +15,7 @@ from sampan.engine.archives import Archives
 from sampan.engine.buildcache import BuildCache
 from sampan.engine.buildmounts import BuildMounts
 from sampan.engine.builds import Builds
+from sampan.engine.buildsecrets import Secrets
 from sampan.engine.buildsteps import BuildSteps
 from sampan.engine.buildusage import BuildUsage
 from sampan.engine.cachemounts import CacheMounts
@@ -130,6 +131,7 @@ class Wiring:
         self._recovery = use_cases.recovery
         pulls = Pulls(images=images, catalog=self._catalog, publish=self._events.publish, settings=settings)
         self._build_cache = BuildCache(self._database, self._catalog)
+        self._secrets = Secrets(f"{self._paths.run}/buildsecrets")
         self._cache_mounts = CacheMounts(f"{self._paths.data}/buildcache")
         self._close_containers = use_cases.close
         gauges = Gauges()
@@ -209,7 +211,9 @@ class Wiring:
             cache=self._build_cache,
             steps=steps,
             held=HeldFiles(f"{self._paths.data}/buildfiles", _boot_id()),
-            mounts=BuildMounts(steps=steps, caches=self._cache_mounts, run=visits.unpack),
+            mounts=BuildMounts(
+                steps=steps, caches=self._cache_mounts, secrets=self._secrets, run=visits.unpack
+            ),
             run=visits.unpack,
         )
 
@@ -231,6 +235,7 @@ class Wiring:
 
     async def start(self) -> None:
         """Recover what the last daemon left; afterwards the engine is true to the host."""
+        self._secrets.clear()
         self._build_cache.load()
         await self._catalog.recover(lambda problem: log.warning("images: %s", problem))
         await self._volumes.start()

@@ -10,7 +10,7 @@ import asyncio
 import os
 import posixpath
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,8 @@ from sampan.build.evaluate import SCRIPT
 from sampan.build.instructions import error
 from sampan.build.stages import SCRATCH
 from sampan.engine import buildcontext
+from sampan.engine.buildsecrets import Secrets, number
+from sampan.engine.buildsession import SessionContext
 from sampan.engine.buildsources import Fetched, remote_source
 from sampan.engine.buildsteps import Composition
 from sampan.engine.model import Mount, TmpfsOptions
@@ -44,10 +46,52 @@ _DOWNLOADED = 0o600
 """The mode of a file that ADD fetched."""
 
 
+class Prepared:
+    """The mounts of a step's container; ``inputs`` stand for their contents in the cache's key.
+
+    ``last`` is what is still to be done if the step has to run.
+    """
+
+    def __init__(
+        self,
+        use: BuildMounts,
+        stage: StageBuild,
+        work: RunWork,
+        held: AsyncExitStack,
+        inputs: list[object],
+    ) -> None:
+        self._use = use
+        self._stage = stage
+        self._work = work
+        self._held = held
+        self.inputs = inputs
+        self.mounts: list[Mount] = []
+        self.last: list[Callable[[], Awaitable[object]]] = []
+
+    async def given(self) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
+        """All mounts, and variables that are nobody's business but the program's."""
+        for work in self.last:
+            await work()
+        lent = await self._held.enter_async_context(
+            self._use.secrets.lent(self._stage.build.session, self._work)
+        )
+        if self._work.script:
+            self.mounts.append(self._use.script(self._stage, self._work))
+        return (*self.mounts, *lent.mounts), tuple(lent.environment)
+
+
 class BuildMounts:
     """Finds and mounts it."""
 
-    def __init__(self, *, steps: BuildSteps, caches: CacheMounts, run: unpacking.Run | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        steps: BuildSteps,
+        caches: CacheMounts,
+        secrets: Secrets,
+        run: unpacking.Run | None = None,
+    ) -> None:
+        self.secrets = secrets
         self._steps = steps
         self._run = run
         self._caches = caches
@@ -165,57 +209,56 @@ class BuildMounts:
     # ------------------------------------------------------------------ RUN --mount
 
     @asynccontextmanager
-    async def prepared(
-        self, stage: StageBuild, work: RunWork
-    ) -> AsyncIterator[tuple[tuple[Mount, ...], list[object]]]:
-        """The mounts of the step's container, and what stands for their contents in the cache's key."""
-        mounts: list[Mount] = []
+    async def prepared(self, stage: StageBuild, work: RunWork) -> AsyncIterator[Prepared]:
+        """What the step's container is to have."""
         inputs: list[object] = []
         async with AsyncExitStack() as held:
-            for number, wanted in enumerate(work.mounts):
+            prepared = Prepared(self, stage, work, held, inputs)
+            for wanted in work.mounts:
                 if wanted.kind == "tmpfs":
-                    mounts.append(_tmpfs(work, wanted))
+                    prepared.mounts.append(_tmpfs(work, wanted))
                 elif wanted.kind == "cache":
-                    mounts.append(await self._cache(stage, work, wanted, held))
+                    prepared.mounts.append(await self._cache(stage, work, wanted, held))
                     inputs.append(("cache", wanted["id"] or wanted["target"]))
                 elif wanted.kind == "bind":
-                    mount, digest = await self._bind(stage, work, wanted, number)
-                    mounts.append(mount)
-                    inputs.append(("bind", wanted["target"], digest))
-                elif wanted["required"] in ("true", "1"):
-                    raise error(
-                        work.step.source,
-                        f"{wanted.kind} {wanted['id'] or 'default'} not found: this build was given none",
-                    )
-            if work.script:
-                path = f"{stage.build.context.place()}/script"
-                with open(path, "w", encoding="utf-8") as file:
-                    file.write(work.script)
-                os.chmod(path, 0o755)
-                mounts.append(Mount(type="bind", source=path, target=SCRIPT, read_only=True))
-            yield tuple(mounts), inputs
+                    await self._bind(stage, work, wanted, prepared)
+                else:
+                    inputs.append((wanted.kind, wanted["id"], wanted["target"], wanted["env"]))
+            yield prepared
+
+    def script(self, stage: StageBuild, work: RunWork) -> Mount:
+        """The program that stands in the Dockerfile."""
+        path = f"{stage.build.context.place()}/script"
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(work.script)
+        os.chmod(path, 0o755)
+        return Mount(type="bind", source=path, target=SCRIPT, read_only=True)
 
     async def _bind(
-        self, stage: StageBuild, work: RunWork, wanted: instructions.Mount, number: int
-    ) -> tuple[Mount, str]:
-        context = stage.build.context
+        self, stage: StageBuild, work: RunWork, wanted: instructions.Mount, prepared: Prepared
+    ) -> None:
         sources = (wanted["source"] or ".",)
-        tree, _, ignored, _ = await self._files(stage, wanted["from"], sources)
+        tree, origin, ignored, links = await self._files(stage, wanted["from"], sources)
         what = Composition(
             tree=tree, sources=sources, target="/x", keep_owners=True, whole=True, excluded=ignored
         )
-        place = context.place()
-        async with self._steps.composed((), what, archive_only=True) as (layer, digest, _):
-            fd = layer.part.open()
-            try:
-                await buildcontext.unpack_from(fd, place, self._run)
-            finally:
-                os.close(fd)
-        if not os.path.lexists(f"{place}/x"):
-            os.mkdir(f"{place}/x")
-        writable = "readwrite" in wanted.fields
         target = posixpath.join(work.directory, wanted["target"])
-        return Mount(type="bind", source=f"{place}/x", target=target, read_only=not writable), digest
+        place = stage.build.context.place()
+
+        async def unpack() -> str:
+            digest = await self._put_into(what, place)
+            if not os.path.lexists(f"{place}/x"):
+                os.mkdir(f"{place}/x")
+            return digest
+
+        if links == SessionContext.links:
+            prepared.last.append(unpack)  # what it holds is known already
+            digest = origin
+        else:
+            digest = await unpack()
+        prepared.inputs.append(("bind", wanted["target"], digest))
+        read_only = "readwrite" not in wanted.fields
+        prepared.mounts.append(Mount(type="bind", source=f"{place}/x", target=target, read_only=read_only))
 
     async def _cache(
         self, stage: StageBuild, work: RunWork, wanted: instructions.Mount, held: AsyncExitStack
@@ -239,38 +282,29 @@ class BuildMounts:
             self._caches.held(
                 identity,
                 sharing=wanted["sharing"],
-                mode=_number(work, wanted, "mode", 0o755),
-                owner=(_number(work, wanted, "uid", 0), _number(work, wanted, "gid", 0)),
+                mode=number(work, wanted, "mode", 0o755),
+                owner=(number(work, wanted, "uid", 0), number(work, wanted, "gid", 0)),
                 begin=begin,
             )
         )
         read_only = "readonly" in wanted.fields
         return Mount(type="bind", source=path, target=target, read_only=read_only)
 
-    async def _put_into(self, what: Composition, place: str) -> None:
-        """Put what is found at "/x" together in a directory."""
-        async with self._steps.composed((), what, archive_only=True) as (layer, _, _):
+    async def _put_into(self, what: Composition, place: str) -> str:
+        """Put what is found at "/x" together in a directory; a digest of it."""
+        async with self._steps.composed((), what, archive_only=True) as (layer, digest, _):
             fd = layer.part.open()
             try:
                 await buildcontext.unpack_from(fd, place, self._run)
             finally:
                 os.close(fd)
+        return digest
 
 
 def _below(source: str, pattern: str) -> str:
     """A pattern of files below a source as one of its tree."""
     exception = "!" if pattern.startswith("!") else ""
     return exception + posixpath.normpath(f"{source}/{pattern.removeprefix('!')}").lstrip("/")
-
-
-def _number(work: RunWork, wanted: instructions.Mount, name: str, default: int) -> int:
-    """A field that is a number; modes are octal."""
-    text, base = wanted[name], 8 if name == "mode" else 10
-    if not text:
-        return default
-    if not text.isdecimal() or (base == 8 and set(text) & set("89")):
-        raise error(work.step.source, f"invalid value for {name}: {text}")
-    return int(text, base)
 
 
 def _tmpfs(work: RunWork, wanted: instructions.Mount) -> Mount:

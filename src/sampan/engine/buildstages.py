@@ -214,7 +214,7 @@ class StageBuild:
     async def _run(self, outcome: Outcome, work: RunWork) -> None:
         build, result = self._build, self._result
         host = self._host(work)
-        async with self._use._mounts.prepared(self, work) as (mounts, inputs):
+        async with self._use._mounts.prepared(self, work) as prepared:
             key = key_of(
                 "run",
                 result.files,
@@ -225,10 +225,12 @@ class StageBuild:
                 host.network_mode,
                 *((host.privileged, host.userns_mode) if host.privileged or host.userns_mode else ()),
                 work.script,
-                inputs,
+                prepared.inputs,
             )
             if self._remembered(key):
                 return
+            mounts, private = await prepared.given()
+            work = dataclasses.replace(work, environment=(*work.environment, *private))
             self._say(f" ---> Running in {key[:12]}\n")
             latest = None if build.epoch is None else build.epoch * SECOND
             chain_id = await self._use._steps.run(

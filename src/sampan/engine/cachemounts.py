@@ -29,7 +29,7 @@ class CacheMount:
     in_use: bool
 
 
-Begin = Callable[[str], Awaitable[None]]
+Begin = Callable[[str], Awaitable[object]]
 """Puts "x" into a directory: what a cache mount is to begin with."""
 _MAKING = "making-"
 

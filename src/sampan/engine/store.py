@@ -294,6 +294,9 @@ class _Put:
     __slots__ = ("_row",)
 
     def __init__(self, container: Container) -> None:
+        if container.temporary:
+            # Its row only tells the next daemon what to remove; what a build lends it is to be on no disk.
+            container = replace(container, config=replace(container.config, env=None))
         self._row = (container.id, container.name, container.image_id, _encoder.encode(container))
 
     def __call__(self, connection: sqlite3.Connection) -> None:
