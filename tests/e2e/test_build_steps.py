@@ -130,3 +130,14 @@ def test_device_nodes_and_other_rights(builder: Builder) -> None:
     builder.built(mounting, "--allow", "security.insecure")
     assert builder.sh("ls /m | wc -l") == "0\n"
     assert "invalid entitlement: odd" in builder.build(mounting, "--allow", "odd").stderr
+
+
+def test_checks_build_nothing(builder: Builder) -> None:
+    done = builder.build(f"{FROM}\nMAINTAINER me\nRUN false\n", "--check")
+    assert done.returncode == 1
+    assert "WARNING: MaintainerDeprecated\n" in done.stdout
+    assert done.stderr == "lint violation found\n"
+    done = builder.build(f"{FROM}\nRUN false\n", "--check")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "Check complete, no warnings found.")
+    done = builder.build(f"# check=error=true\n{FROM}\nMAINTAINER me\n")
+    assert "lint violation found for rules: MaintainerDeprecated\nDockerfile:3\n" in done.stderr

@@ -21,7 +21,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sampan.build import dockerfile, evaluate, stages
+from sampan.build import dockerfile, evaluate, lint, stages
 from sampan.build.dockerfile import DockerfileError
 from sampan.build.stages import Recipe, Stage
 from sampan.engine import remotes
@@ -60,7 +60,8 @@ if TYPE_CHECKING:
 class BuildOptions:
     """What the user asked for. ``credentials`` are by registry; ``host`` are limits of the containers.
 
-    ``remote`` is the address of a context that is not sent; ``allowed`` are rights that RUN may ask for.
+    ``remote`` is the address of a context that is not sent; ``allowed`` are rights that RUN may ask for;
+    with ``check`` the Dockerfile is only looked at.
     """
 
     dockerfile: str = "Dockerfile"
@@ -70,6 +71,7 @@ class BuildOptions:
     arguments: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     platform: str = ""
+    check: bool = False
     no_cache: bool = False
     pull: bool = False
     quiet: bool = False
@@ -176,15 +178,21 @@ class Builds:
             named = "Dockerfile" if named.startswith(".dockerfile.") else named
             lines = tuple(text.removesuffix("\n").split("\n"))
             try:
-                recipe = stages.understand(
-                    dockerfile.parse(text), options.arguments, automatic(options.platform)
-                )
+                parsed = dockerfile.parse(text)
+                recipe = stages.understand(parsed, options.arguments, automatic(options.platform))
                 recipe.target(options.target)
+                if not options.check:
+                    lint.refuse(parsed)
             except DockerfileError as error:
                 shown = evaluate.shown(lines, error.first, error.last, named)
                 place = f" on line {error.first}" if error.first else ""
                 raise InvalidArgument(f"dockerfile parse error{place}: {error}\n{shown}".strip()) from error
             tell(Understood())
+            if options.check:
+                tell(lint.report(parsed, named))
+                if lint.lint(parsed):
+                    raise StepFailed("lint violation found", code=1)
+                return
             try:
                 image = await Build(self, options, context, recipe, tell, session).run()
             except StepFailed as error:

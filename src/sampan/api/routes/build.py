@@ -122,6 +122,7 @@ def _options(request: Request) -> BuildOptions:
         arguments={name: value for name, value in _texts(query, "buildargs").items() if value is not None},
         labels={name: value or "" for name, value in _texts(query, "labels").items()},
         platform=query.text("platform"),
+        check=query.flag("check"),
         no_cache=query.flag("nocache"),
         pull=query.flag("pull"),
         quiet=query.flag("q"),
