@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,34 @@ def test_what_was_pushed_is_pulled_as_it_was(
     assert client("docker", ["rmi", name]).returncode == 0
 
 
+def _store(factory: pytest.TempPathFactory) -> Path:
+    """Where the registry of these tests keeps its blobs."""
+    found = next(factory.getbasetemp().glob("registry*"))
+    return found / "data/docker/registry/v2/blobs/sha256"
+
+
+def test_what_a_registry_lost_is_pushed_again(
+    client: Client, registry: str, three_layers: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    name = f"{registry}/lost:x"
+    client("docker", ["tag", three_layers, name])
+    assert client("docker", ["push", name]).returncode == 0
+    with urllib.request.urlopen(_manifest(registry, "lost/manifests/x"), timeout=SECONDS) as answer:
+        layer = json.load(answer)["layers"][-1]["digest"].partition(":")[2]
+    shutil.rmtree(_store(tmp_path_factory) / layer[:2] / layer)
+    again = client("docker", ["push", name])
+    assert again.returncode == 0, again.stderr
+    assert (again.stdout.count(": Layer already exists\n"), again.stdout.count(": Pushed\n")) == (2, 1)
+    assert client("docker", ["rmi", name]).returncode == 0
+    assert client("docker", ["pull", name]).returncode == 0
+    client("docker", ["rmi", name])
+
+
+def _manifest(registry: str, place: str) -> urllib.request.Request:
+    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    return urllib.request.Request(f"http://{registry}/v2/{place}", headers={"Accept": kind})
+
+
 @pytest.mark.parametrize("program", ["docker", "sampan"])
 def test_a_run_pulls_what_is_missing(
     client: Client, daemon: Daemon, registry: str, image: str, program: str
@@ -111,11 +140,8 @@ def test_what_came_from_an_archive_is_pushed_compressed(
     assert client(program, ["load", "-i", str(tmp_path / "tar")]).returncode == 0
     pushed = client(program, ["push", name])
     assert pushed.returncode == 0, pushed.stderr
-    wanted = urllib.request.Request(
-        f"http://{registry}/v2/{program}/archived/manifests/x",
-        headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
-    )
-    with urllib.request.urlopen(wanted, timeout=SECONDS) as answer:
+    wanted = f"{program}/archived/manifests/x"
+    with urllib.request.urlopen(_manifest(registry, wanted), timeout=SECONDS) as answer:
         layers = json.load(answer)["layers"]
     assert [layer["mediaType"].rpartition(".")[2] for layer in layers] == ["gzip"] * 3
     missing = client(program, ["push", f"{registry}/{program}/archived:y"])
@@ -156,16 +182,9 @@ def test_a_lying_registry_leaves_nothing(
     client("docker", ["rmi", name, three_layers, "made:0"])
     blobs = Path(daemon.root) / "data/blobs"
     before = set(os.listdir(blobs / "sha256"))
-    manifest = urllib.request.urlopen(
-        urllib.request.Request(
-            f"http://{registry}/v2/lying/manifests/x",
-            headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
-        ),
-        timeout=SECONDS,
-    ).read()
-    layer = json.loads(manifest)["layers"][-1]["digest"].partition(":")[2]
-    store = next(tmp_path_factory.getbasetemp().glob("registry*")) / "data"
-    (blob,) = store.glob(f"docker/registry/v2/blobs/sha256/*/{layer}/data")
+    with urllib.request.urlopen(_manifest(registry, "lying/manifests/x"), timeout=SECONDS) as answer:
+        layer = json.load(answer)["layers"][-1]["digest"].partition(":")[2]
+    blob = _store(tmp_path_factory) / layer[:2] / layer / "data"
     data = bytearray(blob.read_bytes())
     data[len(data) // 2] ^= 1
     blob.write_bytes(data)

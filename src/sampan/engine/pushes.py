@@ -3,7 +3,7 @@
 Laws: the manifest goes last, after every blob that it names is at the registry; a layer kept as a plain tar
 goes compressed; an image that came with a manifest of no plain layers is pushed with the same bytes, so that
 its digest stays. A blob that the registry has is not sent, nor one that another of its repositories can hand
-over.
+over; of a manifest that its repository has, the blobs are there.
 """
 
 from __future__ import annotations
@@ -176,6 +176,9 @@ class _Push:
             hold.pin(blob.digest)
         for blob in image.blobs:
             self._tell(Progress(status="Preparing", id=digests.short(blob.digest)))
+        again = await self._again(image, reference)
+        if again is not None:
+            return again
         origins = self._origins(image, reference)
         uploads = [asyncio.create_task(self._layer(blob, origins)) for blob in image.blobs]
         try:
@@ -185,10 +188,40 @@ class _Push:
                 upload.cancel()
             await asyncio.gather(*uploads, return_exceptions=True)
         await self.run(functools.partial(self._configuration, image))
-        raw, media_type = self._manifest(image, layers)
+        return await self._put(reference, *self._manifest(image, layers))
+
+    async def _put(self, reference: Reference, raw: bytes, media_type: str) -> Pushed:
         tag = reference.tag or ""
         digest = await self.run(lambda: self._repository.put_manifest(tag, raw, media_type))
         return Pushed(tag=tag, digest=digest, size=len(raw))
+
+    async def _again(self, image: Image, reference: Reference) -> Pushed | None:
+        """Name the manifest if the repository has it: it took it once all was there. None if it has not.
+
+        A registry that lost something meanwhile says so when the name is put; everything is looked at then.
+        """
+        forms = [self._form(blob) for blob in image.blobs]
+        layers = [
+            _layer(*form, blob, plain=blob.media_type in _PLAIN)
+            for blob, form in zip(image.blobs, forms, strict=True)
+            if form is not None
+        ]
+        if len(layers) < len(image.blobs):
+            return None
+        raw, media_type = self._manifest(image, layers)
+        if not await self.run(lambda: self._repository.has_manifest(digests.of(raw))):
+            return None
+        try:
+            pushed = await self._put(reference, raw, media_type)
+        except (InvalidArgument, NotFound):
+            return None
+        for blob in image.blobs:
+            self._tell(Progress(status="Layer already exists", id=digests.short(blob.digest)))
+        return pushed
+
+    def _form(self, blob: Descriptor) -> tuple[Digest, int] | None:
+        """Digest and size of what goes to a registry, if it is known by now."""
+        return self._forms.known(blob.digest) if blob.media_type in _PLAIN else (blob.digest, blob.size)
 
     def _manifest(self, image: Image, layers: list[Descriptor]) -> tuple[bytes, str]:
         if image.manifest is not None and all(blob.media_type not in _PLAIN for blob in image.blobs):
@@ -208,7 +241,7 @@ class _Push:
         """See to it that the registry has the layer; the descriptor of the form that it has."""
         short = digests.short(blob.digest)
         plain = blob.media_type in _PLAIN
-        form = self._forms.known(blob.digest) if plain else (blob.digest, blob.size)
+        form = self._form(blob)
         if form is not None and await self._is_there(form[0], origins, short):
             return _layer(form[0], form[1], blob, plain=plain)
         part: Part | None = None

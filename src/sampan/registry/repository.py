@@ -110,9 +110,14 @@ class Repository:
     # ------------------------------------------------------------------ writing
 
     def has_blob(self, digest: Digest) -> bool:
-        with self._transport.request(
-            "HEAD", self._target(f"blobs/{digest}"), scopes=self._scopes("push")
-        ) as answer:
+        return self._has(f"blobs/{digest}", {})
+
+    def has_manifest(self, digest: Digest) -> bool:
+        return self._has(f"manifests/{digest}", {"Accept": _ACCEPTED})
+
+    def _has(self, rest: str, headers: dict[str, str]) -> bool:
+        target = self._target(rest)
+        with self._transport.request("HEAD", target, scopes=self._scopes("push"), headers=headers) as answer:
             if answer.status in (401, 403):
                 raise refusals.of_head(answer)
             return answer.status == 200
