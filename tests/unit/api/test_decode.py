@@ -132,5 +132,5 @@ def test_an_empty_body_may_be_allowed() -> None:
 
 def test_a_number_too_large_under_a_name_of_the_users_own() -> None:
     body = b'{"NetworkingConfig": {"EndpointsConfig": {"x.y": {"GlobalIPv6PrefixLen": 9223372036854775808}}}}'
-    with pytest.raises(InvalidArgument, match="EndpointsConfig.GlobalIPv6PrefixLen of type int64"):
+    with pytest.raises(InvalidArgument, match=r"EndpointsConfig\.GlobalIPv6PrefixLen of type int64"):
         decode_json(body, CreateRequest)
