@@ -95,8 +95,11 @@ class FakeCatalog:
         self.images[image.id] = image
         return image
 
-    async def resolve(self, reference: str) -> Image:
+    async def resolve(self, reference: str, wanted: tuple[str, str, str] | None = None) -> Image:
         return self.find(reference)
+
+    def means(self, text: str, image_id: str) -> bool:
+        return self.find(text).id == image_id
 
     def find(self, reference: str) -> Image:
         found = self.images.get(reference) or self.images.get(reference.removesuffix(":latest"))

@@ -86,7 +86,7 @@ class Creation:
         runtimes.find(host.runtime, self._settings.options)
         host, warnings = validation.check(config, host, networking, self._settings.facts)
         host = self._links.resolved(self._sandboxes.resolved(host))
-        image = over or await self._catalog.resolve(config.image)
+        image = over or await self._catalog.resolve(config.image, wanted)
         warnings += _check_platform(config.image, image, wanted)
         container = self._describe(name or "", config, host, networking, image)
         container = replace(container, temporary=over is not None)

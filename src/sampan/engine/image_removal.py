@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan.errors import Conflict
-from sampan.images.model import Image
+from sampan.images.model import Image, Layer
 from sampan.spec import digest as digests
 from sampan.spec import reference as references
 from sampan.spec.reference import Reference
 
 if TYPE_CHECKING:
+    from sampan.engine.imageplatforms import Wanted
     from sampan.engine.lookups import ImageUse
     from sampan.images.catalog import Catalog
 
@@ -55,13 +56,33 @@ class Removal:
                     await self._untag(image, name)
             await self._delete(image, force=force, prune=prune, quiet=False)
             return self.records
-        if not force and _in_one_repository(names) and (users := self._users(image.id)):
+        if not force and _in_one_repository(names) and (users := self._all_users(image)):
             raise Conflict(
                 f'conflict: unable to remove repository reference "{text}" (must force) - container '
                 f"{users[0].container_id[:12]} is using its referenced image {digests.short(image.id)}"
             )
         if await self._untag_with_digests(image, references.parse(text).tagged()):
             await self._delete(image, force=force, prune=prune, quiet=True)
+        return self.records
+
+    async def remove_platforms(self, text: str, wanted: Wanted, *, force: bool) -> list[Removed]:
+        """Take platforms out of the index that ``text`` names, all or none of them."""
+        index = self._catalog.index_of(text)
+        assert index is not None
+        found = dict.fromkeys(self._catalog.find_on(text, platform).id for platform in wanted)
+        for image_id in found:
+            part, users = self._catalog.get(image_id), self._users(image_id)
+            if part is not None:
+                _check_running(part, users)
+                _check_stopped(part, () if force else users)
+        for image_id in found:
+            left, image = self._catalog.indexes.get(index.digest), self._catalog.get(image_id)
+            if left is None or image is None:
+                continue
+            names = [] if left.without([image_id]) else self._catalog.names_of(image_id)
+            for name in names:
+                await self._untag(image, name)
+            self._gone([image], await self._catalog.remove_part(left, image))
         return self.records
 
     async def _untag_with_digests(self, image: Image, name: Reference) -> bool:
@@ -84,13 +105,29 @@ class Removal:
             raise
         # Nothing is awaited between the check and the removal: no container can begin to use the image.
         self.records += [Removed(untagged=name.familiar) for name in self._catalog.names_of(image.id)]
-        layers = await self._catalog.remove(image)
-        self._tell(image, "delete")
-        self.records.append(Removed(deleted=image.id))
-        self.records += [Removed(deleted=layer.chain_id) for layer in layers]
+        shown = [image, *self._further(image)]
+        self._gone(shown, await self._catalog.remove(image))
         parent = self._catalog.get(image.config.parent) if prune else None
         if parent is not None and not self._catalog.names_of(parent.id):
             await self._delete(parent, force=False, prune=True, quiet=True)
+
+    def _all_users(self, image: Image) -> list[ImageUse]:
+        """The containers made from an image, or from what is shown as a part of it."""
+        return [use for one in (image, *self._further(image)) for use in self._users(one.id)]
+
+    def _further(self, image: Image) -> list[Image]:
+        """The other platforms that are shown as parts of an image and have no name of their own."""
+        ids = {one for index in self._catalog.indexes.mains(image.id) for one in index.images} - {image.id}
+        found = [self._catalog.get(image_id) for image_id in sorted(ids)]
+        return [one for one in found if one is not None and not self._catalog.names_of(one.id)]
+
+    def _gone(self, images: Sequence[Image], layers: Sequence[Layer]) -> None:
+        """Tell which of ``images`` are not here any more, and of the layers that went with them."""
+        for image in images:
+            if self._catalog.get(image.id) is None:
+                self._tell(image, "delete")
+                self.records.append(Removed(deleted=image.id))
+        self.records += [Removed(deleted=layer.chain_id) for layer in layers]
 
     async def _untag(self, image: Image, name: Reference) -> None:
         await self._catalog.untag(name)
@@ -99,20 +136,28 @@ class Removal:
 
     def _check(self, image: Image, *, force: bool, names: bool) -> None:
         """Raise the conflict that forbids deleting the image; ``names``: having any is one, unless forced."""
-        users = self._users(image.id)
+        users = self._all_users(image)
         if self._catalog.children_of(image.id):
             raise _Conflicting(image, "image has dependent child images", hard=True)
-        for user in users:
-            if user.running:
-                message = f"image is being used by running container {user.container_id[:12]}"
-                raise _Conflicting(image, message, hard=True, used=True)
+        _check_running(image, users)
         if force:
             return
         if names and self._catalog.names_of(image.id):
             raise _Conflicting(image, "image is referenced in multiple repositories")
-        if users:
-            message = f"image is being used by stopped container {users[0].container_id[:12]}"
-            raise _Conflicting(image, message, used=True)
+        _check_stopped(image, users)
+
+
+def _check_running(image: Image, users: Sequence[ImageUse]) -> None:
+    for user in users:
+        if user.running:
+            message = f"image is being used by running container {user.container_id[:12]}"
+            raise _Conflicting(image, message, hard=True, used=True)
+
+
+def _check_stopped(image: Image, users: Sequence[ImageUse]) -> None:
+    if users:
+        message = f"image is being used by stopped container {users[0].container_id[:12]}"
+        raise _Conflicting(image, message, used=True)
 
 
 class _Conflicting(Conflict):

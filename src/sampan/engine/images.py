@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fnmatch
-import re
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 
 import msgspec
 
+from sampan.engine import imageplatforms, imageselection
 from sampan.engine.image_removal import Removal, Removed, Users
+from sampan.engine.imagefilters import matches, passes_labels
+from sampan.engine.imageplatforms import Platforms, Wanted
+from sampan.engine.imageselection import by_index
 from sampan.engine.lookups import created_before
 from sampan.engine.model import Event, EventType, Filters
 from sampan.engine.telling import told
 from sampan.errors import InvalidArgument, NotFound
 from sampan.images import base, changes, loading, saving
-from sampan.images.catalog import Catalog, NewImage, host_architecture
+from sampan.images.catalog import Catalog, NewImage
 from sampan.images.holds import Hold
+from sampan.images.indexes import ImageIndex, Platform
 from sampan.images.model import Image, Progress, Span, format_time
 from sampan.images.space import Spaces
 from sampan.spec import image as documents
@@ -41,10 +44,14 @@ _SECOND = 1_000_000_000  # ns
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """An image as a list shows it. ``shared_size`` and ``containers`` are -1 when not counted."""
+    """An image as a list shows it, ``size`` with all its platforms. ``shared_size`` and ``containers`` are -1
+    when not counted, ``platforms`` None when not asked for.
+    """
 
     image: Image
     names: tuple[Reference, ...]
+    size: int
+    platforms: Platforms | None = None
     containers: int = -1
     shared_size: int = -1
 
@@ -66,6 +73,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True):
     image: Image
     names: tuple[Reference, ...]
     directories: tuple[str, ...]
+    platforms: Platforms | None = None
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,15 +122,22 @@ class Images:
         self._building_base = asyncio.Lock()
         self._changing = asyncio.Lock()
         catalog.supply_with(self._supply)
+        catalog.used_by(lambda image_id: bool(users(image_id)))
 
     # ------------------------------------------------------------------ looking
 
     def list(
-        self, filters: Filters | None = None, *, show_all: bool = False, shared_size: bool = False
+        self,
+        filters: Filters | None = None,
+        *,
+        show_all: bool = False,
+        shared_size: bool = False,
+        manifests: bool = False,
     ) -> Summaries:
         """Images, newest first. InvalidArgument for a filter that Docker does not have.
 
-        Without ``show_all``, images that only are steps to others are left out.
+        Without ``show_all``, images that only are steps to others are left out; always those that are only
+        a further platform of another. With ``manifests``, an image is there once for each of its indexes.
         """
         filters = filters or Filters()
         filters.accept(_LIST_FILTERS)
@@ -131,11 +146,11 @@ class Images:
         shared = self._shared_layers() if shared_size else frozenset()
         found = []
         for image in self._catalog:
-            if not (after < image.created < before) or not _passes_labels(filters, image):
+            if not (after < image.created < before) or not passes_labels(filters, image):
                 continue
             names = tuple(self._catalog.names_of(image.id))
             if names and "reference" in filters:
-                names = tuple(name for name in names if _matches(name, filters.get("reference")))
+                names = tuple(name for name in names if matches(name, filters.get("reference")))
                 if not names:
                     continue
             if names and dangling:
@@ -143,16 +158,23 @@ class Images:
             if not names and not self._shows_nameless(image, filters, show_all=show_all, dangling=dangling):
                 continue
             layers = self._catalog.layers.chain(image.chain_id)
-            found.append(
-                Summary(
-                    image=image,
-                    names=names,
-                    shared_size=sum(one.size for one in layers if one.chain_id in shared)
-                    if shared_size
-                    else -1,
-                )
-            )
+            common = sum(one.size for one in layers if one.chain_id in shared) if shared_size else -1
+            one = [(names, self._catalog.indexes.of(image.id))]
+            for own, index in by_index(self._catalog, image, names) if manifests else one:
+                size = imageplatforms.size(self._catalog, image, index)
+                summary = Summary(image=image, names=own, size=size, shared_size=common)
+                if manifests:
+                    told = self._platforms(image, index)
+                    count = sum(len(one.containers) for one in told.manifests)
+                    summary = msgspec.structs.replace(summary, platforms=told, containers=count)
+                found.append(summary)
         return sorted(found, key=lambda summary: summary.image.created, reverse=True)
+
+    def _platforms(self, image: Image, index: ImageIndex | None) -> Platforms:
+        def users(image_id: str) -> list[str]:
+            return [use.container_id for use in self._users(image_id)]
+
+        return imageplatforms.describe(self._catalog, image, index, users)
 
     async def usage(self, containers: Mapping[str, int]) -> ImagesUsage:
         """Every image with what it takes of the disk; ``containers`` counts those of an image by its id."""
@@ -160,29 +182,40 @@ class Images:
         summaries = [
             msgspec.structs.replace(
                 found,
-                image=msgspec.structs.replace(found.image, size=inventory.size(found.image.id)),
-                containers=containers.get(found.image.id, 0),
+                size=inventory.size_of(self._all_platforms(found.image)),
+                containers=sum(containers.get(one, 0) for one in self._all_platforms(found.image)),
                 shared_size=inventory.shared(found.image.id),
             )
             for found in self.list()
             if found.image.id in inventory.images
         ]
-        used = [found.image.id for found in summaries if found.containers > 0]
+        used = [image_id for image_id, count in containers.items() if count and image_id in inventory.images]
         return ImagesUsage(summaries=summaries, total=inventory.total, held=inventory.held(used))
 
-    async def inspect(self, text: str) -> Details:
-        """The image by name, id or prefix; NotFound in Docker's words."""
+    def _all_platforms(self, image: Image) -> tuple[str, ...]:
+        """The ids of all images that are shown as this one."""
+        indexes = self._catalog.indexes.mains(image.id)
+        return tuple(dict.fromkeys((image.id, *(one for index in indexes for one in index.images))))
+
+    async def inspect(self, text: str, wanted: Platform | None = None, *, manifests: bool = False) -> Details:
+        """The image by name, id or prefix, for a platform; NotFound in Docker's words."""
+        if wanted is not None and manifests:
+            raise InvalidArgument("conflicting options: manifests and platform options cannot both be set")
         image = await self._catalog.resolve(text)
+        image = image if wanted is None else self._catalog.find_on(text, wanted)
+        index = self._catalog.index_of(text)
         layers = self._catalog.layers.chain(image.chain_id)
         return Details(
             image=image,
-            names=tuple(self._catalog.names_of(image.id)),
+            names=tuple(self._catalog.names_of(index.main if index else image.id)),
             directories=tuple(self._catalog.layers.directory(layer) for layer in layers),
+            platforms=self._platforms(image, index) if manifests else None,
         )
 
-    async def history(self, text: str) -> Sequence[Step]:
+    async def history(self, text: str, wanted: Platform | None = None) -> Sequence[Step]:
         """The steps that made an image, newest first."""
         image = await self._catalog.resolve(text)
+        image = image if wanted is None else self._catalog.find_on(text, wanted)
         sizes = [self._catalog.layers[chain_id].size for chain_id in image.chain]
         steps: list[tuple[HistoryEntry, int]] = []
         for entry in image.config.history:
@@ -203,12 +236,21 @@ class Images:
         image = self._catalog.find(text)
         reference = references.with_tag(repository, tag)
         async with self._changing:
-            await self._catalog.tag(image, reference)
+            await self._catalog.tag(image, reference, self._catalog.index_of(text))
         self._event(image, "tag", name=reference.familiar)
 
-    async def remove(self, text: str, *, force: bool = False, prune: bool = True) -> Sequence[Removed]:
-        """Remove a name, and the image with its last one. Conflict, NotFound in Docker's words."""
+    async def remove(
+        self, text: str, *, force: bool = False, prune: bool = True, wanted: Wanted = ()
+    ) -> Sequence[Removed]:
+        """Remove a name, and the image with its last one; or only some of an image's platforms.
+
+        Conflict, NotFound in Docker's words.
+        """
         async with self._changing:
+            if wanted and self._catalog.index_of(text) is not None:
+                return await self._removal().remove_platforms(text, wanted, force=force)
+            for platform in wanted:
+                self._catalog.find_on(text, platform)
             return await self._removal().remove(text, force=force, prune=prune)
 
     async def prune(self, filters: Filters | None = None) -> Pruned:
@@ -222,10 +264,11 @@ class Images:
         async with self._changing:
             for image in sorted(self._catalog, key=lambda image: image.created, reverse=True):
                 names = self._catalog.names_of(image.id)
-                used = self._catalog.get(image.id) is None or self._users(image.id)
+                gone = self._catalog.get(image.id) is None or self._catalog.indexes.is_hidden(image.id)
+                used = gone or any(self._users(one) for one in self._all_platforms(image))
                 if used or self._catalog.children_of(image.id) or (names and only_dangling):
                     continue
-                if not image.created < limit or not _passes_labels(filters, image):
+                if not image.created < limit or not passes_labels(filters, image):
                     continue
                 removal = self._removal()
                 for text in [name.familiar for name in names] or [image.id]:
@@ -238,12 +281,17 @@ class Images:
 
     # ------------------------------------------------------------------ in and out
 
-    def load(self, body: AsyncIterable[bytes], *, quiet: bool = False) -> AsyncIterator[Progress]:
-        """Load an archive of images; says what was loaded. InvalidArgument for a bad archive."""
-        return told(lambda tell: self._load(body, tell, quiet=quiet))
+    def load(
+        self, body: AsyncIterable[bytes], *, quiet: bool = False, wanted: Wanted = ()
+    ) -> AsyncIterator[Progress]:
+        """Load an archive of images, or only some platforms of it; says what was loaded.
+
+        InvalidArgument for a bad archive, NotFound for one without the platform.
+        """
+        return told(lambda tell: self._load(body, tell, wanted, quiet=quiet))
 
     async def _load(
-        self, body: AsyncIterable[bytes], tell: Callable[[Progress], None], *, quiet: bool
+        self, body: AsyncIterable[bytes], tell: Callable[[Progress], None], wanted: Wanted, *, quiet: bool
     ) -> None:
         def report(progress: Progress) -> None:
             if not quiet:
@@ -258,11 +306,15 @@ class Images:
                 )
                 return await self._catalog.add(new, hold)
 
-        for one, image in await loading.load(self._catalog, body, report, keep):
+        said: set[str] = set()
+        for one, image in await loading.load(self._catalog, body, report, keep, wanted):
             self._event(image, "load", name=image.id)
             for name in one.names:
-                old = before[name.canonical]
-                if old is not None and old.id != image.id:
+                if one.index is not None and name.canonical in said:
+                    continue  # another platform of what was told of
+                said.add(name.canonical)
+                old, new = before[name.canonical], self._catalog.owner(name)
+                if old is not None and (new is None or old.id != new.id):
                     tell(Progress(stream=_renaming(name, old)))
                 tell(Progress(stream=f"Loaded image: {name.familiar}\n"))
             if not one.names:
@@ -302,53 +354,25 @@ class Images:
         async with self._changing:
             return await self._catalog.add(new, hold)
 
-    async def keep_name(self, image: Image, name: Reference) -> None:
-        """Give an image a name that it has earned elsewhere; gone meanwhile, it needs none."""
+    async def keep_name(self, image: Image, name: Reference, index: ImageIndex | None = None) -> None:
+        """Give an image, or its index, a name that it has earned elsewhere; gone meanwhile, it needs none."""
         async with self._changing:
             owner = self._catalog.owner(name)
             if owner is not None and owner.id == image.id:
                 return
             with contextlib.suppress(NotFound):
-                await self._catalog.tag(image, name)
+                await self._catalog.tag(image, name, index)
 
     def tell(self, image: Image, action: str, name: str = "") -> None:
         """Publish an event of an image that another use case made or named."""
         self._event(image, action, name=name)
 
-    def save(self, texts: Sequence[str]) -> AsyncIterator[bytes | Span]:
-        """One archive of all images named. NotFound before anything is sent."""
-        selection: dict[str, tuple[Image, list[Reference]]] = {}
-        for text in texts:
-            for image, names in self._selected(text):
-                chosen = selection.setdefault(image.id, (image, []))[1]
-                chosen += [name for name in names if name not in chosen]
-        for image, _ in selection.values():
-            self._event(image, "save", name=image.id)
-        return saving.save(self._catalog, [(image, tuple(names)) for image, names in selection.values()])
-
-    def _selected(self, text: str) -> Iterable[tuple[Image, tuple[Reference, ...]]]:
-        """What a name means to ``save``: an id without names, one tag, or every tag of a repository."""
-        prefix = references.id_prefix(text)
-        image = self._found(text)
-        if image is not None and prefix is not None and image.id.startswith(f"sha256:{prefix}"):
-            return [(image, ())]
-        reference = references.parse(text)
-        if reference.tag or reference.digest:
-            return [(self._catalog.find(text), (reference,) if reference.tag else ())]
-        chosen = [
-            (image, tuple(name for name in self._catalog.names_of(image.id) if _is_tag_of(name, reference)))
-            for image in self._catalog
-        ]
-        chosen = [(image, names) for image, names in chosen if names]
-        if not chosen and image is None:
-            raise NotFound(f"No such image: {text}")
-        return chosen or [(self._catalog.find(text), ())]
-
-    def _found(self, text: str) -> Image | None:
-        try:
-            return self._catalog.find(text)
-        except NotFound:
-            return None
+    def save(self, texts: Sequence[str], wanted: Wanted = ()) -> AsyncIterator[bytes | Span]:
+        """One archive of all images named, of the platforms wanted. NotFound before anything is sent."""
+        selected = imageselection.select(self._catalog, texts, wanted)
+        for one in selected:
+            self._event(one.image, "save", name=one.image.id)
+        return saving.save(self._catalog, selected)
 
     # ------------------------------------------------------------------ the base image
 
@@ -363,7 +387,7 @@ class Images:
 
             def describe(diff_id: Digest) -> bytes:
                 members = {
-                    "architecture": host_architecture(),
+                    "architecture": platforms.own_architecture(),
                     "os": "linux",
                     "created": created,
                     "config": config.document(),
@@ -411,7 +435,7 @@ class Images:
     def _shows_nameless(
         self, image: Image, filters: Filters, *, show_all: bool, dangling: bool | None
     ) -> bool:
-        if dangling is False or "reference" in filters:
+        if dangling is False or "reference" in filters or self._catalog.indexes.is_hidden(image.id):
             return False
         return show_all or not self._catalog.children_of(image.id)
 
@@ -434,39 +458,6 @@ async def _base_stream() -> AsyncIterator[bytes]:
     pieces = base.archive()
     while piece := await asyncio.to_thread(next, pieces, b""):
         yield piece
-
-
-def _passes_labels(filters: Filters, image: Image) -> bool:
-    labels = image.config.config.labels
-    if not filters.matches_labels(labels):
-        return False
-    return not any(_has_label(labels, wanted) for wanted in filters.get("label!"))
-
-
-def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
-    name, separator, value = wanted.partition("=")
-    return name in labels and (not separator or labels[name] == value)
-
-
-def _is_tag_of(name: Reference, repository: Reference) -> bool:
-    return bool(name.tag) and name.name == repository.name
-
-
-def _matches(name: Reference, patterns: Iterable[str]) -> bool:
-    """Docker's match of shell patterns, whose ``*`` stops at a slash, with the name and with name:tag."""
-    for pattern in patterns:
-        if _unclosed(pattern):
-            raise InvalidArgument("syntax error in pattern")
-        expression = re.compile(fnmatch.translate(pattern).replace(".*", "[^/]*"), re.DOTALL)
-        if expression.fullmatch(name.familiar) or expression.fullmatch(name.familiar_name):
-            return True
-    return False
-
-
-def _unclosed(pattern: str) -> bool:
-    """Whether a shell pattern ends within a class of characters or after a backslash."""
-    plain = re.sub(r"\\.", "", pattern, flags=re.DOTALL)
-    return plain.endswith("\\") or "[" in re.sub(r"\[[^]]+\]", "", plain)
 
 
 def _platform(text: str) -> tuple[str, str, str]:

@@ -70,21 +70,22 @@ class Lookups:
             found = [container for container in found if all(test(container) for test in tests)]
         found.sort(key=lambda container: container.created, reverse=True)
         found = found[: query.limit] if query.limit > 0 else found
-        meant = {name: self._meant(name) for name in {container.config.image for container in found}}
+        pairs = {(container.config.image, container.image_id) for container in found}
+        meant = {pair for pair in pairs if self._is_meant(*pair)}
         # Shown by its image's id when the reference that it was made from means another image now.
         return [
             container
-            if meant[container.config.image] == container.image_id
+            if (container.config.image, container.image_id) in meant
             else replace(container, config=replace(container.config, image=container.image_id))
             for container in found
         ]
 
-    def _meant(self, reference: str) -> str:
-        """The id of the image that a reference means now; empty for none."""
+    def _is_meant(self, reference: str, image_id: str) -> bool:
+        """Whether a reference still means an image."""
         try:
-            return self._catalog.find(reference).id
+            return self._catalog.means(reference, image_id)
         except (NotFound, InvalidArgument):
-            return ""
+            return False
 
     def everything(self) -> Iterable[Container]:
         """Every container there is, in no order."""

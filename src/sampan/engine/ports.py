@@ -112,8 +112,14 @@ class Runtime(Protocol):
 
 
 class Catalog(Protocol):
-    async def resolve(self, reference: str) -> Image:
-        """By name[:tag], name@digest, id or unique id prefix; NotFound in Docker's words."""
+    async def resolve(self, reference: str, wanted: tuple[str, str, str] | None = None) -> Image:
+        """By name[:tag], name@digest, id or unique id prefix, of several platforms that which is wanted.
+
+        NotFound in Docker's words.
+        """
+
+    def means(self, text: str, image_id: str) -> bool:
+        """Whether a name leads to an image, on whatever platform."""
 
     def find(self, text: str) -> Image:
         """``resolve`` among the images that are here."""

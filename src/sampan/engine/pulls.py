@@ -29,7 +29,7 @@ from sampan.spec import digest as digests
 from sampan.spec import image as documents
 from sampan.spec import platform as platforms
 from sampan.spec.digest import Digest
-from sampan.spec.image import DOCKER_LAYER, INDEXES, OCI_LAYER, Descriptor, Manifest
+from sampan.spec.image import DOCKER_LAYER, INDEXES, OCI_LAYER, Descriptor, Index, Manifest
 from sampan.spec.reference import Reference
 
 if TYPE_CHECKING:
@@ -131,35 +131,62 @@ class _Pull:
         repository, document = await self.run(lambda: self._session.reading(name))
         self._tell(Progress(status=f"Pulling from {reference.path}", id=name))
         top = document.digest
-        manifest = await self._choose(repository, document, platform)
+        manifest, index = await self._choose(repository, document, platform)
         before = self._catalog.owner(reference)
         names = _names(reference, top)
-        image = self._present(manifest, names) or await self._obtain(repository, manifest, names)
+        here = index is not None and self._is_here(reference, manifest, index)
+        image = self._present(manifest, names, index) or await self._obtain(
+            repository, manifest, names, index
+        )
         self._tell(Progress(status=f"Digest: {top}"))
-        fresh = before is None or before.id != image.id
+        fresh = not here and (before is None or before.id != image.id)
         words = "Downloaded newer image for" if fresh else "Image is up to date for"
         self._tell(Progress(status=f"Status: {words} {reference.familiar}"))
 
-    async def _choose(self, repository: Repository, document: Document, platform: str) -> Manifest:
-        """The manifest of the platform: the document itself, or that which an index names for it."""
-        for _ in range(_INDEX_DEPTH):
+    async def _choose(
+        self, repository: Repository, document: Document, platform: str
+    ) -> tuple[Manifest, Index | None]:
+        """The manifest of the platform: the document itself, or that which an index names for it.
+
+        And the index, if the document is one that lists the manifest itself.
+        """
+        index: Index | None = None
+        for depth in range(_INDEX_DEPTH):
             if document.media_type not in INDEXES and not _is_index(document.raw):
-                return documents.parse_manifest(document.raw, document.media_type)
-            chosen = _for_platform(documents.parse_index(document.raw).manifests, platform)
+                manifest = documents.parse_manifest(document.raw, document.media_type)
+                return manifest, index if depth == 1 else None
+            index = documents.parse_index(document.raw, document.media_type)
+            chosen = _for_platform(index.manifests, platform)
             document = await self.run(lambda: repository.manifest(chosen.digest))  # noqa: B023 - awaited here
         raise InvalidArgument(f"an index of the image leads to more than {_INDEX_DEPTH - 1} others")
 
-    def _present(self, manifest: Manifest, names: tuple[Reference, ...]) -> Image | None:
-        """The image, if all that the manifest names is here, and so are the names."""
+    def _is_here(self, reference: Reference, manifest: Manifest, index: Index) -> bool:
+        """Whether a name leads to an index of which the manifest's image is here."""
+        known = self._catalog.indexes
+        return known.leads(reference.canonical, index) and known.has(index, manifest.digest)
+
+    def _present(self, manifest: Manifest, names: tuple[Reference, ...], index: Index | None) -> Image | None:
+        """The image, if all that the manifest names is here, and so are the names, to the same index."""
         image = self._catalog.get(manifest.config.digest)
-        if image is None or image.manifest != digests.of(manifest.raw):
+        if image is None:
             return None
-        named = all((owner := self._catalog.owner(name)) and owner.id == image.id for name in names)
+        known = self._catalog.indexes
+        same = image.manifest == manifest.digest if index is None else known.has(index, manifest.digest)
+        named = all(
+            (owner := self._catalog.owner(name)) is not None
+            and (known.named(name.canonical) is None if index is None else known.leads(name.canonical, index))
+            and (index is not None or owner.id == image.id)
+            for name in names
+        )
         whole = all(self._catalog.blobs.has(layer.digest) for layer in manifest.layers)
-        return image if named and whole else None
+        return image if same and named and whole else None
 
     async def _obtain(
-        self, repository: Repository, manifest: Manifest, names: tuple[Reference, ...]
+        self,
+        repository: Repository,
+        manifest: Manifest,
+        names: tuple[Reference, ...],
+        index: Index | None,
     ) -> Image:
         raw = await self._configuration(repository, manifest)
         config = documents.parse_image(raw)
@@ -187,7 +214,8 @@ class _Pull:
         try:
             with self._catalog.layers.holding() as hold:
                 await self._catalog.layers.obtain_chain(hold, steps, self._extracting, self._extracted)
-                new = NewImage(raw=raw, names=names, manifest=manifest.raw)
+                listing = index.raw if index else None
+                new = NewImage(raw=raw, names=names, manifest=manifest.raw, index=listing)
                 return (await self._images.keep([new], hold))[0]
         except BaseException:
             await asyncio.shield(self._catalog.sweep(layer.digest for layer in manifest.layers))

@@ -139,8 +139,14 @@ class Catalog:
             return self._images[self._names[name][1]], name
         return self._find_by_prefix(text, reference), None
 
+    def means(self, text: str, image_id: str) -> bool:
+        """Whether a name leads to an image, or to the index of which it is a part."""
+        image, name = self._look(text)
+        index = self.indexes.named(name) if name is not None else None
+        return image.id == image_id or (index is not None and image_id in index.images)
+
     async def resolve(self, reference: str, wanted: Platform | None = None) -> Image:
-        """As ``find``, or ``find_on``; an image that the engine can make by itself is made."""
+        """As ``find``, of an index the image for a platform; what the engine can make by itself is made."""
         try:
             self.find(reference)
         except NotFound:
@@ -148,7 +154,9 @@ class Catalog:
                 raise
             if not await self._supply(references.parse(reference).tagged()):
                 raise
-        return self.find(reference) if wanted is None else self.find_on(reference, wanted)
+        if wanted is None or self.index_of(reference) is None:
+            return self.find(reference)
+        return self.find_on(reference, wanted)
 
     def supply_with(self, supply: Callable[[Reference], Awaitable[bool]]) -> None:
         """Have ``supply`` make images that are asked for and missing; it says whether it did."""

@@ -116,6 +116,15 @@ class Indexes:
         digest = self._names.get(canonical)
         return self._indexes.get(digest) if digest else None
 
+    def leads(self, canonical: str, index: Index) -> bool:
+        """Whether a name leads to that index."""
+        return self._names.get(canonical) == index.digest
+
+    def has(self, index: Index, manifest: str) -> bool:
+        """Whether the image of a manifest that an index lists is here."""
+        known = self._indexes.get(index.digest)
+        return known is not None and any(part.descriptor.digest == manifest for part in known.parts)
+
     def of(self, image_id: str) -> ImageIndex | None:
         """The index whose main image it is; of several the first by digest."""
         return min(self.mains(image_id), key=lambda index: index.digest, default=None)

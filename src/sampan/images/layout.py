@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, NotFound
 from sampan.images.blobs import Part
 from sampan.images.catalog import DOCUMENT_LIMIT
-from sampan.images.indexes import is_attestation
+from sampan.images.indexes import Platform, is_attestation
 from sampan.images.spool import Spool
 from sampan.spec import digest as digests
 from sampan.spec import image as documents
@@ -65,6 +65,27 @@ def read(spool: Spool) -> list[Found]:
     if spool.part("repositories") is not None:
         raise InvalidArgument("invalid archive: the format of Docker before 1.10 is not supported")
     raise InvalidArgument("invalid archive: neither manifest.json nor index.json is in it")
+
+
+def on_platforms(found: Sequence[Found], wanted: Sequence[Platform]) -> list[Found]:
+    """The images for some platforms. NotFound in Docker's words for a name that has none for one of them."""
+    chosen = [one for one in found if any(platforms.fits(_platform(one), platform) for platform in wanted)]
+    for platform in wanted:
+        shown = platforms.shown(*platform)
+        having = [one for one in chosen if platforms.fits(_platform(one), platform)]
+        if not having:
+            raise NotFound(f"no images providing the requested platform {shown} found")
+        provided = {name for one in having for name in one.names}
+        lacking = sorted({name.familiar for one in found for name in one.names if name not in provided})
+        if len(lacking) == 1:
+            raise NotFound(f"image {lacking[0]} doesn't provide the requested platform ({shown})")
+        if lacking:
+            raise NotFound(f"images [{', '.join(lacking)}] don't provide the requested platform ({shown})")
+    return chosen
+
+
+def _platform(one: Found) -> Platform:
+    return one.document.os, one.document.architecture, one.document.variant
 
 
 # ---------------------------------------------------------------------- docker save

@@ -17,6 +17,7 @@ from sampan.images.blobs import Pace, Part
 from sampan.images.catalog import Catalog, NewImage
 from sampan.images.directories import Early
 from sampan.images.holds import Hold
+from sampan.images.indexes import Platform
 from sampan.images.layers import Archive
 from sampan.images.model import Image, Progress
 from sampan.images.spool import Spool
@@ -37,11 +38,12 @@ async def load(
     body: AsyncIterable[bytes],
     report: Callable[[Progress], None],
     keep: Callable[[Sequence[NewImage], Hold], Awaitable[list[Image]]],
+    wanted: Sequence[Platform] = (),
 ) -> list[tuple[NewImage, Image]]:
-    """Load an archive of images and answer with those that are now kept.
+    """Load an archive of images, of the platforms ``wanted``, and answer with those that are now kept.
 
-    ``keep`` is ``catalog.add``, or does it with more around. InvalidArgument for a bad archive; nothing of it
-    is kept then.
+    ``keep`` is ``catalog.add``, or does it with more around. InvalidArgument for a bad archive, NotFound for
+    one in which an image is for other platforms; nothing of it is kept then.
     """
     with catalog.blobs.workspace() as workspace:
         ahead = _Ahead(catalog)
@@ -53,6 +55,8 @@ async def load(
             finally:
                 spool.close()
             found = await asyncio.to_thread(layout.read, spool)
+            if wanted:
+                found = layout.on_platforms(found, wanted)
             return await _keep(catalog, found, ahead, report, keep)
         finally:
             await asyncio.shield(ahead.end())

@@ -1,5 +1,7 @@
 """Save: kept images as one tar stream that is a docker-save archive and an OCI layout at once.
 
+An index of which several platforms are here goes as it is, with these; ``manifest.json`` has its main image.
+
 Laws: the same images give the same bytes, whenever and in whatever order of loading: members are sorted,
 times are zero, and blobs go out as they came in. What is streamed is held, so that removing an image
 meanwhile breaks nothing.
@@ -9,9 +11,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sampan.images.catalog import Catalog
+from sampan.images.indexes import ImageIndex
 from sampan.images.layout import NAME_ANNOTATION, REF_ANNOTATION
 from sampan.images.model import Image, Span
 from sampan.spec import digest as digests
@@ -22,14 +25,20 @@ from sampan.spec.reference import Reference
 from sampan.wire import tar
 
 
-async def save(
-    catalog: Catalog, selection: Sequence[tuple[Image, tuple[Reference, ...]]]
-) -> AsyncIterator[bytes | Span]:
+class Selected(NamedTuple):
+    """An image, or the index of which it is the main image, and the names that it is saved under."""
+
+    image: Image
+    names: tuple[Reference, ...]
+    whole: ImageIndex | None = None
+
+
+async def save(catalog: Catalog, selection: Sequence[Selected]) -> AsyncIterator[bytes | Span]:
     """The archive of images with the names that each is saved under."""
     with catalog.layers.holding() as hold:
-        for image, _ in selection:
-            for blob in image.blobs:
-                hold.pin(blob.digest)
+        for one in selection:
+            for digest in one.whole.blobs if one.whole else [blob.digest for blob in one.image.blobs]:
+                hold.pin(digest)
         try:
             async for piece in _stream(catalog, selection):
                 yield piece
@@ -38,9 +47,7 @@ async def save(
             await catalog.sweep(hold.blobs)
 
 
-async def _stream(
-    catalog: Catalog, selection: Sequence[tuple[Image, tuple[Reference, ...]]]
-) -> AsyncIterator[bytes | Span]:
+async def _stream(catalog: Catalog, selection: Sequence[Selected]) -> AsyncIterator[bytes | Span]:
     files, blobs = _contents(catalog, selection)
     for directory in (b"blobs/", b"blobs/sha256/"):
         yield tar.header(tar.Member(name=directory, kind=tar.DIRECTORY, mode=0o755))
@@ -61,7 +68,7 @@ async def _stream(
 
 
 def _contents(
-    catalog: Catalog, selection: Iterable[tuple[Image, tuple[Reference, ...]]]
+    catalog: Catalog, selection: Iterable[Selected]
 ) -> tuple[dict[str, bytes], dict[str, Descriptor]]:
     """The archive's documents and its layers' blobs, by path."""
     files: dict[str, bytes] = {"oci-layout": documents.encode({"imageLayoutVersion": "1.0.0"})}
@@ -69,22 +76,27 @@ def _contents(
     listing: list[dict[str, Any]] = []
     index: list[dict[str, Any]] = []
     repositories: dict[str, dict[str, str]] = {}
-    for image, names in sorted(selection, key=lambda one: one[0].id):
-        blobs |= {_path(blob.digest): blob for blob in image.blobs}
-        raw, media_type = manifest_of(catalog, image)
-        files[_path(image.id)] = image.config.raw
+    for image, names, whole in sorted(selection, key=_order):
+        if whole is None:
+            raw, media_type = manifest_of(catalog, image)
+            layers = image.blobs
+            files[_path(image.id)] = image.config.raw
+            blobs |= {_path(blob.digest): blob for blob in layers}
+        else:
+            raw, media_type = whole.document.raw, whole.document.media_type
+            layers = _platforms(catalog, whole, files, blobs)
         files[_path(digests.of(raw))] = raw
         listing.append(
             {
                 "Config": _path(image.id),
                 "RepoTags": [name.familiar for name in names] or None,
-                "Layers": [_path(blob.digest) for blob in image.blobs],
+                "Layers": [_path(blob.digest) for blob in layers],
             }
         )
         index += _index_entries(raw, media_type, names)
         for name in names:
-            if image.blobs and name.tag:
-                top = digests.hex_of(image.blobs[-1].digest)
+            if layers and name.tag:
+                top = digests.hex_of(layers[-1].digest)
                 repositories.setdefault(name.familiar_name, {})[name.tag] = top
     files["manifest.json"] = documents.encode(listing)
     files["index.json"] = documents.encode(
@@ -93,6 +105,26 @@ def _contents(
     if repositories:
         files["repositories"] = documents.encode(repositories)
     return files, blobs
+
+
+def _order(one: Selected) -> tuple[str, str]:
+    return one.image.id, one.whole.digest if one.whole else ""
+
+
+def _platforms(
+    catalog: Catalog, index: ImageIndex, files: dict[str, bytes], blobs: dict[str, Descriptor]
+) -> tuple[Descriptor, ...]:
+    """Put all that is here of an index among the archive's files; answers with its main image's layers."""
+    main: tuple[Descriptor, ...] = ()
+    for part in index.parts:
+        image = catalog.get(part.image_id)
+        if image is not None:
+            files[_path(image.id)] = image.config.raw
+            files[_path(part.descriptor.digest)] = part.manifest.raw
+            blobs |= {_path(blob.digest): blob for blob in part.manifest.layers}
+        if part.image_id == index.main and not main:
+            main = part.manifest.layers
+    return main
 
 
 def manifest_of(catalog: Catalog, image: Image) -> tuple[bytes, str]:

@@ -1,8 +1,8 @@
 """What images take of the disk: the files of their layers, and the archives and documents these came from.
 
-Theory: a part is a layer or a blob; an image is a set of parts, and images share parts. A layer never
-changes, so it is measured once in a daemon's life. Numbers are bytes as the disk holds them
-(``linux.diskspace``): what goes when nothing has a part any more.
+Theory: a part is a layer or a blob; an image is a set of parts, and images share parts. An index is its main
+image's. A layer never changes, so it is measured once in a daemon's life. Numbers are bytes as the disk holds
+them (``linux.diskspace``): what goes when nothing has a part any more.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ class Inventory:
     def size(self, image_id: str) -> int:
         return sum(self.parts[part] for part in self.images[image_id])
 
+    def size_of(self, image_ids: Iterable[str]) -> int:
+        """Bytes of several images, what they share counted once."""
+        return self.held(image_id for image_id in image_ids if image_id in self.images)
+
     def shared(self, image_id: str) -> int:
         """Bytes of an image that others have as well."""
         counted = Counter(part for parts in self.images.values() for part in parts)
@@ -62,6 +66,10 @@ class Spaces:
     async def measure(self) -> Inventory:
         """As it is now. What was measured before is not measured again."""
         images = {image.id: self._parts(image) for image in self._catalog}
+        for index in self._catalog.indexes:
+            images[index.main].add(index.digest)
+            for part in index.parts:
+                images[part.image_id] |= part.blobs
         layers = list(self._catalog.layers)
         blobs = {str(layer.blob) for layer in layers}
         for own in images.values():

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sampan.api.render.times import NEVER, rfc3339
+from sampan.engine.imageplatforms import ManifestSummary, Platforms
 from sampan.engine.images import Details, Step, Summary
 from sampan.images.model import Progress, parse_time
 from sampan.spec.image import RunConfig
@@ -29,14 +30,42 @@ def summary(found: Summary, version: tuple[int, int]) -> dict[str, Any]:
         "RepoDigests": digests,
         "RepoTags": tags,
         "SharedSize": found.shared_size,
-        "Size": image.size,
+        "Size": found.size,
     }
+    if found.platforms is not None:
+        shown |= _platforms(found.platforms)
     if version < (1, 43):
         # Clients of old versions expect a placeholder where there is no name.
         shown["RepoTags"] = tags or ["<none>:<none>"]
         shown["RepoDigests"] = digests or (None if tags else ["<none>@<none>"])
     if version < (1, 44):
-        shown["VirtualSize"] = image.size
+        shown["VirtualSize"] = found.size
+    return shown
+
+
+def _platforms(found: Platforms) -> dict[str, Any]:
+    return {"Descriptor": found.target.document(), "Manifests": [_manifest(one) for one in found.manifests]}
+
+
+def _manifest(found: ManifestSummary) -> dict[str, Any]:
+    """``ImageManifestSummary``."""
+    shown: dict[str, Any] = {
+        "ID": found.descriptor.digest,
+        "Descriptor": found.descriptor.document(),
+        "Available": found.available,
+        "Size": {"Content": found.content, "Total": found.content + found.unpacked},
+        "Kind": "attestation" if found.platform is None else "image",
+    }
+    if found.platform is None:
+        shown["AttestationData"] = {"For": found.subject}
+    else:
+        system, architecture, variant = found.platform
+        platform = {"architecture": architecture, "os": system, **({"variant": variant} if variant else {})}
+        shown["ImageData"] = {
+            "Platform": platform,
+            "Containers": list(found.containers),
+            "Size": {"Unpacked": found.unpacked},
+        }
     return shown
 
 
@@ -72,6 +101,8 @@ def details(found: Details, version: tuple[int, int]) -> dict[str, Any]:
         shown["VirtualSize"] = image.size
     if version < (1, 45):
         shown |= {"Container": "", "ContainerConfig": config(RunConfig(), version)}
+    if found.platforms is not None:
+        shown |= _platforms(found.platforms)
     return shown
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from sampan import errors
@@ -24,29 +24,40 @@ from sampan.engine.images import ImportOptions
 from sampan.engine.pulls import Wanted
 from sampan.engine.pushes import Pushed
 from sampan.errors import InvalidArgument
+from sampan.images.indexes import Platform
 from sampan.images.model import Progress
 from sampan.registry import credentials
 from sampan.spec import platform as platforms
 from sampan.spec import reference as references
 
+_MANIFESTS_IN_LISTS = (1, 47)
+_MANIFESTS_OF_ONE = (1, 48)
+
 
 def list_images(request: Request, engine: Engine) -> Answer:
-    """GET /images/json?all=&filters=&shared-size="""
+    """GET /images/json?all=&filters=&shared-size=&manifests="""
     query = request.query
     found = engine.images.list(
-        query.filters(), show_all=query.flag("all"), shared_size=query.flag("shared-size")
+        query.filters(),
+        show_all=query.flag("all"),
+        shared_size=query.flag("shared-size"),
+        manifests=request.version >= _MANIFESTS_IN_LISTS and query.flag("manifests"),
     )
     return json_response([render.summary(one, request.version) for one in found])
 
 
 async def inspect(request: Request, engine: Engine) -> Answer:
-    """GET /images/{name}/json"""
-    return json_response(render.details(await engine.images.inspect(request.name), request.version))
+    """GET /images/{name}/json?platform=&manifests="""
+    query = request.query
+    manifests = request.version >= _MANIFESTS_OF_ONE and query.flag("manifests")
+    found = await engine.images.inspect(request.name, _one(query.text("platform")), manifests=manifests)
+    return json_response(render.details(found, request.version))
 
 
 async def history(request: Request, engine: Engine) -> Answer:
-    """GET /images/{name}/history"""
-    return json_response([render.step(step) for step in await engine.images.history(request.name)])
+    """GET /images/{name}/history?platform="""
+    found = await engine.images.history(request.name, _one(request.query.text("platform")))
+    return json_response([render.step(step) for step in found])
 
 
 async def tag(request: Request, engine: Engine) -> Answer:
@@ -57,10 +68,13 @@ async def tag(request: Request, engine: Engine) -> Answer:
 
 
 async def remove(request: Request, engine: Engine) -> Answer:
-    """DELETE /images/{name}?force=&noprune="""
+    """DELETE /images/{name}?force=&noprune=&platforms="""
     query = request.query
     removed = await engine.images.remove(
-        request.name, force=query.flag("force"), prune=not query.flag("noprune")
+        request.name,
+        force=query.flag("force"),
+        prune=not query.flag("noprune"),
+        wanted=_several(query.texts("platforms")),
     )
     return json_response(removed)
 
@@ -72,8 +86,10 @@ async def prune(request: Request, engine: Engine) -> Answer:
 
 
 async def load(request: Request, engine: Engine) -> Answer:
-    """POST /images/load?quiet="""
-    messages = engine.images.load(request.body(), quiet=request.query.flag("quiet"))
+    """POST /images/load?quiet=&platform="""
+    query = request.query
+    wanted = _several(query.texts("platform"))
+    messages = engine.images.load(request.body(), quiet=query.flag("quiet"), wanted=wanted)
     return await _progress_after_first(render.progress_message(message) async for message in messages)
 
 
@@ -137,6 +153,15 @@ async def push(request: Request, engine: Engine) -> Answer:
     return await _progress_after_first(_push_message(message) async for message in messages)
 
 
+def _several(texts: Iterable[str]) -> tuple[Platform, ...]:
+    """The platforms that JSON objects of the OCI name. InvalidArgument in Docker's words."""
+    return tuple(platforms.parse(_platform(text)) for text in texts if text)
+
+
+def _one(text: str) -> Platform | None:
+    return next(iter(_several([text])), None)
+
+
 def _platform(text: str) -> str:
     """The platform that a JSON object of the OCI names, as ``os/architecture/variant``; empty for none."""
     if not text:
@@ -159,16 +184,16 @@ def _push_message(message: Progress | Pushed) -> dict[str, Any]:
 
 
 def save_one(request: Request, engine: Engine) -> Answer:
-    """GET /images/{name}/get"""
-    return Stream(engine.images.save([request.name]), TAR)
+    """GET /images/{name}/get?platform="""
+    return Stream(engine.images.save([request.name], _several(request.query.texts("platform"))), TAR)
 
 
 def save(request: Request, engine: Engine) -> Answer:
-    """GET /images/get?names="""
+    """GET /images/get?names=&platform="""
     names = request.query.texts("names")
     if not names:
         raise InvalidArgument("no images to save: the parameter names is missing")
-    return Stream(engine.images.save(names), TAR)
+    return Stream(engine.images.save(names, _several(request.query.texts("platform"))), TAR)
 
 
 async def _progress_after_first(messages: AsyncIterator[Any]) -> Stream:
