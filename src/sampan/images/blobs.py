@@ -18,12 +18,13 @@ import time
 from collections.abc import Iterator
 
 from sampan.errors import Internal, InvalidArgument
-from sampan.linux import tree
+from sampan.linux import tree, writeback
 from sampan.spec import digest as digests
 from sampan.spec.digest import Digest
 
 PARTIAL_LIFE = 24 * 60 * 60.0  # seconds
 _BLOCK = 1 << 20
+_SEND = 8 << 20
 
 
 class BlobStore:
@@ -169,6 +170,7 @@ class Part:
         self._hash = hashlib.sha256()
         self._digest: Digest | None = None
         self._synced = False
+        self._sent = 0  # bytes that are on their way to the disk, so that ``sync`` finds little to wait for
         self._place = threading.Lock()  # held while the file has no certain name
         self.follower: Pace | None = None
         """Whoever reads the file while it grows."""
@@ -190,6 +192,9 @@ class Part:
         while view:
             view = view[os.write(self._fd, view) :]
         self._count(data)
+        if self.size - self._sent >= _SEND:
+            writeback.begin(self._fd, self._sent, self.size - self._sent)
+            self._sent = self.size
         if self.follower is not None:
             self.follower.tell(self.size)
 
@@ -203,7 +208,7 @@ class Part:
         """Forget every byte that was written."""
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
-        self.size, self.head, self._hash = 0, b"", hashlib.sha256()
+        self.size, self.head, self._hash, self._sent = 0, b"", hashlib.sha256(), 0
 
     def remove(self) -> None:
         """Take the file away: it is not what was wanted."""
