@@ -103,6 +103,12 @@ def _told(descriptor: Descriptor) -> Platform:
     return system, architecture, variant
 
 
+def content(catalog: Catalog, image: Image, index: ImageIndex | None) -> int:
+    """Bytes of the blobs of all platforms that are here, what they share counted once."""
+    digests_of = index.blobs if index is not None else {image.id, *(blob.digest for blob in image.blobs)}
+    return sum(catalog.blobs.size(digest) for digest in digests_of if catalog.blobs.has(digest))
+
+
 def size(catalog: Catalog, image: Image, index: ImageIndex | None) -> int:
     """Bytes of the files of all platforms that are here, what they share counted once."""
     if index is None:

@@ -166,7 +166,8 @@ class Images:
                 if manifests:
                     told = self._platforms(image, index)
                     count = sum(len(one.containers) for one in told.manifests)
-                    summary = msgspec.structs.replace(summary, platforms=told, containers=count)
+                    size += imageplatforms.content(self._catalog, image, index)
+                    summary = msgspec.structs.replace(summary, platforms=told, containers=count, size=size)
                 found.append(summary)
         return sorted(found, key=lambda summary: summary.image.created, reverse=True)
 

@@ -1,5 +1,8 @@
 """Push: an image that is here, to a registry.
 
+An index of which everything is here goes as it is, its images before it; of one that is here in part, only
+the image that its name means goes.
+
 Laws: the manifest goes last, after every blob that it names is at the registry; a layer kept as a plain tar
 goes compressed; an image that came with a manifest of no plain layers is pushed with the same bytes, so that
 its digest stays. A blob that the registry has is not sent, nor one that another of its repositories can hand
@@ -13,7 +16,7 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, TypeVar
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from sampan.images.catalog import Catalog
     from sampan.images.compressed import CompressedForms
     from sampan.images.holds import Hold
+    from sampan.images.indexes import ImageIndex
     from sampan.images.model import Image
     from sampan.registry.client import Session
     from sampan.registry.credentials import Credentials
@@ -113,13 +117,10 @@ class Pushes:
         tell: Callable[[Progress | Pushed], None],
     ) -> None:
         tell(Progress(status=f"The push refers to repository [{reference.name}]"))
-        chosen = self._chosen(reference)
-        for tag, image in chosen:
-            if platform and not _is_for(image, platform):
-                raise NotFound(
-                    f"image with reference {tag.familiar} was found but does not provide the specified "
-                    f"platform ({platform})"
-                )
+        chosen = [
+            (tag, self._catalog.find_on(tag.familiar, platforms.parse(platform)) if platform else image)
+            for tag, image in self._chosen(reference)
+        ]
         options = self._settings.options
         session = await registries.session(reference, credentials, options.registries, tell)
         try:
@@ -131,20 +132,19 @@ class Pushes:
             ):
                 work = _Push(self._catalog, self._forms, session, threads, workspace, tell)
                 for tag, image in chosen:
-                    pushed = await work.image(image, tag, hold)
-                    await self._images.keep_name(image, tag.at_digest(pushed.digest))
+                    index = None if platform else self._catalog.indexes.named(tag.canonical)
+                    if index is not None and index.is_whole:
+                        pushed = await work.index(index, tag, hold)
+                        await self._images.keep_name(image, tag.at_digest(pushed.digest), index)
+                    else:
+                        pushed = await work.image(image, tag, hold)
+                        await self._images.keep_name(image, tag.at_digest(pushed.digest))
                     tell(Progress(status=f"{pushed.tag}: digest: {pushed.digest} size: {pushed.size}"))
                     tell(pushed)
                     self._publish(registries.event("push", tag))
         finally:
             # An image that was removed meanwhile has left behind what was held.
             await asyncio.shield(self._catalog.sweep(hold.blobs))
-
-
-def _is_for(image: Image, platform: str) -> bool:
-    system, architecture, variant = platforms.parse(platform)
-    config = image.config
-    return (config.os, config.architecture) == (system, architecture) and variant in ("", config.variant)
 
 
 class _Push:
@@ -174,21 +174,17 @@ class _Push:
     async def image(self, image: Image, reference: Reference, hold: Hold) -> Pushed:
         for blob in image.blobs:
             hold.pin(blob.digest)
-        for blob in image.blobs:
-            self._tell(Progress(status="Preparing", id=digests.short(blob.digest)))
+        self._prepare(image.blobs)
         again = await self._again(image, reference)
         if again is not None:
             return again
-        origins = self._origins(image, reference)
-        uploads = [asyncio.create_task(self._layer(blob, origins)) for blob in image.blobs]
-        try:
-            layers = [await upload for upload in uploads]
-        finally:
-            for upload in uploads:
-                upload.cancel()
-            await asyncio.gather(*uploads, return_exceptions=True)
+        layers = await self._layers(image.blobs, self._origins([image], reference))
         await self.run(functools.partial(self._configuration, image))
         return await self._put(reference, *self._manifest(image, layers))
+
+    def _prepare(self, blobs: Iterable[Descriptor]) -> None:
+        for blob in blobs:
+            self._tell(Progress(status="Preparing", id=digests.short(blob.digest)))
 
     async def _put(self, reference: Reference, raw: bytes, media_type: str) -> Pushed:
         tag = reference.tag or ""
@@ -208,20 +204,56 @@ class _Push:
         ]
         if len(layers) < len(image.blobs):
             return None
-        raw, media_type = self._manifest(image, layers)
+        return await self._named(reference, *self._manifest(image, layers), image.blobs)
+
+    async def _named(
+        self, reference: Reference, raw: bytes, media_type: str, blobs: Iterable[Descriptor]
+    ) -> Pushed | None:
+        """Name a manifest or index that the repository has, with all its blobs; None if it has not."""
         if not await self.run(lambda: self._repository.has_manifest(digests.of(raw))):
             return None
         try:
             pushed = await self._put(reference, raw, media_type)
         except (InvalidArgument, NotFound):
             return None
-        for blob in image.blobs:
+        for blob in blobs:
             self._tell(Progress(status="Layer already exists", id=digests.short(blob.digest)))
         return pushed
 
     def _form(self, blob: Descriptor) -> tuple[Digest, int] | None:
         """Digest and size of what goes to a registry, if it is known by now."""
         return self._forms.known(blob.digest) if blob.media_type in _PLAIN else (blob.digest, blob.size)
+
+    async def index(self, index: ImageIndex, reference: Reference, hold: Hold) -> Pushed:
+        """Push an index of which everything is here, all of it byte for byte."""
+        for digest in index.blobs:
+            hold.pin(digest)
+        images = [image for one in index.images if (image := self._catalog.get(one)) is not None]
+        blobs = list({blob.digest: blob for part in index.parts for blob in part.manifest.layers}.values())
+        self._prepare(blobs)
+        document = index.document
+        again = await self._named(reference, document.raw, document.media_type, blobs)
+        if again is not None:
+            return again
+        await self._layers(blobs, self._origins(images, reference), verbatim=True)
+        for image in images:
+            await self.run(functools.partial(self._configuration, image))
+        for part in index.parts:
+            digest, raw, kind = part.descriptor.digest, part.manifest.raw, part.descriptor.media_type
+            await self.run(functools.partial(self._repository.put_manifest, digest, raw, kind))
+        return await self._put(reference, document.raw, document.media_type)
+
+    async def _layers(
+        self, blobs: Sequence[Descriptor], origins: tuple[str, ...], *, verbatim: bool = False
+    ) -> list[Descriptor]:
+        """See to it that the registry has all of them; the descriptors of the forms that it has."""
+        uploads = [asyncio.create_task(self._layer(blob, origins, verbatim=verbatim)) for blob in blobs]
+        try:
+            return [await upload for upload in uploads]
+        finally:
+            for upload in uploads:
+                upload.cancel()
+            await asyncio.gather(*uploads, return_exceptions=True)
 
     def _manifest(self, image: Image, layers: list[Descriptor]) -> tuple[bytes, str]:
         if image.manifest is not None and all(blob.media_type not in _PLAIN for blob in image.blobs):
@@ -237,11 +269,11 @@ class _Push:
         )
         return raw, DOCKER_MANIFEST
 
-    async def _layer(self, blob: Descriptor, origins: tuple[str, ...]) -> Descriptor:
+    async def _layer(self, blob: Descriptor, origins: tuple[str, ...], *, verbatim: bool) -> Descriptor:
         """See to it that the registry has the layer; the descriptor of the form that it has."""
         short = digests.short(blob.digest)
-        plain = blob.media_type in _PLAIN
-        form = self._form(blob)
+        plain = blob.media_type in _PLAIN and not verbatim
+        form = (blob.digest, blob.size) if verbatim else self._form(blob)
         if form is not None and await self._is_there(form[0], origins, short):
             return _layer(form[0], form[1], blob, plain=plain)
         part: Part | None = None
@@ -294,9 +326,9 @@ class _Push:
         if not self._repository.has_blob(image.id):
             self._repository.upload(_document(image), lambda _count: None)
 
-    def _origins(self, image: Image, reference: Reference) -> tuple[str, ...]:
-        """Repositories of the same registry that are likely to have layers of the image."""
-        chain = set(image.chain)
+    def _origins(self, images: Iterable[Image], reference: Reference) -> tuple[str, ...]:
+        """Repositories of the same registry that are likely to have layers of the images."""
+        chain = {chain_id for image in images for chain_id in image.chain}
         kin: Iterable[Image] = (other for other in self._catalog if chain & set(other.chain))
         paths = {
             name.path

@@ -78,8 +78,8 @@ class ImageIndex(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_whole(self) -> bool:
-        """Whether every image that the index lists is here; what only attests to one is left out."""
-        wanted = {one.digest for one in self.document.manifests if not is_attestation(one)}
+        """Whether all that the index lists is here."""
+        wanted = {one.digest for one in self.document.manifests}
         return wanted <= {part.descriptor.digest for part in self.parts}
 
     def without(self, image_ids: Iterable[str]) -> ImageIndex | None:
