@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,3 +142,28 @@ def test_checks_build_nothing(builder: Builder) -> None:
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "Check complete, no warnings found.")
     done = builder.build(f"# check=error=true\n{FROM}\nMAINTAINER me\n")
     assert "lint violation found for rules: MaintainerDeprecated\nDockerfile:3\n" in done.stderr
+
+
+def test_one_layer_over_the_base(builder: Builder) -> None:
+    text = (
+        f"{FROM} AS below\nRUN mkdir -p /d/gone /d/kept && touch /d/gone/x /d/kept/y /d/f /old\n"
+        "FROM below\nRUN rm -r /d/gone /old && echo 2 > /d/f && ln /d/f /d/g\n"
+        "RUN mkdir /d/gone && touch /d/gone/new && rm -r /d/kept && mkfifo /p && chown 5:6 /p\n"
+        "RUN rm /d/f && touch /temporary\nRUN rm /temporary && chmod 700 /d\nENV A=1\n"
+    )
+    builder.built(text)
+    look = (
+        "cd /; find d p -exec stat -c '%n %F %a %u' {} ';' | sort; cat /d/g; ls /old /temporary 2>&1 | wc -l"
+    )
+    files = builder.sh(look)
+    layers = json.loads(builder.run("image", "inspect", NAME).stdout)[0]["RootFS"]["Layers"]
+    builder.built(text, "--squash")
+    assert builder.sh(look) == files
+    found = json.loads(builder.run("image", "inspect", NAME).stdout)[0]
+    assert found["RootFS"]["Layers"][:-1] == layers[:-4]
+    assert found["Config"]["Env"][-1] == "A=1"
+    lines = builder.run(
+        "history", "--no-trunc", "--format", "{{.Comment}}|{{.Size}}", NAME
+    ).stdout.splitlines()
+    assert lines[0].startswith("merge sha256:")
+    assert lines[1:6] == ["|0B"] * 5

@@ -1,7 +1,8 @@
 """What is allowed in a Dockerfile but better not written: BuildKit's checks that need nothing but the file.
 
 ``# check=skip=RULE,RULE;error=true`` at its beginning leaves rules out and makes of the others errors; a
-build says nothing about them otherwise, ``--check`` says all. Source: "Build checks" of Docker's build reference.
+build says nothing about them otherwise, ``--check`` says all. Source: "Build checks" of Docker's build
+reference.
 """
 
 from __future__ import annotations

@@ -31,7 +31,6 @@ _LACKING = {
     "attest": "attestations are not offered yet",
     "provenance": "provenance is not offered yet",
     "sbom": "lists of materials are not offered yet",
-    "squash": "squash is not offered: use a stage of its own and COPY --from",
 }
 _PROGRESS = ("", "auto", "plain", "tty", "quiet")
 
@@ -248,6 +247,7 @@ def _target(options: Options, dockerfile: str, path: str) -> str:
         "memory": options["memory"],
         "memswap": options["memory-swap"],
         "shmsize": options["shm-size"],
+        "squash": int(options["squash"]),
         "check": int(options["check"]),
         "nocache": int(options["no-cache"]),
         "pull": int(options["pull"]),

@@ -27,13 +27,13 @@ from sampan.build.stages import Recipe, Stage
 from sampan.engine import remotes
 from sampan.engine.buildcontext import filled, sent_by, working
 from sampan.engine.buildsession import SessionContext
-from sampan.engine.buildstages import StageBuild, StageResult, automatic
+from sampan.engine.buildstages import SECOND, StageBuild, StageResult, automatic
 from sampan.engine.buildsteps import StepFailed
 from sampan.engine.model import HostConfig
 from sampan.engine.telling import told
 from sampan.errors import InvalidArgument, NotFound
 from sampan.images.catalog import NewImage
-from sampan.images.model import Image
+from sampan.images.model import Image, format_time
 from sampan.spec import digest as digests
 from sampan.spec import reference as references
 from sampan.spec.reference import Reference
@@ -61,7 +61,7 @@ class BuildOptions:
     """What the user asked for. ``credentials`` are by registry; ``host`` are limits of the containers.
 
     ``remote`` is the address of a context that is not sent; ``allowed`` are rights that RUN may ask for;
-    with ``check`` the Dockerfile is only looked at.
+    with ``check`` the Dockerfile is only looked at, ``squash`` makes one layer of what the steps add.
     """
 
     dockerfile: str = "Dockerfile"
@@ -72,6 +72,7 @@ class BuildOptions:
     labels: Mapping[str, str] = field(default_factory=dict)
     platform: str = ""
     check: bool = False
+    squash: bool = False
     no_cache: bool = False
     pull: bool = False
     quiet: bool = False
@@ -311,9 +312,25 @@ class Build:
         unused = [name for name in unused if name not in evaluate.PREDEFINED and name != _EPOCH]
         if unused and not self.options.quiet:
             self._tell(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n")
+        if self.options.squash:
+            await self._squash(result, hold)
         raw = result.document(self.options)
         new = NewImage(raw=raw, names=self.options.names)
         return (await self.use._images.keep([new], hold))[0]
+
+    async def _squash(self, result: StageResult, hold: Hold) -> None:
+        """Make one layer of all that the target's steps made; its history tells of them as Docker's does."""
+        below = result.below
+        whole = digests.of(result.document(self.options))
+        latest = None if self.epoch is None else self.epoch * SECOND
+        result.chain = await self.use._steps.squashed(below.chain, result.chain, latest, hold)
+        result.diff_ids = [self.use._catalog.layers[one].diff_id for one in result.chain]
+        added = [{**entry, "empty_layer": True} for entry in result.history[below.history :]]
+        comment = f"merge {whole} to {below.image_id}" if below.image_id else f"create new from {whole}"
+        merged: dict[str, Any] = {"created": format_time(result.created_ns), "comment": comment}
+        if len(result.chain) == len(below.chain):
+            merged["empty_layer"] = True
+        result.history = [*result.history[: below.history], *added, merged]
 
 
 _EPOCH = "SOURCE_DATE_EPOCH"

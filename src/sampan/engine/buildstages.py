@@ -37,6 +37,15 @@ INSECURE = "security.insecure"
 """What allows a RUN to have all rights of the host."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Below:
+    """What a stage began with: an image's or another stage's layers, how long its history is, and its id."""
+
+    chain: tuple[Digest, ...] = ()
+    history: int = 0
+    image_id: str = ""
+
+
 @dataclass(slots=True, kw_only=True)
 class StageResult:
     """A stage as far as it has come. ``files`` is the cache's key of its files."""
@@ -49,6 +58,7 @@ class StageResult:
     system: str
     variant: str
     history: list[dict[str, Any]]
+    below: Below
 
     def document(self, options: BuildOptions) -> bytes:
         """The image's configuration."""
@@ -113,7 +123,14 @@ class StageBuild:
         if stage.base is not None:
             below = await self._build.results[stage.base]
             self._result = dataclasses.replace(
-                below, draft=self._draft(below.draft.config), history=list(below.history)
+                below,
+                draft=self._draft(below.draft.config),
+                history=list(below.history),
+                below=Below(
+                    chain=below.chain,
+                    history=len(below.history),
+                    image_id=digests.of(below.document(self._build.options)),
+                ),
             )
         elif stage.image == SCRATCH:
             self._result = self._scratch()
@@ -127,6 +144,7 @@ class StageBuild:
         for chain_id in image.chain:
             self._hold.add(self._use._catalog.layers[chain_id])
         triggers = image.config.config.on_build
+        history = documents.history(image.config)
         self._result = StageResult(
             draft=self._draft(image.config.config),
             chain=image.chain,
@@ -135,7 +153,8 @@ class StageBuild:
             architecture=image.config.architecture,
             system=image.config.os,
             variant=image.config.variant,
-            history=list(documents.history(image.config)),
+            history=list(history),
+            below=Below(chain=image.chain, history=len(history), image_id=image.id),
         )
         self._result.draft.author = image.config.author
         self._say(f" ---> {digests.short(image.id)}\n")
@@ -156,6 +175,7 @@ class StageBuild:
             system=system,
             variant=variant,
             history=[],
+            below=Below(),
         )
 
     def _draft(self, config: RunConfig) -> Draft:

@@ -287,6 +287,36 @@ class BuildSteps:
             )
             yield made, answer["digest"], answer["newest"]
 
+    async def squashed(
+        self, below: tuple[Digest, ...], chain: tuple[Digest, ...], latest: int | None, hold: Hold
+    ) -> tuple[Digest, ...]:
+        """The chain ``below`` and over it one layer for all those of ``chain``, which begins with it."""
+        above = chain[len(below) :]
+        if len(above) < 2:
+            return chain
+        with self._catalog.blobs.workspace() as workspace:
+            part, directory = Part(f"{workspace}/layer"), f"{workspace}/fs"
+            os.mkdir(directory, 0o755)
+            try:
+                visit = await self._visits.begin(
+                    "build", "merge", root=self.tree(above), flow="out", made=directory, latest=latest
+                )
+                answer = await _received(visit, part)
+            finally:
+                part.close()
+            parent = below[-1] if below else None
+            if Packed(part=part).empty:
+                return below
+            made = MadeLayer(
+                directory=directory,
+                part=part,
+                size=answer["size"],
+                entries=answer["entries"],
+                max_uid=answer["max_uid"],
+                max_gid=answer["max_gid"],
+            )
+            return (*below, await self._catalog.layers.take(hold, parent, made))
+
     async def keep(self, chain: tuple[Digest, ...], made: MadeLayer, hold: Hold) -> Digest | None:
         """Make what was composed a layer over ``chain``: the new chain."""
         parent = chain[-1] if chain else None

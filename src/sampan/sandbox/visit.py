@@ -9,6 +9,7 @@ container's files (``places``), does one thing, tells about it on the control so
     {"op": "export", …}    {"stat": {}}, then the archive of the whole root over the pipe, then {"done": true}
     {"op": "compose", …}   {"stat": {}}, then a layer over the pipe, then {"done": true, "digest": …}
     {"op": "layer", …}     {"stat": {}}, then an upper directory as a layer, then {"done": true, "size": …, …}
+    {"op": "merge", …}     the same of several layers, which are put together to one
     {"op": "changes", …}   {"stat": {}}, then ``KIND path NUL`` for each change, then {"done": true}
     {"op": "unpack", …}    {"result": {…}}, see ``unpacker``: a layer's directory is what is visited
 
@@ -259,6 +260,21 @@ def _layer(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) 
     return {"done": True, **found, "max_uid": settler.max_uid, "max_gid": settler.max_gid}
 
 
+def _merge(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
+    from sampan.sandbox.merge import Merger
+
+    root = _root(request)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    made = os.open(request["made"], flags)
+    Merger(made).run([os.open(f"{root.base}/{name}", flags) for name in (root.upper, *root.lowers)])
+    places.stand_in_directory(made)
+    channel.send(control, {"stat": {}})
+    settler = Settler(fds[-1], request["latest"])
+    settler.run(made, (), ())
+    found = {"size": settler.size, "entries": settler.entries}
+    return {"done": True, **found, "max_uid": settler.max_uid, "max_gid": settler.max_gid}
+
+
 def _unpack(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
     archive, root, *pace = fds
     # Where the daemon found its libraries: this process may use them to decompress, and nothing else.
@@ -275,6 +291,7 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any], socket.socket, Sequence[int]], 
     "export": _export,
     "compose": _compose,
     "layer": _layer,
+    "merge": _merge,
     "changes": _changes,
     "unpack": _unpack,
 }

@@ -110,10 +110,6 @@ def _options(request: Request) -> BuildOptions:
         raise errors.NotImplemented(
             "building with BuildKit is not offered by this engine: set DOCKER_BUILDKIT=0, or use sampan"
         )
-    if query.flag("squash"):
-        raise errors.NotImplemented(
-            "squash is not offered by this engine: use a stage of its own and COPY --from"
-        )
     return BuildOptions(
         dockerfile=query.text("dockerfile") or "Dockerfile",
         remote=query.text("remote"),
@@ -123,6 +119,7 @@ def _options(request: Request) -> BuildOptions:
         labels={name: value or "" for name, value in _texts(query, "labels").items()},
         platform=query.text("platform"),
         check=query.flag("check"),
+        squash=query.flag("squash"),
         no_cache=query.flag("nocache"),
         pull=query.flag("pull"),
         quiet=query.flag("q"),
