@@ -109,6 +109,8 @@ class FakeCatalog:
 
 
 class FakeSnapshots:
+    driver = "overlay2"
+
     def __init__(self) -> None:
         self.there: set[str] = set()
         self.largest: dict[str, int] = {}
@@ -157,7 +159,7 @@ class FakeBridges:
         network: str = "bridge",
         name: str = "eth0",
         mac: str | None = None,
-        address: str = "",
+        addresses: Sequence[str] = (),
     ) -> Endpoint:
         number = next(self._hosts)
         endpoint = Endpoint(

@@ -18,6 +18,7 @@ from sampan.engine.endpoints import (
     WITHOUT_INTERFACE,
     Place,
     Places,
+    gateway_of,
     settings_of,
     way_out,
 )
@@ -102,12 +103,12 @@ class Connections:
         endpoint = place.endpoint
         assert endpoint is not None
         way = replace(instance.container, network=_with(instance.container, place))
-        leads = _leading(way) == place.name
         await self._hold(instance, place)
         try:
             await asyncio.to_thread(interfaces.join, _closed(endpoint), task.pid)
-            if leads:
-                await asyncio.to_thread(interfaces.route_through, endpoint.gateway, endpoint.name, task.pid)
+            for ipv6 in (False, True):
+                if _leading(way, ipv6=ipv6) == place.name:
+                    await asyncio.to_thread(_route, endpoint, task.pid, ipv6=ipv6)
         except OSError as error:
             await self._bridges.release(instance.id, place.key)
             await self._bridges.sweep(place.key)
@@ -163,29 +164,30 @@ class Connections:
                 await self._store.recorded()
                 return
             event = network_event(container, name, "disconnect")
-            former = _leading(container)
+            former = {ipv6: _leading(container, ipv6=ipv6) for ipv6 in (False, True)}
             endpoint = self._bridges.endpoints(network.key).get(container.id)
-            files.remove_address(container, container.network.networks[name].ip_address)
+            settings = container.network.networks[name]
+            for address in filter(None, (settings.ip_address, settings.global_ipv6_address)):
+                files.remove_address(container, address)
             self._forget(instance, name)
             self._places.part(container.id, network.id)
             await self._bridges.release(container.id, network.key)
             await self._bridges.sweep(network.key)
             await self._egress.hold(instance.container, self._places.found(instance.container))
-            if endpoint is not None and former == name:
-                await self._lead_on(instance, task.pid)
+            for ipv6, leading in former.items():
+                if endpoint is not None and leading == name:
+                    await self._lead_on(instance, task.pid, ipv6=ipv6)
             self._places.admit(instance.container, self._places.found(instance.container))
             await self._store.recorded()
         self._events.publish(event)
 
-    async def _lead_on(self, instance: Instance, pid: int) -> None:
+    async def _lead_on(self, instance: Instance, pid: int, *, ipv6: bool) -> None:
         """Another network leads out now, if there is one."""
-        leading = _leading(instance.container)
+        leading = _leading(instance.container, ipv6=ipv6)
         for place in self._places.found(instance.container):
             if place.name == leading and place.endpoint is not None:
                 try:
-                    await asyncio.to_thread(
-                        interfaces.route_through, place.endpoint.gateway, place.endpoint.name, pid
-                    )
+                    await asyncio.to_thread(_route, place.endpoint, pid, ipv6=ipv6)
                 except OSError:  # it has ended
                     return
 
@@ -236,15 +238,20 @@ def _with(container: Container, place: Place) -> NetworkSettings:
     return replace(container.network, networks=networks)
 
 
-def _leading(container: Container) -> str | None:
+def _leading(container: Container, *, ipv6: bool) -> str | None:
     return way_out(
-        (name, settings.gw_priority, settings.gateway)
+        (name, settings.gw_priority, settings.ipv6_gateway if ipv6 else settings.gateway)
         for name, settings in container.network.networks.items()
     )
 
 
+def _route(endpoint: Endpoint, pid: int, *, ipv6: bool) -> None:
+    gateway = gateway_of(endpoint, ipv6=ipv6)
+    interfaces.route_through(gateway, endpoint.name, pid, ipv6=ipv6)
+
+
 def _closed(endpoint: Endpoint) -> Endpoint:
-    return dataclasses.replace(endpoint, gateway=None)
+    return dataclasses.replace(endpoint, gateway=None, gateway6=None)
 
 
 def _free_number(places: list[Place]) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from sampan.engine import links
-from sampan.engine.model import Container, EndpointSettings, NetworkSettings
+from sampan.engine.model import Container, EndpointIPAMConfig, EndpointSettings, NetworkSettings
 from sampan.engine.networkplans import HOST_BINDING
 from sampan.errors import NotFound
 from sampan.network import resolv
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 BRIDGE = "bridge"
 WITHOUT_INTERFACE = ("host", "none")
+_ON_THE_LINK = ("169.254.", "fe80:")
 
 FindNetwork = Callable[[str], "Network | None"]
 """A user-defined network by its name or id."""
@@ -119,7 +120,7 @@ class Places:
                 network=place.key,
                 name=f"eth{number}",
                 mac=mac or None,
-                address=ipam.ipv4_address if ipam is not None and place.custom else "",
+                addresses=_wanted(ipam) if ipam is not None and place.custom else (),
             )
         if ipam is not None and ipam.link_local_ips:
             more = map(_link_local, ipam.link_local_ips)
@@ -144,14 +145,14 @@ class Places:
         """Let the container be found on one network."""
         endpoint = place.endpoint
         if self._names is not None and place.custom and endpoint is not None:
-            address = endpoint.addresses[0].partition("/")[0]
+            addresses = [cidr.partition("/")[0] for cidr in leased(endpoint)]
             given = names_of(container, place.settings)
-            self._names.join(place.network_id, place.name, container.id, address, given)
+            self._names.join(place.network_id, place.name, container.id, addresses, given)
 
     def _let_ask(self, container: Container, places: Iterable[Place]) -> None:
         assert self._names is not None
         with_interface = [place for place in places if place.endpoint is not None]
-        leads_out = any(place.endpoint and place.endpoint.gateway for place in with_interface)
+        leads_out = any(place.endpoint and gateways(place.endpoint) for place in with_interface)
         servers = resolv.upstream(container.host.dns or self._settings.options.dns) if leads_out else ()
         custom = [place for place in with_interface if place.custom]
         aliases = {
@@ -196,18 +197,48 @@ def way_out(candidates: Iterable[tuple[str, int, str | None]]) -> str | None:
     return min(leading)[1] if leading else None
 
 
+def leading(places: Iterable[Place], *, ipv6: bool = False) -> Place | None:
+    """The place that leads out for a version of IP."""
+    found = [place for place in places if place.endpoint is not None]
+    name = way_out(
+        (place.name, place.settings.gw_priority, gateway_of(place.endpoint, ipv6=ipv6)) for place in found
+    )
+    return next((place for place in found if place.name == name), None)
+
+
+def gateway_of(endpoint: Endpoint | None, *, ipv6: bool) -> str | None:
+    if endpoint is None:
+        return None
+    return endpoint.gateway6 if ipv6 else endpoint.gateway
+
+
+def gateways(endpoint: Endpoint) -> list[str]:
+    return [gateway for gateway in (endpoint.gateway, endpoint.gateway6) if gateway]
+
+
+def leased(endpoint: Endpoint) -> list[str]:
+    """The addresses that its network gave it, at most one of each version, in CIDR notation."""
+    found: dict[bool, str] = {}
+    for cidr in endpoint.addresses:
+        if not cidr.startswith(_ON_THE_LINK):
+            found.setdefault(":" in cidr, cidr)
+    return [found[ipv6] for ipv6 in (False, True) if ipv6 in found]
+
+
 def interfaces_of(places: Iterable[Place], *, publishes: bool = False) -> list[Endpoint]:
     """What is to be plugged in: only one leads out, and back in if ports are published."""
     with_interface = [(place, place.endpoint) for place in places if place.endpoint is not None]
     if len(with_interface) == 1 and not publishes:
         return [with_interface[0][1]]
-    leading = way_out(
-        (place.name, place.settings.gw_priority, endpoint.gateway) for place, endpoint in with_interface
-    )
+    first = leading(place for place, _ in with_interface)
+    first6 = leading((place for place, _ in with_interface), ipv6=True)
     return [
-        dataclasses.replace(endpoint, hairpin=publishes)
-        if place.name == leading
-        else dataclasses.replace(endpoint, gateway=None)
+        dataclasses.replace(
+            endpoint,
+            gateway=endpoint.gateway if place is first else None,
+            gateway6=endpoint.gateway6 if place is first6 else None,
+            hairpin=publishes and (place is first or place is first6),
+        )
         for place, endpoint in with_interface
     ]
 
@@ -230,13 +261,18 @@ def settings_of(container: Container, place: Place) -> EndpointSettings:
     endpoint = place.endpoint
     if endpoint is None:
         return settings
-    address, _, prefix = (endpoint.addresses[0] if endpoint.addresses else "").partition("/")
+    own = {":" in cidr: cidr for cidr in leased(endpoint)}
+    address, _, prefix = own.get(False, "").partition("/")
+    address6, _, prefix6 = own.get(True, "").partition("/")
     return replace(
         settings,
         mac_address=endpoint.mac,
         gateway=endpoint.gateway or "",
         ip_address=address,
         ip_prefix_len=int(prefix or 0),
+        ipv6_gateway=endpoint.gateway6 or "",
+        global_ipv6_address=address6,
+        global_ipv6_prefix_len=int(prefix6 or 0),
         endpoint_id=_endpoint_id(container.id, place),
         dns_names=names_of(container, settings) if place.custom else None,
     )
@@ -267,8 +303,15 @@ def bare(settings: EndpointSettings) -> EndpointSettings:
         gateway="",
         ip_address="",
         ip_prefix_len=0,
+        ipv6_gateway="",
+        global_ipv6_address="",
+        global_ipv6_prefix_len=0,
         endpoint_id="",
     )
+
+
+def _wanted(ipam: EndpointIPAMConfig) -> list[str]:
+    return [address for address in (ipam.ipv4_address, ipam.ipv6_address) if address]
 
 
 def _link_local(address: str) -> str:

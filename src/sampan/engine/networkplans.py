@@ -5,14 +5,14 @@ Law: a record says everything that the bridge is made of, so that it can be made
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 
 import msgspec
 
 from sampan import errors
 from sampan.engine import egress
 from sampan.errors import Forbidden, InvalidArgument, NotFound
-from sampan.network import Plan
+from sampan.network import Plan, Range
 from sampan.network.naming import network_bridge_name
 
 BRIDGE, HOST, NONE = "bridge", "host", "none"
@@ -68,8 +68,8 @@ class NetworkRequest(msgspec.Struct, frozen=True, kw_only=True, rename="pascal")
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True):
-    """The record of a network that a user made. ``subnet`` is the one that it has, ``pool`` what was
-    asked.
+    """The record of a network that a user made. ``subnet`` and ``subnet6`` are those that it has, ``pool``
+    and ``pool6`` what was asked; of what it does not use (``ipv4``, ``ipv6``) the first is empty.
     """
 
     id: str
@@ -77,6 +77,10 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     created_ns: int
     subnet: str = ""
     pool: Pool = Pool()
+    ipv4: bool = True
+    ipv6: bool = False
+    subnet6: str = ""
+    pool6: Pool = Pool()
     internal: bool = False
     attachable: bool = False
     options: dict[str, str] = msgspec.field(default_factory=dict)
@@ -92,15 +96,39 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
         return Plan(
             bridge=self.bridge,
             network=self.name,
-            subnet=self.subnet,
-            gateway=self.pool.gateway,
-            pool=self.pool.ip_range,
-            reserved=tuple((self.pool.auxiliary or {}).values()),
+            ranges=tuple(self.ranges()),
             mtu=int(self.options.get(_MTU) or 0),
             internal=self.internal,
             isolated=self.options.get(_ICC, "true") in _FALSE,
             masquerade=self.options.get(_MASQUERADE, "true") in _TRUE,
         )
+
+    def ranges(self) -> list[Range]:
+        """What it has of each version of IP that it uses."""
+        versions = ((4, self.ipv4, self.subnet, self.pool), (6, self.ipv6, self.subnet6, self.pool6))
+        return [
+            Range(
+                version=version,
+                subnet=subnet,
+                gateway=pool.gateway,
+                pool=pool.ip_range,
+                reserved=tuple((pool.auxiliary or {}).values()),
+            )
+            for version, used, subnet, pool in versions
+            if used
+        ]
+
+    def pools(self) -> tuple[Pool, ...]:
+        """Its subnets as they are shown: with the gateway where the addresses are the engine's choice, or
+        where it was given."""
+        shown = {one.version: one.addresses(one.subnet).gateway for one in self.ranges() if one.subnet}
+        found = []
+        for version, subnet, pool in ((4, self.subnet, self.pool), (6, self.subnet6, self.pool6)):
+            if pool.subnet:
+                found.append(pool)
+            elif subnet:
+                found.append(Pool(subnet=subnet, gateway=shown.get(version, "")))
+        return tuple(found)
 
 
 def check(request: NetworkRequest) -> None:
@@ -114,8 +142,6 @@ def check(request: NetworkRequest) -> None:
     if driver in ("host", "null", "none"):
         raise Forbidden(f'only one instance of "{driver}" network is allowed')
     for flag, asked in (
-        ("--ipv6", request.enable_ipv6),
-        ("--ipv4=false", request.enable_ipv4 is False),
         ("--ingress", request.ingress),
         ("--config-only", request.config_only),
         ("--config-from", request.config_from is not None and request.config_from.network),
@@ -129,6 +155,8 @@ def check(request: NetworkRequest) -> None:
             'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
             "this node to swarm and try again."
         )
+    if request.enable_ipv4 is False and not request.enable_ipv6:
+        raise InvalidArgument("IPv4 or IPv6 must be enabled")
     if driver != BRIDGE:
         raise NotFound(f'plugin "{driver}" not found')
     _check_options(request.options or {})
@@ -182,7 +210,7 @@ def _check_ipam(ipam: Ipam) -> None:
     wrong = [problem for pool in pools for problem in _problems(pool)]
     if wrong:
         raise InvalidArgument("\n".join(("invalid network config:", *wrong)))
-    if len(pools) > 1:
+    if len({":" in pool.subnet for pool in pools}) < len(pools):
         raise InvalidArgument("bridge driver doesn't support multiple subnets")
 
 
@@ -199,8 +227,6 @@ def _problems(pool: Pool) -> list[str]:
         return [f"invalid subnet {pool.subnet}: it should be {masked}"]
     if "/" not in pool.subnet:
         return [f"invalid subnet {pool.subnet}: invalid CIDR block notation"]
-    if not isinstance(subnet, IPv4Network):
-        return [f"invalid subnet {pool.subnet}: IPv6 is not offered by this engine yet"]
     found = []
     if pool.ip_range:
         found += _range_problems(pool.ip_range, subnet)
@@ -212,24 +238,24 @@ def _problems(pool: Pool) -> list[str]:
         except ValueError:
             found.append(f"invalid {what} {address}: invalid address")
             continue
-        if parsed.version != 4:
-            found.append(f"invalid {what} {address}: parent subnet is an IPv4 block")
+        if parsed.version != subnet.version:
+            found.append(f"invalid {what} {address}: parent subnet is an IPv{subnet.version} block")
         elif parsed not in subnet:
             found.append(f"invalid {what} {address}: parent subnet {subnet} doesn't contain this address")
     return found
 
 
-def _range_problems(text: str, subnet: IPv4Network) -> list[str]:
+def _range_problems(text: str, subnet: IPv4Network | IPv6Network) -> list[str]:
     try:
         pool = ip_network(text, strict=False)
     except ValueError:
         return [f"invalid ip-range {text}: invalid CIDR block notation"]
-    if not isinstance(pool, IPv4Network):
-        return [f"invalid ip-range {text}: parent subnet is an IPv4 block"]
+    if pool.version != subnet.version:
+        return [f"invalid ip-range {text}: parent subnet is an IPv{subnet.version} block"]
     if pool.prefixlen < subnet.prefixlen:
         return [f"invalid ip-range {text}: CIDR block is bigger than its parent subnet {subnet}"]
     if str(pool) != text:
         return [f"invalid ip-range {text}: it should be {pool}"]
-    if not pool.subnet_of(subnet):
+    if not subnet.overlaps(pool):
         return [f"invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range"]
     return []

@@ -14,7 +14,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -48,16 +48,15 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
-    """A network. ``subnet`` and ``gateway`` are empty where the driver has none, or none for now."""
+    """A network. ``pools`` are its subnets; none where the driver has none, or none for now."""
 
     id: str
     name: str
     driver: str
     created_ns: int
-    subnet: str = ""
-    gateway: str = ""
-    ip_range: str = ""
-    auxiliary: dict[str, str] | None = None
+    ipv4: bool = True
+    ipv6: bool = False
+    pools: tuple[Pool, ...] = ()
     ipam_options: dict[str, str] | None = None
     internal: bool = False
     attachable: bool = False
@@ -156,10 +155,10 @@ class Networks:
             self._bridges.add(definition.id, definition.plan())
             try:
                 site = await self._bridges.make(
-                    definition.id, tuple(one.subnet for one in self._custom.values())
+                    definition.id, [subnet for one in self._custom.values() for subnet in _subnets(one)]
                 )
-                # From now on it has this subnet for good.
-                definition = msgspec.structs.replace(definition, subnet=site.subnet)
+                # From now on it has these subnets for good.
+                definition = msgspec.structs.replace(definition, subnet=site.subnet, subnet6=site.subnet6)
                 made = definition
                 await self._database.write(lambda connection: _insert_custom(connection, made))
             except BaseException:
@@ -228,12 +227,12 @@ class Networks:
             raise Forbidden(f"cannot create network {definition.id} ({bridge}): an interface has this name")
 
     def _check_pool(self, definition: Definition) -> None:
-        if not definition.subnet:
-            return
-        wanted = IPv4Network(definition.subnet)
         site = self._bridges.site
-        taken = [other.subnet for other in self._custom.values()] + ([site.subnet] if site else [])
-        if any(wanted.overlaps(IPv4Network(other)) for other in taken):
+        taken = [subnet for other in self._custom.values() for subnet in _subnets(other)]
+        taken += [subnet for subnet in (site.subnet, site.subnet6) if subnet] if site else []
+        others = [ip_network(other) for other in taken]
+        wanted = [ip_network(subnet) for subnet in _subnets(definition)]
+        if any(one.version == other.version and one.overlaps(other) for one in wanted for other in others):
             raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
 
     def _resolve(self, ref: str) -> str:
@@ -255,29 +254,26 @@ class Networks:
             return self._shown(self._custom[name])
         identity, created = self._identities[name]
         site = self._bridges.site if name == BRIDGE else None
+        pools = [(site.subnet, site.gateway), (site.subnet6, site.gateway6)] if site else []
         return Network(
             id=identity,
             name=name,
             driver=DRIVERS[name],
             created_ns=created,
-            subnet=site.subnet if site else "",
-            gateway=site.gateway if site else "",
+            ipv6=bool(site and site.subnet6),
+            pools=tuple(Pool(subnet=subnet, gateway=gateway) for subnet, gateway in pools if subnet),
             options=_bridge_options(self._bridges.name, site.mtu if site else 1500) if name == BRIDGE else {},
         )
 
     def _shown(self, definition: Definition) -> Network:
-        pool = definition.pool
-        # As Docker: the gateway is shown where the addresses are the engine's choice, or where it was given.
-        gateway = pool.gateway if pool.subnet else definition.plan().addresses(definition.subnet).gateway
         return Network(
             id=definition.id,
             name=definition.name,
             driver=BRIDGE,
             created_ns=definition.created_ns,
-            subnet=definition.subnet,
-            gateway=gateway,
-            ip_range=pool.ip_range,
-            auxiliary=pool.auxiliary,
+            ipv4=definition.ipv4,
+            ipv6=definition.ipv6,
+            pools=definition.pools(),
             ipam_options=definition.ipam_options,
             internal=definition.internal,
             attachable=definition.attachable,
@@ -314,19 +310,29 @@ class Networks:
 
 def _definition(request: NetworkRequest) -> Definition:
     ipam = request.ipam or networkplans.Ipam()
-    pool = ipam.config[0] if ipam.config else Pool()
+    asked = {":" in pool.subnet: pool for pool in ipam.config or ()}
+    pool, pool6 = asked.get(False, Pool()), asked.get(True, Pool())
+    ipv4, ipv6 = request.enable_ipv4 is not False, bool(request.enable_ipv6)
     return Definition(
         id=secrets.token_hex(32),
         name=request.name,
         created_ns=time.time_ns(),
-        subnet=pool.subnet,
+        ipv4=ipv4,
+        ipv6=ipv6,
+        subnet=pool.subnet if ipv4 else "",
         pool=pool,
+        subnet6=pool6.subnet if ipv6 else "",
+        pool6=pool6,
         internal=request.internal,
         attachable=request.attachable,
         options=request.options or {},
         ipam_options=ipam.options,
         labels=request.labels or {},
     )
+
+
+def _subnets(definition: Definition) -> list[str]:
+    return [subnet for subnet in (definition.subnet, definition.subnet6) if subnet]
 
 
 def _bridge_options(bridge: str, mtu: int) -> dict[str, str]:

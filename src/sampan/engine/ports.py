@@ -126,6 +126,10 @@ class Catalog(Protocol):
 
 
 class Snapshots(Protocol):
+    @property
+    def driver(self) -> str:
+        """The name of the storage driver."""
+
     async def prepare(self, key: str, image: Image) -> RootFilesystem: ...
 
     def mounts(self, key: str) -> RootFilesystem: ...
@@ -154,7 +158,7 @@ class Bridges(Protocol):
         network: str = "bridge",
         name: str = "eth0",
         mac: str | None = None,
-        address: str = "",
+        addresses: Sequence[str] = (),
     ) -> Endpoint: ...
 
     async def release(self, container_id: str, network: str | None = None) -> None:
@@ -235,7 +239,9 @@ class Visits(Protocol):
         *,
         pid: int = 0,
         root: RootFilesystem | None = None,
+        directory: str = "",
         flow: str = "",
         **arguments: Any,
     ) -> Visit:
-        """Send a process to the files of a running container, or to a root that nobody has mounted."""
+        """Send a process to the files of a running container, of a root that nobody has mounted, or of a
+        directory of the host."""

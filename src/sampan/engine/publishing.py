@@ -7,17 +7,14 @@ Law: what a running container's record says of its ports is what leads to it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from msgspec.structs import replace
 
-from sampan.engine.endpoints import Place, way_out
+from sampan.engine.endpoints import Place, leading, leased
 from sampan.engine.model import Container, ContainerConfig, HostConfig, PortBinding
 from sampan.errors import InvalidArgument, Unavailable
 from sampan.network.published import Published, Wish
-
-if TYPE_CHECKING:
-    from sampan.sandbox.messages import Endpoint
 
 _LARGEST = 65535
 
@@ -26,7 +23,7 @@ class Ports(Protocol):
     """Implemented by ``network.published``."""
 
     async def publish(
-        self, container_id: str, wishes: Sequence[Wish], *, address: str, bridge: str
+        self, container_id: str, wishes: Sequence[Wish], *, addresses: Sequence[str], bridge: str
     ) -> list[Published]: ...
 
     async def withdraw(self, container_id: str) -> None: ...
@@ -127,6 +124,7 @@ class Publishing:
             )
             for port, bindings in recorded.items()
             for binding in bindings or ()
+            # Where it was published on all addresses, it will be on both versions' again.
             if binding.host_ip != "::"
         ]
         if self._ports is None:
@@ -146,14 +144,17 @@ class Publishing:
         self, container: Container, places: Sequence[Place], wishes: Sequence[Wish]
     ) -> Container:
         assert self._ports is not None
-        place, endpoint = _leading(places)
-        if place is None or endpoint is None:  # no way in without a way out
+        first, first6 = leading(places), leading(places, ipv6=True)
+        place = first or first6
+        if place is None or place.endpoint is None:  # no way in without a way out
             return container
         default = place.host_binding
         wishes = [wish if wish.address or not default else _at(wish, default) for wish in wishes]
-        address = endpoint.addresses[0].partition("/")[0]
+        addresses = [*_addresses(first, ipv6=False), *_addresses(first6, ipv6=True)]
         try:
-            made = await self._ports.publish(container.id, wishes, address=address, bridge=endpoint.bridge)
+            made = await self._ports.publish(
+                container.id, wishes, addresses=addresses, bridge=place.endpoint.bridge
+            )
         except Unavailable as error:
             endpoint_id = container.network.networks[place.name].endpoint_id
             raise Unavailable(
@@ -168,13 +169,8 @@ def _at(wish: Wish, address: str) -> Wish:
     return Wish(protocol=wish.protocol, target=wish.target, address=address, ports=wish.ports)
 
 
-def _leading(places: Sequence[Place]) -> tuple[Place | None, Endpoint | None]:
-    name = way_out(
-        (place.name, place.settings.gw_priority, place.endpoint.gateway)
-        for place in places
-        if place.endpoint is not None
-    )
-    for place in places:
-        if place.name == name:
-            return place, place.endpoint
-    return None, None
+def _addresses(place: Place | None, *, ipv6: bool) -> list[str]:
+    """The address of a version of IP at the place that leads out for it."""
+    if place is None or place.endpoint is None:
+        return []
+    return [cidr.partition("/")[0] for cidr in leased(place.endpoint) if (":" in cidr) is ipv6]

@@ -46,7 +46,7 @@ JUMP, GOTO, RETURN = -3, -4, -5
 
 META_MARK, META_IIFNAME, META_OIFNAME, META_IIFGROUP = 3, 6, 7, 23
 META_PROTOCOL = 16  # of the transport layer
-CT_STATE, CT_STATUS, CT_SOURCE_IP = 0, 2, 19
+CT_STATE, CT_STATUS, CT_SOURCE_IP, CT_SOURCE_IP6 = 0, 2, 19, 21
 CT_INVALID, CT_ESTABLISHED, CT_RELATED, CT_NEW = 1, 2, 4, 8
 CT_STATUS_DNAT = 0x20
 ORIGINAL, REPLY = 0, 1
@@ -58,7 +58,7 @@ _AND_XOR = 0
 _IFNAMSIZ = 16
 _FIB_ADDRESS_TYPE, _FIB_DESTINATION = 3, 2
 LOCAL = struct.pack("=I", 2)  # RTN_LOCAL
-WORDS = (8, 9, 10, 11)
+WORDS = (8, 9, 10, 11, 12)
 """Registers of four bytes; the first begins where register 1 does."""
 
 _SUBSYSTEM = 10 << 8

@@ -215,9 +215,9 @@ def default_route_request(gateway: str, *, index: int) -> Request:
     return _NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, head + attribute(_RTA_GATEWAY, packed) + u32(_RTA_OIF, index)
 
 
-def delete_default_route_request(index: int) -> Request:
-    """The IPv4 default route through a link; ESRCH if there is none."""
-    head = _rtmsg.pack(socket.AF_INET, 0, 0, 0, _RT_TABLE_MAIN, 0, _RT_SCOPE_UNIVERSE, 0, 0)
+def delete_default_route_request(index: int, family: int = socket.AF_INET) -> Request:
+    """The default route of a family through a link; ESRCH if there is none."""
+    head = _rtmsg.pack(family, 0, 0, 0, _RT_TABLE_MAIN, 0, _RT_SCOPE_UNIVERSE, 0, 0)
     return _DELROUTE, 0, head + u32(_RTA_OIF, index)
 
 

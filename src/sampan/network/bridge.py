@@ -16,16 +16,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address
 
 from sampan.errors import Conflict, Forbidden, InvalidArgument, Unavailable
 from sampan.linux import rtnetlink
 from sampan.linux.netlink import Netlink
 from sampan.network import host
-from sampan.network.addresses import Addresses, mac_of
+from sampan.network.addresses import Addresses, Range, mac_of
 from sampan.network.firewall import BridgeFirewall, Policy
+from sampan.network.host import Site
 from sampan.network.naming import host_end_names, is_host_end_of
 from sampan.network.shared import SharedDirectory
 from sampan.sandbox.messages import Endpoint
@@ -42,50 +43,42 @@ _SWEEP_AFTER = 10.0  # seconds that the kernel gets to take a dead container's i
 class Plan:
     """What a bridge is to be. ``network`` is the name that users know it by.
 
-    ``subnet`` in CIDR notation, empty: a free one is chosen; ``gateway`` empty: the first address of
-    ``pool``, the part from which addresses are taken (empty: all of it). ``reserved`` are given to nobody.
-    ``mtu`` 0: that of the way out. ``internal``: nothing leaves, nothing comes in. ``isolated``: containers
-    do not reach each other. ``masquerade``: they are seen under the host's address.
+    ``ranges``: one for each version of IP that it has. ``mtu`` 0: that of the way out. ``internal``: nothing
+    leaves, nothing comes in. ``isolated``: containers do not reach each other. ``masquerade`` and
+    ``masquerade6``: they are seen under the host's address.
     """
 
     bridge: str
     network: str = "bridge"
-    subnet: str = ""
-    gateway: str = ""
-    pool: str = ""
-    reserved: tuple[str, ...] = ()
+    ranges: tuple[Range, ...] = (Range(),)
     mtu: int = 0
     internal: bool = False
     isolated: bool = False
     masquerade: bool = True
+    masquerade6: bool = True
 
     def addresses(self, subnet: str) -> Addresses:
-        return Addresses(
-            IPv4Network(subnet),
-            gateway=self.gateway,
-            pool=IPv4Network(self.pool) if self.pool else None,
-            reserved=self.reserved,
+        """The addresses of one of its subnets."""
+        version = 6 if ":" in subnet else 4
+        found = next((one for one in self.ranges if one.version == version), Range(version=version))
+        return found.addresses(subnet)
+
+    def policy(self, site: Site) -> Policy:
+        return Policy(
+            bridge=self.bridge,
+            subnet=site.subnet,
+            subnet6=site.subnet6,
+            internal=self.internal,
+            masquerade=self.masquerade,
+            masquerade6=self.masquerade6,
         )
-
-    def policy(self, subnet: str) -> Policy:
-        return Policy(bridge=self.bridge, subnet=subnet, internal=self.internal, masquerade=self.masquerade)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """The bridge as it stands: ``subnet`` in CIDR notation, ``mtu`` in bytes."""
-
-    bridge: str
-    subnet: str
-    gateway: str
-    mtu: int
 
 
 class Bridge:
     """All methods are for the event loop's thread.
 
     ``owner`` is the name of the instance's default bridge, its own if empty. ``remembered`` is the subnet
-    that a plan without one had before, ``remember`` is told which one it got.
+    that a plan without one had before for a version of IP, ``remember`` is told which one it got.
     """
 
     def __init__(
@@ -94,7 +87,7 @@ class Bridge:
         *,
         shared: SharedDirectory,
         owner: str = "",
-        remembered: Callable[[], str | None] = lambda: None,
+        remembered: Callable[[int], str | None] = lambda _: None,
         remember: Callable[[str], Coroutine[object, object, None]] | None = None,
     ) -> None:
         self.plan = plan
@@ -105,7 +98,7 @@ class Bridge:
         self._remember = remember
         self._firewall = BridgeFirewall(self.name)
         self._site: Site | None = None
-        self._addresses: Addresses | None = None
+        self._addresses: dict[int, Addresses] = {}  # by version of IP
         self._leases: dict[str, Endpoint] = {}
         self._unclaimed: dict[str, Endpoint] = {}
         self._raising = asyncio.Lock()
@@ -132,60 +125,76 @@ class Bridge:
         *,
         name: str = "eth0",
         mac: str | None = None,
-        address: str = "",
+        addresses: Sequence[str] = (),
         avoid: Iterable[str] = (),
     ) -> Endpoint:
-        """Lease an address to the container and describe its interface; a former lease of it is released.
+        """Lease addresses to the container and describe its interface; a former lease of it is released.
 
-        ``avoid`` are names that its host end must not have.
+        ``addresses`` are those that it wants, at most one of each version. ``avoid`` are names that its host
+        end must not have.
 
         Raises Unavailable when the host cannot have a bridge or nothing is free; Forbidden or
-        InvalidArgument, as Docker does, when ``address`` is taken or of another network.
+        InvalidArgument, as Docker does, when an address is taken or of another network.
         """
         if self._site is not None and not rtnetlink.link_index(self.name):
             logger.warning("network bridge %s was deleted; it is made again", self.name)
             self._site = None
         if self._site is None:
             await self.make()
-        site, addresses = self._site, self._addresses
+        site = self._site
         assert site is not None
-        assert addresses is not None
         self._forget(container_id)
-        if len(addresses) >= MOST_PORTS:
+        if len(self._leases) + len(self._unclaimed) >= MOST_PORTS:
             raise Unavailable(
                 f"network {self.plan.network} is full: a bridge has room for {MOST_PORTS} containers"
             )
         host_name = self._free_host_name(container_id, avoid)
-        address = self._lease(addresses, address)
+        leased = self._lease_each(addresses)
+        routed = not self.plan.internal
         endpoint = Endpoint(
             bridge=site.bridge,
             host_name=host_name,
             name=name,
-            mac=mac or mac_of(address),
-            addresses=(f"{address}/{addresses.subnet.prefixlen}",),
-            gateway=None if self.plan.internal else site.gateway,
+            mac=mac or mac_of(leased[0].partition("/")[0]),
+            addresses=leased,
+            gateway=(site.gateway or None) if routed else None,
+            gateway6=(site.gateway6 or None) if routed else None,
             mtu=site.mtu,
             isolated=self.plan.isolated,
         )
         self._leases[container_id] = endpoint
         return endpoint
 
+    def _lease_each(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        """An address of each version that the network has, in CIDR notation."""
+        for address in wanted:
+            if not any(address in addresses for addresses in self._addresses.values()):
+                raise InvalidArgument(
+                    f"invalid config for network {self.plan.network}: invalid endpoint settings:\n"
+                    f"no configured subnet contains IP address {address}"
+                )
+        leased: list[str] = []
+        try:
+            for addresses in self._addresses.values():
+                own = next((address for address in wanted if address in addresses), "")
+                leased.append(f"{self._lease(addresses, own)}/{addresses.subnet.prefixlen}")
+        except BaseException:
+            self._give_back(leased)
+            raise
+        return tuple(leased)
+
     def _lease(self, addresses: Addresses, wanted: str) -> str:
         if not wanted:
             found = addresses.lease()
             if found is None:
                 raise Unavailable(
-                    f"no available IPv4 addresses on this network's address pools: {self.plan.network}"
+                    f"no available IPv{addresses.subnet.version} addresses on this network's address pools: "
+                    f"{self.plan.network}"
                 )
             return found
-        if IPv4Address(wanted) not in addresses.subnet:
-            raise InvalidArgument(
-                f"invalid config for network {self.plan.network}: invalid endpoint settings:\n"
-                f"no configured subnet contains IP address {wanted}"
-            )
         if not addresses.claim(wanted):
             raise Forbidden("Address already in use")
-        return wanted
+        return str(ip_address(wanted))
 
     async def release(self, container_id: str) -> None:
         """Give the container's address back. Succeeds if it has none.
@@ -234,7 +243,8 @@ class Bridge:
         if self.in_use:
             raise Conflict(f"network {self.plan.network} has active endpoints")
         async with self._raising:
-            self._site = self._addresses = None
+            self._site = None
+            self._addresses = {}
             if self._sweep is not None:
                 self._sweep.cancel()
                 self._sweep = None
@@ -245,7 +255,7 @@ class Bridge:
         if self._site is None:
             return
         try:
-            if await asyncio.to_thread(self._firewall.ensure, self.plan.policy(self._site.subnet)):
+            if await asyncio.to_thread(self._firewall.ensure, self.plan.policy(self._site)):
                 logger.info("firewall rules of network bridge %s were put back", self.name)
         except OSError as error:
             logger.warning("firewall rules of network bridge %s are missing: %s", self.name, error)
@@ -257,36 +267,39 @@ class Bridge:
         async with self._raising:
             if self._site is not None:
                 return self._site
-            remembered = self._remembered()
-            site, found = await asyncio.to_thread(self._raise_blocking, remembered, tuple(others))
-            if site.subnet != remembered and self._remember is not None:
-                await self._remember(site.subnet)
-            self._addresses = self.plan.addresses(site.subnet)
+            site, found = await asyncio.to_thread(self._raise_blocking, tuple(others))
+            for subnet in (site.subnet, site.subnet6):
+                version = 6 if ":" in subnet else 4
+                if subnet and self._remember is not None and subnet != self._remembered(version):
+                    await self._remember(subnet)
+            self._addresses = {
+                version: self.plan.addresses(subnet)
+                for version, subnet in ((4, site.subnet), (6, site.subnet6))
+                if subnet
+            }
             self._site = site
             self._adopt(found)
             return site
 
-    def _raise_blocking(self, remembered: str | None, more: Iterable[str]) -> tuple[Site, list[Endpoint]]:
+    def _raise_blocking(self, more: Iterable[str]) -> tuple[Site, list[Endpoint]]:
         plan = self.plan
         try:
             with self._shared.lock(), Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
                 # Before it is made: what a crash leaves is found again by its registration.
                 if rtnetlink.link_index(self.name) == 0:
                     self._shared.register(self.name, "", owner=self._owner)
-                others = (*more, *self._shared.subnets(but=self.name).values())
+                registered = self._shared.subnets(but=self.name).values()
                 made, site = host.ensure_bridge(
                     netlink,
                     self.name,
-                    fixed=plan.subnet,
-                    gateway_of=lambda subnet: plan.addresses(subnet).gateway,
+                    ranges=plan.ranges,
                     mtu=plan.mtu,
-                    remembered=remembered,
-                    others=others,
+                    remembered=self._remembered,
+                    others=(*more, *(subnet for subnets in registered for subnet in subnets)),
+                    seed=self._owner,
                 )
                 try:
-                    self._shared.enable_forwarding()
-                    self._firewall.ensure(plan.policy(site[0]))
-                    self._shared.register(self.name, site[0], owner=self._owner)
+                    self._settle(netlink, site)
                 except OSError:
                     if made:
                         host.remove_bridge(netlink, self.name)
@@ -299,8 +312,16 @@ class Bridge:
         except OSError as error:
             reason = error.strerror or str(error)
             raise Unavailable(f"network {plan.network} is not available on this host: {reason}") from error
-        subnet, gateway, mtu = site
-        return Site(bridge=self.name, subnet=subnet, gateway=gateway, mtu=mtu), found
+        return site, found
+
+    def _settle(self, netlink: Netlink, site: Site) -> None:
+        """What the host has to know of a bridge that stands."""
+        if site.subnet:
+            self._shared.enable_forwarding()
+        if site.subnet6:
+            self._shared.enable_forwarding6(host.hearing(netlink))
+        self._firewall.ensure(self.plan.policy(site))
+        self._shared.register(self.name, site.subnet, subnet6=site.subnet6, owner=self._owner)
 
     def _remove_all(self) -> None:
         try:
@@ -315,10 +336,10 @@ class Bridge:
     # ---- leases --------------------------------------------------------------------------------------------
 
     def _adopt(self, found: Iterable[Endpoint]) -> None:
-        assert self._addresses is not None
         for endpoint in (*found, *self._leases.values()):
             for cidr in endpoint.addresses:
-                self._addresses.claim(cidr.partition("/")[0])
+                for addresses in self._addresses.values():
+                    addresses.claim(cidr.partition("/")[0])
             if endpoint.host_name not in {lease.host_name for lease in self._leases.values()}:
                 self._unclaimed[endpoint.host_name] = endpoint
 
@@ -334,12 +355,15 @@ class Bridge:
             self._drop(endpoint)
 
     def _drop(self, endpoint: Endpoint) -> None:
-        if self._addresses is not None:
-            for cidr in endpoint.addresses:
-                self._addresses.release(cidr.partition("/")[0])
+        self._give_back(endpoint.addresses)
         self._stale.add(endpoint.host_name)
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(_SWEEP_AFTER, self._start_sweep)
+
+    def _give_back(self, cidrs: Iterable[str]) -> None:
+        for cidr in cidrs:
+            for addresses in self._addresses.values():
+                addresses.release(cidr.partition("/")[0])
 
     def _start_sweep(self) -> None:
         task = asyncio.get_running_loop().create_task(self.sweep())

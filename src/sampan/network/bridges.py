@@ -12,15 +12,16 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sampan.errors import Unavailable
 from sampan.linux import nfnetlink
 from sampan.linux.netlink import Netlink
 from sampan.network import host
-from sampan.network.bridge import Bridge, Plan, Site
+from sampan.network.bridge import Bridge, Plan
 from sampan.network.egress import EgressRules
+from sampan.network.host import Site
 from sampan.network.naming import bridge_name
 from sampan.network.published import PublishedPorts
 from sampan.network.shared import DEFAULT_DIRECTORY, SharedDirectory
@@ -45,7 +46,9 @@ class Bridges:
         self._default = Bridge(
             Plan(bridge=self.name),
             shared=self._shared,
-            remembered=lambda: database.read(lambda connection: _read_subnet(connection, self.name)),
+            remembered=lambda version: database.read(
+                lambda connection: _read_subnet(connection, self._remembered_as(version))
+            ),
             remember=self._remember,
         )
         self._bridges: dict[str, Bridge] = {DEFAULT: self._default}
@@ -126,7 +129,7 @@ class Bridges:
         network: str = DEFAULT,
         name: str = "eth0",
         mac: str | None = None,
-        address: str = "",
+        addresses: Sequence[str] = (),
     ) -> Endpoint:
         """Lease an address; see ``Bridge.connect``."""
         # Its interfaces on other networks may not be there yet.
@@ -136,7 +139,7 @@ class Bridges:
             if container_id in bridge.endpoints()
         ]
         endpoint = await self._bridges[network].connect(
-            container_id, name=name, mac=mac, address=address, avoid=avoid
+            container_id, name=name, mac=mac, addresses=addresses, avoid=avoid
         )
         if self._monitor is None:
             self._start_watching()
@@ -175,7 +178,11 @@ class Bridges:
         await self._default.purge()
 
     async def _remember(self, subnet: str) -> None:
-        await self._database.write(lambda connection: _write_subnet(connection, self.name, subnet))
+        name = self._remembered_as(6 if ":" in subnet else 4)
+        await self._database.write(lambda connection: _write_subnet(connection, name, subnet))
+
+    def _remembered_as(self, version: int) -> str:
+        return self.name if version == 4 else f"{self.name} IPv6"
 
     # ---- watching the firewall -----------------------------------------------------------------------------
 

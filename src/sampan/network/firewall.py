@@ -1,6 +1,7 @@
-"""The firewall of one bridge: a table of its own, and one rule in each host chain that would drop it.
+"""The firewall of one bridge: tables of its own, and one rule in each host chain that would drop it.
 
-The table (``nft list table ip BRIDGE``), for bridge B with subnet S:
+The table (``nft list table ip BRIDGE``, the same of family ip6 where the bridge has IPv6), for bridge B with
+subnet S:
 
     prerouting (filter, raw)        drop what B sends to the host's own loopback addresses
     postrouting (nat, srcnat)       S leaving by any interface but B is masqueraded; so is what comes back
@@ -19,6 +20,11 @@ appended, behind all of the host's own, so that it overrides only the policy:
 
     connection begun by S: accept       comment "BRIDGE: containers of S may leave"
 
+and for IPv6 a second one, without which containers of one network do not find each other where bridged
+packets are shown to the host's chains, since neighbour discovery belongs to no connection:
+
+    ICMPv6 from B to B: accept          comment "BRIDGE: neighbours of S"
+
 Law: nothing of anyone else is changed, and the rule is found again by its comment alone. In ``ip filter
 FORWARD`` it is written as iptables-nft(8) writes and reads it; a legacy iptables chain gets it from the
 iptables program. Deleting it by hand is safe: it comes back when the daemon next looks.
@@ -28,43 +34,61 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import struct
-import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sampan.linux import nfnetlink as nft
 from sampan.linux.netlink import Request, table
+from sampan.network import legacy
 
 _SRCNAT, _BEFORE_FILTER = 100, -1
-_SOURCE_OFFSET, _DESTINATION_OFFSET = 12, 16  # of the addresses in an IPv4 header, in bytes
-_LOOPBACK = b"\x7f"  # the first byte of 127.0.0.0/8
+# Of the addresses in a header of the family: offset of the source and of the destination, size; in bytes.
+_HEADERS = {nft.IP: (12, 16, 4), nft.IP6: (8, 24, 16)}
+# What begins the addresses of the host's loopback: 127.0.0.0/8, ::1.
+_LOOPBACK = {nft.IP: b"\x7f", nft.IP6: bytes(15) + b"\1"}
 _RAW = -300
+FAMILIES = (nft.IP, nft.IP6)
 _ATTEMPTS = 5
-_LEGACY_TABLES = "/proc/net/ip_tables_names"
 _XT_CONNTRACK_ORIGSRC = 1 << 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What the host's firewall shall say about one bridge. ``subnet`` is in CIDR notation."""
+    """What the host's firewall shall say about one bridge. ``subnet`` (IPv4) and ``subnet6`` are in CIDR
+    notation, empty where the bridge has none.
+    """
 
     bridge: str
-    subnet: str
+    subnet: str = ""
+    subnet6: str = ""
     internal: bool = False
     masquerade: bool = True
+    masquerade6: bool = True
 
-    @property
-    def comment(self) -> str:
-        return f"{self.bridge}: containers of {self.subnet} may leave"
+    def of(self, family: int) -> str:
+        """The subnet of a family (nft.IP, nft.IP6)."""
+        return self.subnet if family == nft.IP else self.subnet6
+
+    def comment(self, family: int = nft.IP) -> str:
+        return f"{self.bridge}: containers of {self.of(family)} may leave"
+
+    def comments(self, family: int) -> list[str]:
+        """Of the rules in the host's chains."""
+        more = [f"{self.bridge}: neighbours of {self.subnet6}"] if family == nft.IP6 else []
+        return [self.comment(family), *more]
 
 
-def own_rules(policy: Policy) -> list[tuple[str, str, list[nft.Expression]]]:
+def own_rules(policy: Policy, family: int = nft.IP) -> list[tuple[str, str, list[nft.Expression]]]:
     """The rules of our own table as (chain, comment, expressions); comments name what may change."""
-    address, mask = nft.network(policy.subnet)
+    subnet = policy.of(family)
+    address, mask = nft.network(subnet)
+    source, destination, size = _HEADERS[family]
+    loopback = _LOOPBACK[family]
     bridge = nft.interface(policy.bridge)
     from_subnet = [
-        nft.payload(nft.NETWORK_HEADER, _SOURCE_OFFSET, 4),
+        nft.payload(nft.NETWORK_HEADER, source, size),
         nft.mask(mask),
         nft.equals(address),
     ]
@@ -84,8 +108,8 @@ def own_rules(policy: Policy) -> list[tuple[str, str, list[nft.Expression]]]:
     accept, drop = nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP)
     from_bridge = [nft.meta(nft.META_IIFNAME), nft.equals(bridge)]
     to_bridge = [nft.meta(nft.META_OIFNAME), nft.equals(bridge)]
-    to_loopback = [nft.payload(nft.NETWORK_HEADER, _DESTINATION_OFFSET, 1), nft.equals(_LOOPBACK)]
-    forged = ("forward", f"no forged addresses of {policy.subnet}", [*not_from_bridge, *from_subnet, drop])
+    to_loopback = [nft.payload(nft.NETWORK_HEADER, destination, len(loopback)), nft.equals(loopback)]
+    forged = ("forward", f"no forged addresses of {subnet}", [*not_from_bridge, *from_subnet, drop])
     guard = ("prerouting", "not to the host's loopback", [*from_bridge, *to_loopback, drop])
     if policy.internal:
         return [
@@ -99,7 +123,7 @@ def own_rules(policy: Policy) -> list[tuple[str, str, list[nft.Expression]]]:
         nft.mask(nft.host32(nft.CT_STATUS_DNAT)),
         nft.differs(bytes(4)),
     ]
-    from_loopback = [nft.payload(nft.NETWORK_HEADER, _SOURCE_OFFSET, 1), nft.equals(_LOOPBACK)]
+    from_loopback = [nft.payload(nft.NETWORK_HEADER, source, len(loopback)), nft.equals(loopback)]
     rules = [
         guard,
         ("postrouting", "back in again", [*to_bridge, *from_subnet, *rewritten, nft.masquerade()]),
@@ -109,72 +133,89 @@ def own_rules(policy: Policy) -> list[tuple[str, str, list[nft.Expression]]]:
         ("forward", "published ports", [*into_bridge, *rewritten, accept]),
         ("forward", "nothing else into the bridge", [*into_bridge, drop]),
     ]
-    if policy.masquerade:
+    if policy.masquerade if family == nft.IP else policy.masquerade6:
         rules.insert(
             1,
             (
                 "postrouting",
-                f"{policy.subnet} to the world under the host's address",
+                f"{subnet} to the world under the host's address",
                 [*from_subnet, *not_to_bridge, nft.masquerade()],
             ),
         )
     return rules
 
 
-def table_changes(policy: Policy) -> list[Request]:
+_CHAINS = (
+    ("prerouting", "filter", nft.PREROUTING, _RAW),
+    ("postrouting", "nat", nft.POSTROUTING, _SRCNAT),
+    ("forward", "filter", nft.FORWARD, _BEFORE_FILTER),
+)
+
+
+def table_changes(policy: Policy, family: int = nft.IP) -> list[Request]:
     """Make our own table anew, in one transaction."""
-    name = policy.bridge
+    table_name = policy.bridge
     chains = (
-        nft.Chain(
-            family=nft.IP, table=name, name="prerouting", kind="filter", hook=nft.PREROUTING, priority=_RAW
-        ),
-        nft.Chain(
-            family=nft.IP, table=name, name="postrouting", kind="nat", hook=nft.POSTROUTING, priority=_SRCNAT
-        ),
-        nft.Chain(
-            family=nft.IP,
-            table=name,
-            name="forward",
-            kind="filter",
-            hook=nft.FORWARD,
-            priority=_BEFORE_FILTER,
-        ),
+        nft.Chain(family=family, table=table_name, name=name, kind=kind, hook=hook, priority=priority)
+        for name, kind, hook, priority in _CHAINS
     )
     return [
-        nft.add_table(nft.IP, name),
-        nft.delete_table(nft.IP, name),
-        nft.add_table(nft.IP, name),
+        nft.add_table(family, table_name),
+        nft.delete_table(family, table_name),
+        nft.add_table(family, table_name),
         *(nft.add_chain(chain) for chain in chains),
         *(
-            nft.append_rule(nft.IP, name, chain, expressions, comment=comment)
-            for chain, comment, expressions in own_rules(policy)
+            nft.append_rule(family, table_name, chain, expressions, comment=comment)
+            for chain, comment, expressions in own_rules(policy, family)
         ),
     ]
 
 
-def exit_rule(policy: Policy, chain: nft.Chain) -> Request:
-    """The rule that lets the bridge's connections through a chain whose policy is DROP."""
-    address, mask = nft.network(policy.subnet)
+def exit_rule(policy: Policy, chain: nft.Chain, family: int = nft.IP) -> Request:
+    """The rule that lets the bridge's connections of a family through a chain whose policy is DROP."""
+    address, mask = nft.network(policy.of(family))
     accept = [nft.counter(), nft.verdict(nft.ACCEPT)]
     if is_iptables(chain):
         expressions = [
             nft.xtables_match("conntrack", 3, _conntrack_origin(address, mask)),
-            nft.xtables_match("comment", 0, os.fsencode(policy.comment).ljust(256, b"\0")),
+            nft.xtables_match("comment", 0, os.fsencode(policy.comment(family)).ljust(256, b"\0")),
         ]
         return nft.append_rule(chain.family, chain.table, chain.name, [*expressions, *accept])
     expressions = [
-        nft.conntrack(nft.CT_SOURCE_IP, direction=nft.ORIGINAL),
+        nft.conntrack(nft.CT_SOURCE_IP if family == nft.IP else nft.CT_SOURCE_IP6, direction=nft.ORIGINAL),
         nft.mask(mask),
         nft.equals(address),
     ]
     return nft.append_rule(
-        chain.family, chain.table, chain.name, [*expressions, *accept], comment=policy.comment
+        chain.family, chain.table, chain.name, [*expressions, *accept], comment=policy.comment(family)
     )
+
+
+def exit_rules(policy: Policy, chain: nft.Chain, family: int) -> list[Request]:
+    """All the rules for a chain whose policy is DROP."""
+    rules = [exit_rule(policy, chain, family)]
+    if family == nft.IP6:
+        bridge = nft.interface(policy.bridge)
+        comment = policy.comments(family)[-1]
+        among = [
+            nft.meta(nft.META_IIFNAME),
+            nft.equals(bridge),
+            nft.meta(nft.META_OIFNAME),
+            nft.equals(bridge),
+            nft.meta(nft.META_PROTOCOL),
+            nft.equals(bytes((socket.IPPROTO_ICMPV6,))),
+        ]
+        if is_iptables(chain):
+            among.append(nft.xtables_match("comment", 0, os.fsencode(comment).ljust(256, b"\0")))
+            comment = ""
+        among += [nft.counter(), nft.verdict(nft.ACCEPT)]
+        rules.append(nft.append_rule(chain.family, chain.table, chain.name, among, comment=comment))
+    return rules
 
 
 def is_iptables(chain: nft.Chain) -> bool:
     """Whether iptables-nft(8) manages the chain: it refuses a whole table for one rule it cannot read."""
-    return (chain.family, chain.table, chain.name) == (nft.IP, "filter", "FORWARD")
+    return chain.family in FAMILIES and (chain.table, chain.name) == ("filter", "FORWARD")
 
 
 def comment_of(rule: nft.Rule) -> str:
@@ -190,8 +231,13 @@ def comment_of(rule: nft.Rule) -> str:
 
 
 def guards_forwarding(chain: nft.Chain) -> bool:
-    """Whether the chain is a host's base chain that sees forwarded IPv4 packets."""
-    return chain.hook == nft.FORWARD and chain.kind == "filter" and chain.family in (nft.IP, nft.INET)
+    """Whether the chain is a host's base chain that sees forwarded packets of IP."""
+    return chain.hook == nft.FORWARD and chain.kind == "filter" and bool(families_of(chain))
+
+
+def families_of(chain: nft.Chain) -> tuple[int, ...]:
+    """The families whose packets a chain sees."""
+    return FAMILIES if chain.family == nft.INET else tuple(one for one in FAMILIES if one == chain.family)
 
 
 def _conntrack_origin(address: bytes, mask: bytes) -> bytes:
@@ -226,18 +272,32 @@ class BridgeFirewall:
     def ensure(self, policy: Policy) -> bool:
         """Repair whatever is missing; True if anything had to be changed."""
         changed = against_others(lambda: self._ensure_nft(policy))
-        return _ensure_legacy(self._bridge, policy) or changed
+        return self._ensure_legacy(policy) or changed
 
     def remove(self) -> None:
-        """Remove the table and every rule of ours."""
+        """Remove the tables and every rule of ours."""
         against_others(self._remove_nft)
-        _ensure_legacy(self._bridge, None)
+        self._ensure_legacy(None)
+
+    def _ensure_legacy(self, policy: Policy | None) -> bool:
+        changed = False
+        for family in FAMILIES:
+            subnet = policy.of(family) if policy is not None else ""
+            comments = policy.comments(family) if policy is not None and subnet else []
+            wanted = legacy.rules(self._bridge, subnet, comments)
+            changed = legacy.ensure(self._bridge, wanted, ipv6=family == nft.IP6) or changed
+        return changed
 
     def _ensure_nft(self, policy: Policy) -> bool:
         with nft.Firewall() as firewall:
             changes: list[Request] = []
-            if not self._intact(firewall, policy):
-                changes.extend(table_changes(policy))
+            there = firewall.tables()
+            for family in FAMILIES:
+                if not policy.of(family):
+                    if (family, self._bridge) in there:
+                        changes.append(nft.delete_table(family, self._bridge))
+                elif (family, self._bridge) not in there or not self._intact(firewall, policy, family):
+                    changes.extend(table_changes(policy, family))
             for chain in firewall.chains():
                 if guards_forwarding(chain) and chain.table != self._bridge:
                     changes.extend(self._exit_changes(firewall, chain, policy))
@@ -246,19 +306,19 @@ class BridgeFirewall:
 
     def _remove_nft(self) -> bool:
         with nft.Firewall() as firewall:
-            changes: list[Request] = []
-            if (nft.IP, self._bridge) in firewall.tables():
-                changes.append(nft.delete_table(nft.IP, self._bridge))
+            changes: list[Request] = [
+                nft.delete_table(family, name) for family, name in firewall.tables() if name == self._bridge
+            ]
             for chain in firewall.chains():
                 if guards_forwarding(chain):
                     changes.extend(nft.delete_rule(rule) for rule in self._ours(firewall, chain))
             firewall.commit(changes)
         return bool(changes)
 
-    def _intact(self, firewall: nft.Firewall, policy: Policy) -> bool:
-        wanted = [(chain, comment) for chain, comment, _ in own_rules(policy)]
+    def _intact(self, firewall: nft.Firewall, policy: Policy, family: int) -> bool:
+        wanted = [(chain, comment) for chain, comment, _ in own_rules(policy, family)]
         try:
-            found = [(rule.chain, rule.comment) for rule in firewall.rules(nft.IP, self._bridge)]
+            found = [(rule.chain, rule.comment) for rule in firewall.rules(family, self._bridge)]
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return False
@@ -274,72 +334,10 @@ class BridgeFirewall:
 
     def _exit_changes(self, firewall: nft.Firewall, chain: nft.Chain, policy: Policy) -> list[Request]:
         found = self._ours(firewall, chain)
-        if chain.policy != nft.DROP:
-            return [nft.delete_rule(rule) for rule in found]
-        if [comment_of(rule) for rule in found] == [policy.comment]:
+        drops = chain.policy == nft.DROP
+        wanted = [family for family in families_of(chain) if drops and policy.of(family)]
+        comments = [comment for family in wanted for comment in policy.comments(family)]
+        if [comment_of(rule) for rule in found] == comments:
             return []
-        return [*(nft.delete_rule(rule) for rule in found), exit_rule(policy, chain)]
-
-
-def _ensure_legacy(bridge: str, policy: Policy | None) -> bool:
-    """The same rule in legacy iptables' FORWARD chain, if that is in use and drops; None removes it."""
-    if "filter" not in _legacy_tables():
-        return False
-    program = _legacy_program()
-    if program is None:
-        return False
-    lines = _iptables(program, "-S", "FORWARD").splitlines()
-    ours = [line for line in lines if f'--comment "{bridge}: ' in line]
-    wanted = policy if policy is not None and "-P FORWARD DROP" in lines else None
-    if len(ours) == (1 if wanted else 0) and all(wanted and wanted.comment in line for line in ours):
-        return False
-    for number in reversed([lines.index(line) for line in ours]):
-        # -S lists the policy first, so that a rule's index is its number, which counts from 1.
-        _iptables(program, "-D", "FORWARD", str(number))
-    if wanted is not None:
-        match = (
-            "-m",
-            "conntrack",
-            "--ctorigsrc",
-            wanted.subnet,
-            "-m",
-            "comment",
-            "--comment",
-            wanted.comment,
-        )
-        _iptables(program, "-A", "FORWARD", *match, "-j", "ACCEPT")
-    return True
-
-
-def _legacy_tables() -> Sequence[str]:
-    try:
-        with open(_LEGACY_TABLES, encoding="ascii") as file:
-            return file.read().split()
-    except OSError:
-        return ()
-
-
-def _legacy_program() -> str | None:
-    for name in ("iptables-legacy", "iptables"):
-        try:
-            version = _iptables(name, "-V")
-        except FileNotFoundError:
-            continue
-        if "nf_tables" not in version:
-            return name
-    return None
-
-
-def _iptables(program: str, *arguments: str) -> str:
-    """Run it and return what it prints; OSError with its last line if it fails."""
-    search = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    done = subprocess.run(
-        (program, *arguments) if "-V" in arguments else (program, "-w", "5", *arguments),
-        env={"PATH": search, "LC_ALL": "C"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise OSError(errno.EIO, f"{program}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
-    return done.stdout
+        fresh = (rule for family in wanted for rule in exit_rules(policy, chain, family))
+        return [*(nft.delete_rule(rule) for rule in found), *fresh]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable
-from ipaddress import IPv4Interface, IPv4Network
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface
 
 from sampan.linux import rtnetlink
 from sampan.linux.netlink import Netlink
-from sampan.network.addresses import choose_subnet
+from sampan.network.addresses import Range
 from sampan.network.naming import HOST_PREFIX, bridge_mac
 from sampan.network.resolv import host_nameservers
 from sampan.sandbox.interfaces import parse_alias
@@ -17,59 +20,121 @@ from sampan.sandbox.messages import Endpoint
 
 _ETHERNET_MTU = 1500
 _NO_MASTER = 0
+_DISABLED = "/proc/sys/net/ipv6/conf/all/disable_ipv6"
+_ON_THE_LINK = "fe80::1"
+"""The link-local address of every bridge with IPv6, as dockerd's."""
 _FORWARDED_KINDS = frozenset(("bridge", "veth", "tun", "wireguard", "vxlan", "macvlan", "ipvlan"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """The bridge as it stands: subnets in CIDR notation, empty for what it has not; ``mtu`` in bytes."""
+
+    bridge: str
+    mtu: int
+    subnet: str = ""
+    gateway: str = ""
+    subnet6: str = ""
+    gateway6: str = ""
+
+
+def has_ipv6() -> bool:
+    """Whether the kernel has IPv6, and it is not turned off."""
+    try:
+        with open(_DISABLED, encoding="ascii") as file:
+            return file.read().strip() == "0"
+    except OSError:
+        return False
 
 
 def ensure_bridge(
     netlink: Netlink,
     name: str,
     *,
-    remembered: str | None,
+    ranges: Sequence[Range],
+    remembered: Callable[[int], str | None],
     others: Iterable[str],
-    gateway_of: Callable[[str], str],
-    fixed: str = "",
+    seed: str = "",
     mtu: int = 0,
-) -> tuple[bool, tuple[str, str, int]]:
-    """Find or make the bridge: whether it was made now, and its (subnet, gateway, mtu).
+) -> tuple[bool, Site]:
+    """Find or make the bridge, with what ``ranges`` say; whether it was made now.
 
-    A bridge that stands keeps its subnet. A new one gets the ``fixed`` one if there is one, else the
-    remembered one if that is still free. ``gateway_of`` says which address of a subnet is the bridge's own.
-    ``mtu`` 0: that of the way out.
-    Leaves nothing on failure; EADDRNOTAVAIL when every pool is taken.
+    A bridge that stands keeps its subnets. A new one gets the fixed one if there is one, else the one that is
+    ``remembered`` for its version of IP, if that is still free. ``mtu`` 0: that of the way out.
+    Leaves nothing on failure; EADDRNOTAVAIL when every pool is taken, EAFNOSUPPORT without IPv6.
     """
+    if any(one.version == 6 for one in ranges) and not has_ipv6():
+        raise OSError(errno.EAFNOSUPPORT, "IPv6 is turned off, or not in the kernel")
     links = {link.name: link for link in rtnetlink.links(netlink)}
     standing = links.get(name)
+    found: dict[int, tuple[str, str]] = {}
     if standing is not None:
         if standing.kind != "bridge":
             raise OSError(errno.EEXIST, f"{os.strerror(errno.EEXIST)}: interface {name} is no bridge")
-        for address in rtnetlink.addresses(netlink):
-            if address.index == standing.index:
-                if not standing.up:
-                    netlink.perform((rtnetlink.set_link_request(index=standing.index, up=True),))
-                subnet = _subnet(address.local, address.prefix)
-                return False, (subnet, address.local, standing.mtu)
-        # Half made by a daemon that died: it has no ports yet.
-        remove_bridge(netlink, name)
+        found = _held(netlink, standing.index)
+        if not found:
+            # Half made by a daemon that died: it has no ports yet.
+            remove_bridge(netlink, name)
+            standing = None
     taken = [*others, *_in_use(netlink)]
-    chosen = IPv4Network(fixed) if fixed else choose_subnet(taken, preferred=remembered)
-    if chosen is None:
-        raise OSError(errno.EADDRNOTAVAIL, "all predefined address pools have been fully subnetted")
-    gateway = gateway_of(str(chosen))
-    mtu = mtu or _mtu(netlink, {link.index: link.mtu for link in links.values()})
-    netlink.perform((rtnetlink.bridge_request(name, mac=bridge_mac(name), mtu=mtu),))
+    chosen = dict(found)
+    for wanted in ranges:
+        if wanted.version not in chosen:
+            subnet = wanted.choose(taken, preferred=remembered(wanted.version), seed=seed)
+            if not subnet:
+                raise OSError(errno.EADDRNOTAVAIL, "all predefined address pools have been fully subnetted")
+            chosen[wanted.version] = (subnet, wanted.addresses(subnet).gateway)
+    if standing is None:
+        mtu = mtu or _mtu(netlink, {link.index: link.mtu for link in links.values()})
+        netlink.perform((rtnetlink.bridge_request(name, mac=bridge_mac(name), mtu=mtu),))
+    else:
+        mtu = standing.mtu
     try:
-        index = rtnetlink.link_index(name)
-        netlink.perform(
-            (
-                rtnetlink.set_link_request(index=index, no_link_local=os.path.isdir("/proc/sys/net/ipv6")),
-                rtnetlink.address_request(index, f"{gateway}/{chosen.prefixlen}"),
-                rtnetlink.set_link_request(index=index, up=True),
-            )
-        )
+        new = [place for version, place in chosen.items() if version not in found]
+        _address(netlink, name, new, made=standing is None)
     except OSError:
-        remove_bridge(netlink, name)
+        if standing is None:
+            remove_bridge(netlink, name)
         raise
-    return True, (str(chosen), gateway, mtu)
+    subnet, gateway = chosen.get(4, ("", ""))
+    subnet6, gateway6 = chosen.get(6, ("", ""))
+    site = Site(bridge=name, mtu=mtu, subnet=subnet, gateway=gateway, subnet6=subnet6, gateway6=gateway6)
+    return standing is None, site
+
+
+def _held(netlink: Netlink, index: int) -> dict[int, tuple[str, str]]:
+    """Version of IP → (subnet, address) of a link, link-local ones passed over."""
+    found: dict[int, tuple[str, str]] = {}
+    for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
+        for address in rtnetlink.addresses(netlink, family):
+            if address.index == index and not ip_address(address.local).is_link_local:
+                found.setdefault(version, (_subnet(address.local, address.prefix), address.local))
+    return found
+
+
+def _address(netlink: Netlink, name: str, places: Sequence[tuple[str, str]], *, made: bool) -> None:
+    """Give a bridge its addresses, and let it be up."""
+    index = rtnetlink.link_index(name)
+    requests = []
+    if made:
+        requests.append(
+            rtnetlink.set_link_request(index=index, no_link_local=os.path.isdir("/proc/sys/net/ipv6"))
+        )
+        # Whatever is on the bridge may claim to be a router; the host is not to believe it.
+        _set(f"/proc/sys/net/ipv6/conf/{name}/accept_ra", "0")
+    for subnet, gateway in places:
+        if ":" in subnet:
+            _set(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "0")
+            # Without an address of its own on the link the host asks nobody on it who has an address.
+            requests.append(rtnetlink.address_request(index, f"{_ON_THE_LINK}/64"))
+        requests.append(rtnetlink.address_request(index, f"{gateway}/{subnet.partition('/')[2]}"))
+    requests.append(rtnetlink.set_link_request(index=index, up=True))
+    netlink.perform(requests)
+
+
+def _set(path: str, value: str) -> None:
+    with contextlib.suppress(FileNotFoundError), open(path, "w", encoding="ascii") as file:
+        file.write(value)
 
 
 def remove_bridge(netlink: Netlink, name: str) -> None:
@@ -107,8 +172,9 @@ def _delete(netlink: Netlink, links: Iterable[rtnetlink.Link]) -> None:
 def plugged_endpoints(netlink: Netlink, bridge: str, *, routed: bool = True) -> list[Endpoint]:
     """The endpoints of the containers on the bridge, oldest first, read back from their interfaces."""
     index = rtnetlink.link_index(bridge)
-    own = [address.local for address in rtnetlink.addresses(netlink) if address.index == index]
-    gateway = own[0] if own and routed else ""
+    own = _held(netlink, index) if routed and index else {}
+    _, gateway = own.get(4, ("", ""))
+    _, gateway6 = own.get(6, ("", ""))
     found = []
     for link in sorted(rtnetlink.links(netlink), key=lambda link: link.index):
         lease = parse_alias(link.alias)
@@ -124,6 +190,7 @@ def plugged_endpoints(netlink: Netlink, bridge: str, *, routed: bool = True) -> 
                 mac=mac,
                 addresses=addresses,
                 gateway=gateway or None,
+                gateway6=gateway6 or None,
                 mtu=link.mtu,
             )
         )
@@ -138,11 +205,22 @@ def forwards_for_others(netlink: Netlink) -> bool:
     )
 
 
+def hearing(netlink: Netlink) -> list[str]:
+    """The links by which IPv6 leaves the host by default."""
+    names = {link.index: link.name for link in rtnetlink.links(netlink)}
+    ways_out = [
+        route.index for route in rtnetlink.routes(netlink, socket.AF_INET6) if route.destination == "::/0"
+    ]
+    return [names[index] for index in dict.fromkeys(ways_out) if index in names]
+
+
 def _in_use(netlink: Netlink) -> list[str]:
     """Every network that the host routes, has an address in, or asks for names."""
-    routes = [route.destination for route in rtnetlink.routes(netlink)]
-    addresses = [f"{address.local}/{address.prefix}" for address in rtnetlink.addresses(netlink)]
-    return [*routes, *addresses, *(f"{server}/32" for server in host_nameservers() if ":" not in server)]
+    found = [server.partition("%")[0] for server in host_nameservers()]
+    for family in (socket.AF_INET, socket.AF_INET6):
+        found += [route.destination for route in rtnetlink.routes(netlink, family)]
+        found += [f"{address.local}/{address.prefix}" for address in rtnetlink.addresses(netlink, family)]
+    return found
 
 
 def _mtu(netlink: Netlink, mtu_of: dict[int, int]) -> int:
@@ -152,4 +230,4 @@ def _mtu(netlink: Netlink, mtu_of: dict[int, int]) -> int:
 
 
 def _subnet(address: str, prefix: int) -> str:
-    return str(IPv4Interface(f"{address}/{prefix}").network)
+    return str(ip_interface(f"{address}/{prefix}").network)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import random
@@ -55,12 +56,12 @@ class _Asker:
 
 @dataclass(slots=True)
 class _Zone:
-    """The names of one network: name → container → address."""
+    """The names of one network: name → container → addresses, at most one of each version of IP."""
 
     name: str
-    names: dict[str, dict[str, str]] = field(default_factory=dict)
+    names: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
     reverse: dict[str, str] = field(default_factory=dict)
-    held: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    held: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
 
 
 class Names:
@@ -97,17 +98,24 @@ class Names:
     # ---- who is where --------------------------------------------------------------------------------------
 
     def join(
-        self, network: str, network_name: str, container_id: str, address: str, names: Iterable[str]
+        self,
+        network: str,
+        network_name: str,
+        container_id: str,
+        addresses: Iterable[str],
+        names: Iterable[str],
     ) -> None:
         """Let a container be found on a network by its names, the first of which is its own."""
         self._leave(network, container_id)
         zone = self._zones.setdefault(network, _Zone(network_name))
         given = tuple(dict.fromkeys(name.lower().rstrip(".") for name in names if name))
+        held = tuple(addresses)
         for name in given:
             for key in (name, f"{name}.{network_name.lower()}"):
-                zone.names.setdefault(key, {})[container_id] = address
-        zone.reverse[address] = f"{given[0]}.{network_name}" if given else network_name
-        zone.held[container_id] = (address, given)
+                zone.names.setdefault(key, {})[container_id] = held
+        for address in held:
+            zone.reverse[address] = f"{given[0]}.{network_name}" if given else network_name
+        zone.held[container_id] = (held, given)
 
     def leave(self, container_id: str, network: str | None = None) -> None:
         """Let it be found no more, on one network or on all; on all, it asks no more either."""
@@ -121,8 +129,9 @@ class Names:
         held = zone.held.pop(container_id, None) if zone is not None else None
         if zone is None or held is None:
             return
-        address, names = held
-        zone.reverse.pop(address, None)
+        addresses, names = held
+        for address in addresses:
+            zone.reverse.pop(address, None)
         for name in names:
             for key in (name, f"{name}.{zone.name.lower()}"):
                 found = zone.names.get(key, {})
@@ -258,8 +267,12 @@ class Names:
         addresses = addresses or self.lookup(asker.networks, question.name)
         if not addresses:
             return None
-        # Of what is ours there is nothing but IPv4 addresses, and nobody else is to say otherwise.
-        records = [socket.inet_aton(address) for address in addresses] if question.kind == dns.A else []
+        # Of what is ours there is nothing but addresses, and nobody else is to say otherwise.
+        records = [
+            socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+            for address in addresses
+            if question.kind == (dns.AAAA if ":" in address else dns.A)
+        ]
         return dns.answer(message, question, records, ttl=_TTL, limit=limit)
 
     def _linked(self, asker: _Asker, name: str) -> list[str]:
@@ -278,7 +291,7 @@ class Names:
             zone = self._zones.get(network)
             found = zone.names.get(name) if zone is not None else None
             if found:
-                addresses = list(dict.fromkeys(found.values()))
+                addresses = list(dict.fromkeys(itertools.chain.from_iterable(found.values())))
                 if len(addresses) > 1:
                     random.shuffle(addresses)
                 return addresses

@@ -1,7 +1,7 @@
 """Published ports: what comes to a port of the host goes on to a container.
 
-The table ``BRIDGE-ports`` (``nft list table ip sampan0-ports``) looks the destination up in maps, so that one
-more port costs the same whether there is one or a thousand:
+The table ``BRIDGE-ports`` (``nft list table ip sampan0-ports``, the same of family ip6) looks the destination
+up in maps, so that one more port costs the same whether there is one or a thousand:
 
     prerouting, output (nat, dstnat)    (address, port) in ``tcp_at``/``udp_at``, or a port of any of the
                                         host's addresses in ``tcp_any``/``udp_any``: rewritten to (address,
@@ -11,9 +11,10 @@ Laws:
 - The client's address is kept. Only what comes from the host's own loopback, or from the container's own
   network, is masqueraded (``firewall.py``): its answers would not come back otherwise.
 - What arrives from elsewhere for 127.0.0.0/8 is never looked up: a port published on the host's loopback is
-  for the host alone.
+  for the host alone. [::1] is never looked up at all, since the kernel routes it nowhere.
 - A port that is published is held by a socket of ours: nobody else can take it, and ``ss`` shows it. What
-  reaches the socket itself (IPv6, or IPv4 while rules are missing) is copied to the container by the daemon.
+  reaches the socket itself is copied to the container by the daemon (``copying.py``): [::1], addresses of a
+  version of IP that the container has not, and everything while rules are missing.
 - The host's forward chains decide about what is forwarded as about anything else.
 """
 
@@ -28,24 +29,48 @@ import socket
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from sampan.errors import InvalidArgument, Unavailable
 from sampan.linux import nfnetlink as nft
 from sampan.linux.netlink import Request
+from sampan.network.copying import Copying, bound
 
 logger = logging.getLogger(__name__)
 
-ANY, ANY6 = "0.0.0.0", "::"
+ANY, ANY6, LOOPBACK6 = "0.0.0.0", "::", "::1"
 _DSTNAT = -100
-_DESTINATION_OFFSET, _PORT_OFFSET = 16, 2  # in the headers of IPv4 and of TCP or UDP
+_PORT_OFFSET = 2  # in the headers of TCP, UDP and SCTP
 _LOOPBACK = b"\x7f"
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
-_ADDRESS, _PORT = 7, 13  # nft(8)'s numbers of types
-_BOTH = (_ADDRESS << 6 | _PORT, 8)
-_BACKLOG = 128
+_PORT = 13  # nft(8)'s number of the type
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Form:
+    """What differs between the versions of IP: where a header has its destination, and how many bytes that
+    are; the destinations that are never looked up before routing, and before a packet of our own leaves; the
+    type of (address, port)."""
+
+    offset: int
+    size: int
+    never_in: bytes
+    never_out: bytes
+    both: tuple[int, int]
+
+
+_FORMS = {
+    nft.IP: _Form(offset=16, size=4, never_in=_LOOPBACK, never_out=b"", both=(7 << 6 | _PORT, 8)),
+    nft.IP6: _Form(
+        offset=24,
+        size=16,
+        never_in=bytes(15) + b"\1",
+        never_out=bytes(15) + b"\1",
+        both=(8 << 6 | _PORT, 20),
+    ),
+}
 _ELEMENTS_AT_ONCE = 200
 _ATTEMPTS = 20  # to find a port that is free on IPv4 and on IPv6
-_CHUNK = 1 << 16
 _HAS_IPV6 = os.path.isdir("/proc/sys/net/ipv6")
 
 
@@ -74,15 +99,22 @@ class Published:
     def where(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def family(self) -> int:
+        return nft.IP6 if ":" in self.host else nft.IP
+
     def element(self) -> tuple[str, bytes, bytes] | None:
-        """The map, the key and the value; None for IPv6."""
-        if ":" in self.host:
+        """The map, the key and the value; None for what the kernel cannot lead there."""
+        if self.host == LOOPBACK6 or (":" in self.host) != (":" in self.address):
             return None
-        value = socket.inet_aton(self.address) + struct.pack("!Hxx", self.target)
+        value = _packed(self.address) + struct.pack("!Hxx", self.target)
         port = struct.pack("!H", self.port)
-        if self.host == ANY:
+        if self.host in (ANY, ANY6):
             return f"{self.protocol}_any", port, value
-        return f"{self.protocol}_at", socket.inet_aton(self.host) + port + b"\0\0", value
+        return f"{self.protocol}_at", _packed(self.host) + port + b"\0\0", value
+
+
+_Held: TypeAlias = tuple[Published, socket.socket]
 
 
 class PublishedPorts:
@@ -90,23 +122,24 @@ class PublishedPorts:
 
     def __init__(self, bridge: str) -> None:
         self._table = f"{bridge}-ports"
-        self._held: dict[str, list[tuple[Published, socket.socket]]] = {}
+        self._held: dict[str, list[_Held]] = {}
         self._taken: dict[tuple[str, str, int], str] = {}
         self._changing = asyncio.Lock()
         self._standing = False
-        self._copies: set[asyncio.Task[None]] = set()
+        self._copying = Copying()
 
     async def publish(
-        self, container_id: str, wishes: Sequence[Wish], *, address: str, bridge: str
+        self, container_id: str, wishes: Sequence[Wish], *, addresses: Sequence[str], bridge: str
     ) -> list[Published]:
-        """Lead ports of the host to a container's ``address``, behind ``bridge``.
+        """Lead ports of the host to a container's ``addresses``, at most one of each version of IP, behind
+        ``bridge``.
 
         Unavailable, in Docker's words, when a port is taken; nothing is published then.
         """
-        made: list[tuple[Published, socket.socket]] = []
+        made: list[_Held] = []
         try:
             for wish in wishes:
-                made.extend(self._reserve(wish, address))
+                made.extend(self._reserve(wish, addresses))
             _route_loopback(bridge)
             async with self._changing:
                 await self._add([published for published, _ in made])
@@ -116,9 +149,7 @@ class PublishedPorts:
             raise
         self._held.setdefault(container_id, []).extend(made)
         for published, sock in made:
-            if published.protocol == "tcp":
-                sock.setblocking(False)
-                asyncio.get_running_loop().add_reader(sock.fileno(), self._accept, published, sock)
+            self._copying.serve(sock, published.address, published.target)
         return [published for published, _ in made]
 
     async def withdraw(self, container_id: str) -> None:
@@ -159,8 +190,7 @@ class PublishedPorts:
 
     async def close(self) -> None:
         """Hold no port any more; the table goes if nothing is published."""
-        for task in self._copies:
-            task.cancel()
+        self._copying.close()
         nothing = not self._held
         for made in self._held.values():
             for published, sock in made:
@@ -171,29 +201,27 @@ class PublishedPorts:
 
     # ---- reserving -----------------------------------------------------------------------------------------
 
-    def _reserve(self, wish: Wish, address: str) -> list[tuple[Published, socket.socket]]:
+    def _reserve(self, wish: Wish, addresses: Sequence[str]) -> list[_Held]:
         """Sockets that hold one port, on all the addresses that are asked for."""
-        hosts = [wish.address] if wish.address else [ANY]
-        if not wish.address and _HAS_IPV6 and wish.protocol == "tcp":
-            hosts.append(ANY6)
         if wish.protocol not in _PROTOCOLS:
             raise InvalidArgument(f"publishing {wish.protocol} ports is not offered by this engine yet")
+        own = {":" in address: address for address in addresses}
+        hosts = [wish.address] if wish.address else [ANY, ANY6] if _HAS_IPV6 else [ANY]
+        targets = [(host, own.get(":" in host) or addresses[0]) for host in hosts]
         candidates: Iterable[int] = wish.ports or [0] * _ATTEMPTS
         failure: Unavailable | None = None
         for port in candidates:
             try:
-                return self._reserve_one(wish, hosts, port, address)
+                return self._reserve_one(wish, targets, port)
             except Unavailable as error:
                 failure = error
         assert failure is not None
         raise failure
 
-    def _reserve_one(
-        self, wish: Wish, hosts: list[str], port: int, address: str
-    ) -> list[tuple[Published, socket.socket]]:
-        made: list[tuple[Published, socket.socket]] = []
+    def _reserve_one(self, wish: Wish, targets: Sequence[tuple[str, str]], port: int) -> list[_Held]:
+        made: list[_Held] = []
         try:
-            for host in hosts:
+            for host, address in targets:
                 sock = self._bind(wish, host, port, address)
                 port = sock.getsockname()[1]
                 published = Published(
@@ -208,19 +236,9 @@ class PublishedPorts:
         return made
 
     def _bind(self, wish: Wish, host: str, port: int, address: str) -> socket.socket:
-        kind = socket.SOCK_STREAM if wish.protocol == "tcp" else socket.SOCK_DGRAM
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, kind)
         try:
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if kind == socket.SOCK_STREAM:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((host, port))
-            if kind == socket.SOCK_STREAM:
-                sock.listen(_BACKLOG)
+            return bound(wish.protocol, host, port)
         except OSError as error:
-            sock.close()
             shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             if error.errno == errno.EADDRINUSE and self._is_ours(wish.protocol, host, port):
                 raise Unavailable(f"Bind for {shown} failed: port is already allocated") from error
@@ -228,7 +246,6 @@ class PublishedPorts:
             raise Unavailable(
                 f"failed to bind host port for {shown}:{address}:{wish.target}/{wish.protocol}: {reason}"
             ) from error
-        return sock
 
     def _is_ours(self, protocol: str, host: str, port: int) -> bool:
         return any(
@@ -238,9 +255,8 @@ class PublishedPorts:
 
     def _let_go(self, published: Published, sock: socket.socket) -> None:
         self._taken.pop((published.protocol, published.host, published.port), None)
-        if sock.fileno() >= 0:
-            asyncio.get_running_loop().remove_reader(sock.fileno())
-            sock.close()
+        self._copying.leave(sock)
+        sock.close()
 
     # ---- the table -----------------------------------------------------------------------------------------
 
@@ -279,56 +295,19 @@ class PublishedPorts:
 
     def _remove(self) -> None:
         with nft.Firewall() as firewall:
-            if (nft.IP, self._table) in firewall.tables():
-                firewall.commit([nft.delete_table(nft.IP, self._table)])
+            there = [family for family, name in firewall.tables() if name == self._table]
+            firewall.commit([nft.delete_table(family, self._table) for family in there])
 
     def _stands(self) -> bool:
         with nft.Firewall() as firewall:
             try:
-                return len(firewall.rules(nft.IP, self._table)) == len(_rules())
+                return all(
+                    len(firewall.rules(family, self._table)) == len(_rules(family)) for family in _families()
+                )
             except OSError as error:
                 if error.errno == errno.ENOENT:
                     return False
                 raise
-
-    # ---- what reaches the sockets themselves ---------------------------------------------------------------
-
-    def _accept(self, published: Published, sock: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            client, _ = sock.accept()
-            client.setblocking(False)
-            task = asyncio.get_running_loop().create_task(_copy_between(client, published))
-            self._copies.add(task)
-            task.add_done_callback(self._copies.discard)
-
-
-async def _copy_between(client: socket.socket, published: Published) -> None:
-    """A connection to the container for a client, until both have ended."""
-    try:
-        theirs = await asyncio.open_connection(sock=client)
-    except OSError:
-        client.close()
-        return
-    try:
-        ours = await asyncio.open_connection(published.address, published.target)
-    except OSError:
-        theirs[1].close()
-        return
-    try:
-        await asyncio.gather(_copy(theirs[0], ours[1]), _copy(ours[0], theirs[1]))
-    except OSError:
-        return
-    finally:
-        theirs[1].close()
-        ours[1].close()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(_CHUNK):
-        writer.write(data)
-        await writer.drain()
-    with contextlib.suppress(OSError):
-        writer.write_eof()
 
 
 def _route_loopback(bridge: str) -> None:
@@ -340,22 +319,31 @@ def _route_loopback(bridge: str) -> None:
         file.write("1")
 
 
-def _rules() -> list[tuple[str, str, list[nft.Expression]]]:
+def _families() -> Sequence[int]:
+    return tuple(_FORMS) if _HAS_IPV6 else (nft.IP,)
+
+
+def _packed(address: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
+def _rules(family: int) -> list[tuple[str, str, list[nft.Expression]]]:
     """(chain, comment, expressions)."""
-    first, second = nft.WORDS[0], nft.WORDS[1]
-    destination = nft.payload(nft.NETWORK_HEADER, _DESTINATION_OFFSET, 4, register=first)
-    rewrite = nft.destination_nat(nft.IP, address_register=first, port_register=second)
-    found: list[tuple[str, str, list[nft.Expression]]] = [
-        (
-            "prerouting",
-            "the host's loopback is the host's alone",
-            [
-                nft.payload(nft.NETWORK_HEADER, _DESTINATION_OFFSET, 1),
-                nft.equals(_LOOPBACK),
-                nft.verdict(nft.RETURN),
-            ],
-        )
-    ]
+    form = _FORMS[family]
+    first, second = nft.WORDS[0], nft.WORDS[form.size // 4]
+    destination = nft.payload(nft.NETWORK_HEADER, form.offset, form.size, register=first)
+    rewrite = nft.destination_nat(family, address_register=first, port_register=second)
+    found: list[tuple[str, str, list[nft.Expression]]] = []
+    for chain, never in (("prerouting", form.never_in), ("output", form.never_out)):
+        if never:
+            beginning = nft.payload(nft.NETWORK_HEADER, form.offset, len(never))
+            found.append(
+                (
+                    chain,
+                    "the host's loopback is the host's alone",
+                    [beginning, nft.equals(never), nft.verdict(nft.RETURN)],
+                )
+            )
     for chain in ("prerouting", "output"):
         for protocol, number in _PROTOCOLS.items():
             of_protocol = [nft.meta(nft.META_PROTOCOL), nft.equals(bytes((number,)))]
@@ -372,37 +360,41 @@ def _rules() -> list[tuple[str, str, list[nft.Expression]]]:
 
 
 def _table_changes(name: str) -> list[Request]:
-    """Make the table anew, with empty maps."""
-    chains = [
-        nft.Chain(family=nft.IP, table=name, name=chain, kind="nat", hook=hook, priority=_DSTNAT)
-        for chain, hook in (("prerouting", nft.PREROUTING), ("output", nft.OUTPUT))
-    ]
-    return [
-        nft.add_table(nft.IP, name),
-        nft.delete_table(nft.IP, name),
-        nft.add_table(nft.IP, name),
-        *(nft.add_chain(chain) for chain in chains),
-        *(nft.add_set(nft.IP, name, f"{p}_at", key=_BOTH, value=_BOTH) for p in _PROTOCOLS),
-        *(nft.add_set(nft.IP, name, f"{p}_any", key=(_PORT, 2), value=_BOTH) for p in _PROTOCOLS),
-        *(
-            nft.append_rule(nft.IP, name, chain, expressions, comment=comment)
-            for chain, comment, expressions in _rules()
-        ),
-    ]
+    """Make the tables anew, with empty maps."""
+    changes: list[Request] = []
+    for family in _families():
+        both = _FORMS[family].both
+        chains = [
+            nft.Chain(family=family, table=name, name=chain, kind="nat", hook=hook, priority=_DSTNAT)
+            for chain, hook in (("prerouting", nft.PREROUTING), ("output", nft.OUTPUT))
+        ]
+        changes += [
+            nft.add_table(family, name),
+            nft.delete_table(family, name),
+            nft.add_table(family, name),
+            *(nft.add_chain(chain) for chain in chains),
+            *(nft.add_set(family, name, f"{p}_at", key=both, value=both) for p in _PROTOCOLS),
+            *(nft.add_set(family, name, f"{p}_any", key=(_PORT, 2), value=both) for p in _PROTOCOLS),
+            *(
+                nft.append_rule(family, name, chain, expressions, comment=comment)
+                for chain, comment, expressions in _rules(family)
+            ),
+        ]
+    return changes
 
 
 def _element_changes(table: str, ports: Iterable[Published], *, remove: bool = False) -> list[Request]:
-    by_map: dict[str, list[tuple[bytes, bytes]]] = {}
+    by_map: dict[tuple[int, str], list[tuple[bytes, bytes]]] = {}
     for published in ports:
         element = published.element()
         if element is not None:
-            by_map.setdefault(element[0], []).append(element[1:])
+            by_map.setdefault((published.family, element[0]), []).append(element[1:])
     changes = []
-    for name, elements in by_map.items():
+    for (family, name), elements in by_map.items():
         for start in range(0, len(elements), _ELEMENTS_AT_ONCE):
             some = elements[start : start + _ELEMENTS_AT_ONCE]
             if remove:
-                changes.append(nft.delete_elements(nft.IP, table, name, [key for key, _ in some]))
+                changes.append(nft.delete_elements(family, table, name, [key for key, _ in some]))
             else:
-                changes.append(nft.add_elements(nft.IP, table, name, some))
+                changes.append(nft.add_elements(family, table, name, some))
     return changes

@@ -67,6 +67,13 @@ def _bring_up_inside(endpoint: Endpoint, pid: int) -> None:
     """The far end, up and without an address yet."""
 
     def work() -> None:
+        if _with_ipv6(endpoint):
+            # Others on the network are not to be believed when they claim to be routers.
+            for setting, value in (("accept_ra", "0"), ("disable_ipv6", "0")):
+                with open(
+                    f"/proc/sys/net/ipv6/conf/{endpoint.name}/{setting}", "w", encoding="ascii"
+                ) as file:
+                    file.write(value)
         with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
             quiet = (rtnetlink.set_link_request(name=endpoint.name, no_link_local=True),)
             up = rtnetlink.set_link_request(name=endpoint.name, up=True)
@@ -116,11 +123,24 @@ def configure(endpoint: Endpoint, *, first: bool = True) -> None:
     index = rtnetlink.link_index(endpoint.name)
     requests = [rtnetlink.set_link_request(index=_LOOPBACK, up=True)] if first else []
     requests.extend(rtnetlink.address_request(index, cidr) for cidr in endpoint.addresses)
+    if _with_ipv6(endpoint):
+        requests.append(rtnetlink.address_request(index, f"{link_local(endpoint.mac)}/64"))
     for gateway in (endpoint.gateway, endpoint.gateway6):
         if gateway:
             requests.append(rtnetlink.default_route_request(gateway, index=index))
     with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
         _operate(netlink, endpoint.name, requests)
+
+
+def _with_ipv6(endpoint: Endpoint) -> bool:
+    return any(":" in cidr for cidr in endpoint.addresses)
+
+
+def link_local(mac: str) -> str:
+    """The link-local address that an interface of this hardware address has (RFC 4291, appendix A)."""
+    one, two, three, four, five, six = bytes.fromhex(mac.replace(":", "").replace("-", ""))
+    packed = bytes((0xFE, 0x80, 0, 0, 0, 0, 0, 0, one ^ 2, two, three, 0xFF, 0xFE, four, five, six))
+    return socket.inet_ntop(socket.AF_INET6, packed)
 
 
 def join(endpoint: Endpoint, pid: int) -> None:
@@ -137,15 +157,19 @@ def join(endpoint: Endpoint, pid: int) -> None:
         raise
 
 
-def route_through(gateway: str | None, name: str, pid: int) -> None:
-    """Make ``gateway`` at the interface ``name`` the way out of the container of ``pid``; None: there is
-    none.
+def route_through(gateway: str | None, name: str, pid: int, *, ipv6: bool = False) -> None:
+    """Make ``gateway`` at the interface ``name`` the way out of the container of ``pid``, for one version of
+    IP; None: there is none.
     """
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    everywhere = "::/0" if ipv6 else "0.0.0.0/0"
 
     def change() -> None:
         with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
-            former = [route for route in rtnetlink.routes(netlink) if route.destination == "0.0.0.0/0"]
-            netlink_requests = [rtnetlink.delete_default_route_request(route.index) for route in former]
+            former = [route for route in rtnetlink.routes(netlink, family) if route.destination == everywhere]
+            netlink_requests = [
+                rtnetlink.delete_default_route_request(route.index, family) for route in former
+            ]
             if netlink_requests:
                 netlink.attempt(netlink_requests)
             index = rtnetlink.link_index(name) if gateway else 0

@@ -6,6 +6,7 @@ raise; what is no plain question has none.
 
 from __future__ import annotations
 
+import socket
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ _RESPONSE, _AUTHORITATIVE, _TRUNCATED, _WANTED, _OFFERED = 0x8000, 0x0400, 0x020
 _OPCODE = 0x7800
 _LONGEST_LABEL, _LONGEST_NAME = 63, 255
 _SMALLEST_PACKET = 512
+_REVERSE6, _HEXADECIMAL = ".ip6.arpa", "0123456789abcdef"
 _TO_QUESTION = b"\xc0\x0c"  # a pointer to the name that was asked for
 _CODE = 0x000F
 _MOST_ADDRESSES = 64
@@ -177,7 +179,12 @@ def encode_name(name: str) -> bytes:
 
 
 def reverse(name: str) -> str | None:
-    """The IPv4 address that a name under in-addr.arpa asks for."""
+    """The address that a name under in-addr.arpa or ip6.arpa asks for."""
+    if name.endswith(_REVERSE6):
+        digits = name.removesuffix(_REVERSE6).split(".")
+        if len(digits) != 32 or not all(len(digit) == 1 and digit in _HEXADECIMAL for digit in digits):
+            return None
+        return socket.inet_ntop(socket.AF_INET6, bytes.fromhex("".join(reversed(digits))))
     if not name.endswith(".in-addr.arpa"):
         return None
     parts = name.removesuffix(".in-addr.arpa").split(".")

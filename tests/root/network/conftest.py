@@ -30,13 +30,13 @@ class Namespace:
     pid: int
     hold: int
 
-    def socket(self, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    def socket(self, kind: int = socket.SOCK_STREAM, family: int = socket.AF_INET) -> socket.socket:
         """A socket that belongs to this namespace."""
         made: list[socket.socket] = []
 
         def work() -> None:
             self._enter()
-            made.append(socket.socket(socket.AF_INET, kind))
+            made.append(socket.socket(family, kind))
 
         _in_thread(work)
         return made[0]
@@ -65,13 +65,15 @@ class Namespace:
 
 @dataclass(slots=True, kw_only=True)
 class Host:
-    """The namespace that the test runs in, with ``internet`` one hop away at 198.51.100.2."""
+    """The namespace that the test runs in, with ``internet`` a hop away at 198.51.100.2 and 2001:db8:5::2."""
 
     directory: str
     namespaces: list[Namespace] = field(default_factory=list)
 
     ADDRESS = "198.51.100.1"
     INTERNET = "198.51.100.2"
+    ADDRESS6 = "2001:db8:5::1"
+    INTERNET6 = "2001:db8:5::2"
 
     def namespace(self, *, private_users: bool = False) -> Namespace:
         ready, hold = os.pipe(), os.pipe()
@@ -98,7 +100,8 @@ class Host:
             )
             netlink.perform((request,))
             index = rtnetlink.link_index("uplink")
-            netlink.perform((rtnetlink.address_request(index, f"{self.ADDRESS}/24"),))
+            places = (f"{self.ADDRESS}/24", f"{self.ADDRESS6}/64", "fe80::a/64")
+            netlink.perform([rtnetlink.address_request(index, place) for place in places])
 
         def configure() -> None:
             interfaces.loopback_up()
@@ -108,7 +111,10 @@ class Host:
                     (
                         rtnetlink.set_link_request(index=index, up=True),
                         rtnetlink.address_request(index, f"{self.INTERNET}/24"),
+                        rtnetlink.address_request(index, f"{self.INTERNET6}/64"),
+                        rtnetlink.address_request(index, "fe80::b/64"),
                         rtnetlink.default_route_request(self.ADDRESS, index=index),
+                        rtnetlink.default_route_request(self.ADDRESS6, index=index),
                     )
                 )
 
@@ -125,10 +131,12 @@ class Host:
         with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
             return {link.name for link in rtnetlink.links(netlink)}
 
-    def listen(self, namespace: Namespace, port: int = 80) -> socket.socket:
-        server = namespace.socket()
+    def listen(self, namespace: Namespace, port: int = 80, *, ipv6: bool = False) -> socket.socket:
+        server = namespace.socket(family=socket.AF_INET6 if ipv6 else socket.AF_INET)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind(("0.0.0.0", port))
+        if ipv6:
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        server.bind(("::" if ipv6 else "0.0.0.0", port))
         server.listen()
         server.settimeout(5)
         return server
@@ -137,14 +145,15 @@ class Host:
         self, namespace: Namespace, server: socket.socket, address: str, port: int = 80
     ) -> str | None:
         """The address that the server sees when the namespace connects to it; None if it cannot."""
-        with namespace.socket() as client:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with namespace.socket(family=family) as client:
             # Everything is on this machine: what takes longer than this is not coming.
             client.settimeout(1)
             try:
                 client.connect((address, port))
             except OSError:
                 return None
-            accepted, (seen, _) = server.accept()
+            accepted, (seen, *_) = server.accept()
             accepted.close()
             return str(seen)
 

@@ -57,9 +57,9 @@ def check_inside() -> None:
         assert eth0.operational
         assert (eth0.mac, eth0.mtu, eth0.kind) == ("02:42:c0:00:02:07", 1400, "veth")
         found = rtnetlink.addresses(netlink) + rtnetlink.addresses(netlink, 10)
-        # No link-local address: IPv6 is given out, not made up.
+        # What is ours to give and the link-local address that goes with it; none is made up by the kernel.
         on_eth0 = {f"{address.local}/{address.prefix}" for address in found if address.index == eth0.index}
-        assert on_eth0 == set(ENDPOINT.addresses)
+        assert on_eth0 == {*ENDPOINT.addresses, "fe80::42:c0ff:fe00:207/64"}
         for family, wanted in ((2, "0.0.0.0/0"), (10, "::/0")):
             routes = [route for route in rtnetlink.routes(netlink, family) if route.destination == wanted]
             assert [route.gateway for route in routes] == [

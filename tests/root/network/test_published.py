@@ -37,7 +37,8 @@ def gateway_of(bridges: Bridges) -> str:
 
 
 async def publish(bridges: Bridges, endpoint: Endpoint, *wishes: Wish) -> list[int]:
-    made = await bridges.ports.publish(FIRST, wishes, address=address_of(endpoint), bridge=endpoint.bridge)
+    addresses = [address_of(endpoint)]
+    made = await bridges.ports.publish(FIRST, wishes, addresses=addresses, bridge=endpoint.bridge)
     return [published.port for published in made]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sampan.api.routes import networks, volumes
+from sampan.engine.networkplans import Pool
 from sampan.engine.networks import Member, Network
 from sampan.engine.model.volumes import Volume
 
@@ -11,8 +12,7 @@ BRIDGE = Network(
     name="bridge",
     driver="bridge",
     created_ns=1_700_000_000_573_583_420,
-    subnet="172.29.0.0/16",
-    gateway="172.29.0.1",
+    pools=(Pool(subnet="172.29.0.0/16", gateway="172.29.0.1"),),
     options={"com.docker.network.bridge.name": "sampan0"},
     members=(Member(container_id="1a" * 32, name="box", ipv4_address="172.29.0.2/16"),),
 )

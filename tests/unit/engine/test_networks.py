@@ -128,7 +128,7 @@ def pool(subnet: str, **more: str) -> Ipam:
         (NetworkRequest(), errors.InvalidArgument, "invalid network name: name is empty"),
         (NetworkRequest(name="a", driver="host"), errors.Forbidden, 'only one instance of "host"'),
         (NetworkRequest(name="a", driver="nope"), errors.NotFound, 'plugin "nope" not found'),
-        (NetworkRequest(name="a", enable_ipv6=True), errors.NotImplemented, "--ipv6 is not offered"),
+        (NetworkRequest(name="a", enable_ipv4=False), errors.InvalidArgument, "IPv4 or IPv6 must be enabled"),
         (NetworkRequest(name="a", driver="overlay"), errors.Unavailable, "not a swarm manager"),
         (NetworkRequest(name="a", ipam=Ipam(driver="x")), errors.NotFound, 'plugin "x" not found'),
         (

@@ -64,7 +64,7 @@ def test_nft_gets_the_rule_in_its_own_form() -> None:
 def test_which_chains_matter() -> None:
     assert guards_forwarding(chain())
     assert guards_forwarding(chain(nft.INET, "fw", "routed"))
-    assert not guards_forwarding(chain(nft.IP6))
+    assert guards_forwarding(chain(nft.IP6))
     assert not guards_forwarding(chain(hook=nft.INPUT))
     assert not guards_forwarding(chain(hook=None))
 

@@ -16,9 +16,9 @@ A, B = "a" * 64, "b" * 64
 
 def filled() -> Names:
     names = Names()
-    names.join(A, "shop", "c1", "10.0.0.2", ("Shop_web_1", "web", "0123"))
-    names.join(A, "shop", "c2", "10.0.0.3", ("shop_web_2", "web"))
-    names.join(B, "back", "c2", "10.1.0.2", ("shop_web_2", "web"))
+    names.join(A, "shop", "c1", ("10.0.0.2",), ("Shop_web_1", "web", "0123"))
+    names.join(A, "shop", "c2", ("10.0.0.3", "fd00::3"), ("shop_web_2", "web"))
+    names.join(B, "back", "c2", ("10.1.0.2",), ("shop_web_2", "web"))
     return names
 
 
@@ -26,7 +26,7 @@ def test_names_belong_to_networks() -> None:
     names = filled()
     assert names.lookup((A,), "shop_web_1") == ["10.0.0.2"]
     assert names.lookup((A,), "0123.shop") == ["10.0.0.2"]
-    assert sorted(names.lookup((A, B), "web")) == ["10.0.0.2", "10.0.0.3"]
+    assert sorted(names.lookup((A, B), "web")) == ["10.0.0.2", "10.0.0.3", "fd00::3"]
     assert names.lookup((B, A), "web") == ["10.1.0.2"]
     assert names.lookup((B,), "shop_web_1") == []
     names.leave("c2", A)
@@ -39,7 +39,7 @@ def test_names_belong_to_networks() -> None:
 
 def test_joining_again_replaces() -> None:
     names = filled()
-    names.join(A, "shop", "c1", "10.0.0.9", ("new",))
+    names.join(A, "shop", "c1", ("10.0.0.9",), ("new",))
     assert names.lookup((A,), "shop_web_1") == []
     assert names.lookup((A,), "new") == ["10.0.0.9"]
 
@@ -75,9 +75,14 @@ def ask(client: socket.socket, where: tuple[str, int], message: bytes) -> bytes:
 def test_questions_are_answered() -> None:
     def work(client: socket.socket, where: tuple[str, int], _: Names) -> None:
         assert ask(client, where, query("shop_web_1")).endswith(b"\x00\x04\x0a\x00\x00\x02")
-        # There is no other kind of address, and nobody else is asked about it.
-        said = ask(client, where, query("web", dns.AAAA))
+        # Of a name that has no address of the kind nobody else is asked.
+        said = ask(client, where, query("shop_web_1", dns.AAAA))
         assert (said[3] & 0x0F, said[7]) == (dns.NO_ERROR, 0)
+        assert ask(client, where, query("web", dns.AAAA)).endswith(
+            socket.inet_pton(socket.AF_INET6, "fd00::3")
+        )
+        reverse6 = "3." + "0." * 27 + "0.0.d.f.ip6.arpa"
+        assert dns.encode_name("shop_web_2.shop") in ask(client, where, query(reverse6, dns.PTR))
         reverse = ask(client, where, query("3.0.0.10.in-addr.arpa", dns.PTR))
         assert dns.encode_name("shop_web_2.shop") in reverse
         # Without a server to ask, what is unknown is refused at once; what is no question too.

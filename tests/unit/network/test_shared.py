@@ -17,10 +17,10 @@ def test_registrations(tmp_path: Path) -> None:
         shared.register("two", "172.27.0.0/16")
         (tmp_path / "shared" / "broken.json").write_text("{")
         (tmp_path / "shared" / "list.json").write_text("[]")
-        assert shared.subnets(but="two") == {"one": "172.28.0.0/16"}
+        assert shared.subnets(but="two") == {"one": ("172.28.0.0/16",)}
         shared.forget("one")
         shared.forget("one")
-        assert shared.subnets(but="") == {"two": "172.27.0.0/16"}
+        assert shared.subnets(but="") == {"two": ("172.27.0.0/16",)}
 
 
 def test_the_alias_is_the_lease() -> None:

@@ -32,14 +32,14 @@ def render(network: Network, version: tuple[int, int]) -> dict[str, Any]:
         "Driver": network.driver,
     }
     if version >= (1, 47):
-        shown["EnableIPv4"] = True
+        shown["EnableIPv4"] = network.ipv4
     shown.update(
         {
-            "EnableIPv6": False,
+            "EnableIPv6": network.ipv6,
             "IPAM": {
                 "Driver": "default",
                 "Options": network.ipam_options if network.custom else None,
-                "Config": [_pool(network)] if network.subnet else [],
+                "Config": [msgspec.to_builtins(pool) for pool in network.pools],
             },
             "Internal": network.internal,
             "Attachable": network.attachable,
@@ -51,17 +51,6 @@ def render(network: Network, version: tuple[int, int]) -> dict[str, Any]:
             "Labels": network.labels,
         }
     )
-    return shown
-
-
-def _pool(network: Network) -> dict[str, Any]:
-    shown: dict[str, Any] = {"Subnet": network.subnet}
-    if network.ip_range:
-        shown["IPRange"] = network.ip_range
-    if network.gateway:
-        shown["Gateway"] = network.gateway
-    if network.auxiliary:
-        shown["AuxiliaryAddresses"] = network.auxiliary
     return shown
 
 
