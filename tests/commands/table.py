@@ -18,7 +18,6 @@ from tests.reference import REFERENCE
 
 SOURCE = REFERENCE / "docker-cli-28.2.json"
 
-PLATFORMS = "an image is kept for one platform"
 SWARM = "Swarm mode is not offered"
 WINDOWS = "Windows only, as with Docker on Linux"
 CHECKPOINT = "needs CRIU and an experimental engine, as with Docker"
@@ -47,12 +46,6 @@ FLAGS: dict[tuple[str, str], str] = {
         }.items()
     },
     ("build", "squash"): "squash is not offered: a stage of its own and COPY --from do it",
-    ("images", "tree"): PLATFORMS,
-    ("history", "platform"): PLATFORMS,
-    ("image inspect", "platform"): PLATFORMS,
-    ("load", "platform"): PLATFORMS,
-    ("rmi", "platform"): PLATFORMS,
-    ("save", "platform"): PLATFORMS,
     ("volume ls", "cluster"): CLUSTER,
     **{
         ("volume create", flag): CLUSTER

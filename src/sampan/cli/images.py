@@ -5,7 +5,9 @@ from __future__ import annotations
 from sampan.cli.command import Command, Options
 from sampan.cli.context import Context, err, out
 from sampan.cli.listing import FORMAT_HELP, Fields, ellipsis, filtered, filters, identities, render
+from sampan.cli.references import platform_document
 from sampan.client.api import ApiError, segment
+from sampan.client.http import quote
 from sampan.errors import Failure
 
 TYPE_CHECKING = False
@@ -120,6 +122,25 @@ def rows_of(summaries: list[dict[str, Any]], *, truncate: bool, digests: bool) -
     return rows
 
 
+def _tree(context: Context, options: Options, query: dict[str, str]) -> int:
+    from sampan.cli.imagetree import show
+
+    for flag, word in _NOT_IN_TREES:
+        if options[flag]:
+            raise Failure(f"--{word} is not yet supported with --tree")
+    summaries = context.client.call("GET", "/images/json", {**query, "manifests": "1"}) or []
+    show(summaries, show_all=options["all"])
+    return 0
+
+
+_NOT_IN_TREES = (
+    ("quiet", "quiet"),
+    ("no-trunc", "no-trunc"),
+    ("digests", "show-digest"),
+    ("format", "format"),
+)
+
+
 def _images(context: Context, options: Options, arguments: list[str]) -> int:
     query: dict[str, str] = {}
     if options["all"]:
@@ -129,7 +150,7 @@ def _images(context: Context, options: Options, arguments: list[str]) -> int:
         chosen.setdefault("reference", []).append(arguments[0])
     query |= filtered(chosen)
     if options["tree"]:
-        raise Failure("the tree of an image's platforms is not offered")
+        return _tree(context, options, query)
     summaries = context.client.call("GET", "/images/json", query) or []
     rows = rows_of(summaries, truncate=not options["no-trunc"], digests=options["digests"])
     template = options["format"]
@@ -190,9 +211,10 @@ class Step(Fields):
 
 
 def _history(context: Context, options: Options, arguments: list[str]) -> int:
+    query = {}
     if options["platform"]:
-        raise Failure("the history of one platform of an image is not offered")
-    steps = context.client.call("GET", f"/images/{segment(arguments[0])}/history") or []
+        query["platform"] = platform_document(options["platform"], "invalid platform: ")
+    steps = context.client.call("GET", f"/images/{segment(arguments[0])}/history", query) or []
     human = options["human"]
     rows = [Step(step, human=human, truncate=not options["no-trunc"]) for step in steps]
     template = options["format"]
@@ -231,12 +253,13 @@ def _rmi(context: Context, options: Options, arguments: list[str]) -> int:
         query["force"] = "1"
     if options["no-prune"]:
         query["noprune"] = "1"
-    if options["platform"]:
-        raise Failure("removing one platform of an image is not offered")
+    # the query repeats the key, which a mapping cannot
+    wanted = [platform_document(text) for texts in options["platform"] for text in texts]
+    further = "".join(f"&platforms={quote(one)}" for one in wanted).replace("&", "?", 1)
     code = 0
     for name in arguments:
         try:
-            removed = context.client.call("DELETE", f"/images/{segment(name)}", query)
+            removed = context.client.call("DELETE", f"/images/{segment(name)}{further}", query)
         except Failure as error:
             err(str(error))
             absent = isinstance(error, ApiError) and error.status == 404

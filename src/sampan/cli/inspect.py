@@ -31,6 +31,14 @@ def _verbose(client: Client, name: str, _size: bool) -> bytes:
     return client.raw("GET", f"/networks/{segment(name)}", {"verbose": "true"})
 
 
+def _on_platform(platform: str) -> Fetch:
+    """An image of one platform. Raises Failure for a platform that is none."""
+    from sampan.cli.references import platform_document
+
+    query = {"platform": platform_document(platform)}
+    return lambda client, name, _size: client.raw("GET", f"/images/{segment(name)}/json", query)
+
+
 # in the order in which Docker tries them
 _TYPES: dict[str, Fetch] = {
     "container": _at("containers"),
@@ -73,9 +81,9 @@ def _inspect(context: Context, options: Options, arguments: list[str]) -> int:
 
 def _group(kind: str) -> Any:
     def act(context: Context, options: Options, arguments: list[str]) -> int:
-        if options.get("platform"):
-            raise Failure("looking at one platform of an image is not offered")
         fetch = _verbose if options.get("verbose") else _TYPES[kind]
+        if options.get("platform"):
+            fetch = _on_platform(options["platform"])
         return show(context.client, options, arguments, fetch)
 
     return act

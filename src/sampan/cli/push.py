@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sampan.cli.command import Command, Options
 from sampan.cli.context import Context, out
-from sampan.cli.references import check, split
+from sampan.cli.references import check, platform_document, split
 from sampan.client.api import json_stream, segment
 from sampan.errors import Failure
 
@@ -36,7 +36,7 @@ def _push(context: Context, options: Options, arguments: list[str]) -> int:
             out("Using default tag: latest")
     query = {"tag": tag} if tag else {}
     if options["platform"]:
-        query["platform"] = _platform(options["platform"])
+        query["platform"] = platform_document(options["platform"], f"Invalid platform {options['platform']}")
     client = context.client
     client.agree()
     path = f"/images/{segment(familiar(name))}/push"
@@ -57,15 +57,6 @@ def _whole(name: str) -> str:
         return name
     short = familiar(name)
     return f"docker.io/{short if '/' in short else 'library/' + short}"
-
-
-def _platform(text: str) -> str:
-    """The platform as the API takes it. Raises Failure in Docker's words."""
-    from sampan.cli.references import platform
-    from sampan.wire import document
-
-    parts = platform(text).split("/")
-    return document.encode(dict(zip(("os", "architecture", "variant"), parts, strict=False)))
 
 
 COMMANDS: tuple[Command, ...] = (

@@ -112,10 +112,18 @@ _KNOWN = frozenset(
 )
 
 
-def platform(text: str) -> str:
-    """``linux/arm64`` in its normal form. Raises Failure in Docker's words."""
+def platform_document(text: str, refusal: str = "") -> str:
+    """The platform as the API takes it, a JSON object. Raises Failure that begins with ``refusal``."""
+    from sampan.wire import document
+
+    parts = platform(text, refusal).split("/")
+    return document.encode(dict(zip(("os", "architecture", "variant"), parts, strict=False)))
+
+
+def platform(text: str, refusal: str = "error parsing specified platform: ") -> str:
+    """``linux/arm64`` in its normal form. Raises Failure in Docker's words, after ``refusal``."""
     words = [word.lower() for word in text.split("/")]
-    bad = f'error parsing specified platform: "{text}": '
+    bad = f'{refusal}"{text}": '
     if len(words) > 3 or not all(words):
         raise Failure(bad + "cannot parse platform specifier: invalid argument")
     words = [_ARCHITECTURES.get(word, word) for word in words]

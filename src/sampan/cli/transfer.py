@@ -8,6 +8,7 @@ from sampan.cli.command import Command, Exit, Options
 from sampan.cli.context import Context, out, write
 from sampan.cli.delivery import deliver
 from sampan.cli.progress import Progress
+from sampan.cli.references import platform_document
 from sampan.client.api import json_stream
 from sampan.errors import Failure
 
@@ -39,7 +40,7 @@ def _load(context: Context, options: Options, _arguments: list[str]) -> int:
     quiet = options["quiet"] or not os.isatty(1)
     query = {"quiet": "1" if quiet else "0"}
     if options["platform"]:
-        raise Failure("loading one platform of an image is not offered")
+        query["platform"] = platform_document(options["platform"], "invalid platform: ")
     answer = context.client.upload("/images/load", query, _pieces(fd), kind=ARCHIVE)
     if "json" in answer.headers.get("content-type", ""):
         progress = Progress(1)
@@ -53,8 +54,7 @@ def _load(context: Context, options: Options, _arguments: list[str]) -> int:
 
 def _save(context: Context, options: Options, arguments: list[str]) -> int:
     path = options["output"]
-    if options["platform"]:
-        raise Failure("saving one platform of an image is not offered")
+    wanted = platform_document(options["platform"], "invalid platform: ") if options["platform"] else ""
     if not path and os.isatty(1):
         raise Exit(1, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
     folder = os.path.dirname(os.path.abspath(path)) if path else "/"
@@ -65,6 +65,8 @@ def _save(context: Context, options: Options, arguments: list[str]) -> int:
     from sampan.client.http import quote
 
     names = "&".join(f"names={quote(name)}" for name in arguments)
+    if wanted:
+        names += f"&platform={quote(wanted)}"
     answer = context.client.open("GET", f"/images/get?{names}")
     deliver(answer, path)
     return 0

@@ -41,8 +41,10 @@ def by_index(
     if not names:
         return [((), catalog.indexes.of(image.id))]
     found: dict[str, tuple[ImageIndex | None, list[Reference]]] = {}
-    for name in names:
-        index = catalog.indexes.named(name.canonical)
+    indexes = {name: catalog.indexes.named(name.canonical) for name in names}
+    for name, index in indexes.items():
+        if index is None and name.digest and not name.tag:  # of its manifest alone, as a push leaves it
+            index = next((one for one in indexes.values() if one and one.lists(name.digest)), None)
         found.setdefault(index.digest if index else "", (index, []))[1].append(name)
     return [(tuple(own), index) for index, own in found.values()]
 

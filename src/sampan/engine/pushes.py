@@ -138,7 +138,8 @@ class Pushes:
                         await self._images.keep_name(image, tag.at_digest(pushed.digest), index)
                     else:
                         pushed = await work.image(image, tag, hold)
-                        await self._images.keep_name(image, tag.at_digest(pushed.digest))
+                        if not self._catalog.indexes.is_hidden(image.id):
+                            await self._images.keep_name(image, tag.at_digest(pushed.digest))
                     tell(Progress(status=f"{pushed.tag}: digest: {pushed.digest} size: {pushed.size}"))
                     tell(pushed)
                     self._publish(registries.event("push", tag))

@@ -82,6 +82,10 @@ class ImageIndex(msgspec.Struct, frozen=True, kw_only=True):
         wanted = {one.digest for one in self.document.manifests}
         return wanted <= {part.descriptor.digest for part in self.parts}
 
+    def lists(self, digest: str) -> bool:
+        """Whether it is the manifest of one of the parts."""
+        return any(part.descriptor.digest == digest for part in self.parts)
+
     def without(self, image_ids: Iterable[str]) -> ImageIndex | None:
         """The same with fewer parts, and another main image if that was one of them; None if none is left."""
         gone = frozenset(image_ids)
@@ -123,7 +127,7 @@ class Indexes:
     def has(self, index: Index, manifest: str) -> bool:
         """Whether the image of a manifest that an index lists is here."""
         known = self._indexes.get(index.digest)
-        return known is not None and any(part.descriptor.digest == manifest for part in known.parts)
+        return known is not None and known.lists(manifest)
 
     def of(self, image_id: str) -> ImageIndex | None:
         """The index whose main image it is; of several the first by digest."""
