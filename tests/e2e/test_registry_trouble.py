@@ -48,10 +48,21 @@ class Source:
     documents: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     gate: threading.Event | None = None
+    cuts: list[int] = field(default_factory=list)
+    """Bytes after which the next answers break off."""
+    ranged: bool = True
     halfway: threading.Event = field(default_factory=threading.Event)
     ranges: list[str] = field(default_factory=list)
     host: str = ""
     results: bytes = b""
+
+    def pause(self) -> None:
+        self.halfway.set()
+        if self.gate is not None:
+            self.gate.wait(SECONDS)
+
+    def offset(self, wanted: str) -> int:
+        return int(wanted.removeprefix("bytes=").rstrip("-") or 0) if self.ranged else 0
 
     def offer(self, name: str, raw: bytes, media_type: str = OCI_MANIFEST) -> None:
         self.documents[name] = self.documents[digests.of(raw)] = (media_type, raw)
@@ -90,18 +101,20 @@ def source() -> Iterator[Source]:
                 return
             wanted = self.headers.get("Range", "")
             found.ranges.append(wanted)
-            start = int(wanted.removeprefix("bytes=").rstrip("-") or 0)
+            start = found.offset(wanted)
             self.send_response(206 if start else 200)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
             self.send_header("Content-Length", str(len(data) - start))
             self.end_headers()
+            if found.cuts:
+                self.wfile.write(data[start : start + found.cuts.pop(0)])
+                self.close_connection = True
+                return
             half = max(start, len(data) // 2)
             with contextlib.suppress(OSError):
                 self.wfile.write(data[start:half])
-                found.halfway.set()
-                if found.gate is not None:
-                    found.gate.wait(SECONDS)
+                found.pause()
                 self.wfile.write(data[half:])
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
@@ -171,6 +184,42 @@ def test_a_pull_goes_on_where_a_killed_daemon_was(source: Source) -> None:
         process.send_signal(signal.SIGTERM)
         process.wait(serving.START_SECONDS)
         shutil.rmtree(root, ignore_errors=True)
+
+
+def unpacked(daemon: Daemon) -> list[int]:
+    """Sizes of the files of that name which the layers have so far."""
+    return [path.stat().st_size for path in Path(daemon.root, "data/layers").glob("*/fs/big")]
+
+
+def test_a_layer_is_unpacked_while_it_comes_and_seen_by_nobody(daemon: Daemon, source: Source) -> None:
+    source.gate = threading.Event()
+    pulling = threading.Thread(target=pull, args=(daemon, source))
+    pulling.start()
+    try:
+        until(daemon, lambda: sum(unpacked(daemon)) > 0)
+        assert sum(unpacked(daemon)) < len(PLAIN)
+        assert source.host.encode() not in ask(daemon.socket, "GET", "/images/json?all=1")[1]
+        assert json.loads(ask(daemon.socket, "POST", "/system/check")[1])["Problems"] == []
+    finally:
+        source.gate.set()
+        pulling.join()
+    assert unpacked(daemon) == [4 << 20]
+    assert source.ranges == [""]
+    remove(daemon, source)
+    until(daemon, lambda: unpacked(daemon) == [])
+
+
+@pytest.mark.parametrize("ranged", [True, False])
+def test_a_connection_that_breaks_is_gone_on_with(daemon: Daemon, source: Source, *, ranged: bool) -> None:
+    source.cuts, source.ranged = [1 << 20, 1 << 19, 0, 1], ranged
+    before = os.listdir(f"{daemon.root}/data/layers")
+    assert b"Status: Downloaded newer image" in pull(daemon, source)
+    came = [0, 1 << 20, 3 << 19, 3 << 19, (3 << 19) + 1] if ranged else [0, 1 << 20, 1 << 19, 0, 1]
+    assert source.ranges == [f"bytes={start}-" if start else "" for start in came]
+    assert unpacked(daemon) == [4 << 20]
+    assert json.loads(ask(daemon.socket, "POST", "/system/check")[1])["Problems"] == []
+    remove(daemon, source)
+    until(daemon, lambda: os.listdir(f"{daemon.root}/data/layers") == before)
 
 
 def _ignored(daemon: Daemon, source: Source) -> None:

@@ -4,6 +4,7 @@ Laws:
 - The image becomes visible when everything that its manifest names has come, was checked against digest and
   size, and is unpacked; a pull that fails or is given up leaves nothing but the parts of blobs, with which
   the next one goes on, also after the daemon died.
+- A layer is unpacked while it comes, out of sight; a connection that breaks makes that wait, not begin anew.
 - What is here is not fetched: a layer is known by its chain, a blob by its digest.
 - A blob is fetched once, however many pulls want it.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,12 +33,14 @@ from sampan.spec import platform as platforms
 from sampan.spec.digest import Digest
 from sampan.spec.image import DOCKER_LAYER, INDEXES, OCI_LAYER, Descriptor, Index, Manifest
 from sampan.spec.reference import Reference
+from sampan.wire import compression
 
 if TYPE_CHECKING:
     from sampan.engine.images import Images
     from sampan.engine.model import Event
     from sampan.engine.settings import Settings
-    from sampan.images.blobs import Part
+    from sampan.images.blobs import Pace, Part
+    from sampan.images.directories import Early
     from sampan.images.model import Image
     from sampan.registry.client import Session
     from sampan.registry.credentials import Credentials
@@ -47,6 +51,7 @@ T = TypeVar("T")
 _INDEX_DEPTH = 3
 _TELL_EVERY = 0.1  # seconds
 _FOREIGN = ("application/vnd.docker.image.rootfs.foreign", "application/vnd.oci.image.layer.nondistributable")
+_WORTHWHILE = 1 << 18  # bytes from which a layer is unpacked while it comes
 _STALLED = 5  # broken connections in a row without a byte in between
 
 
@@ -208,7 +213,7 @@ class _Pull:
                 compression="",
                 media_type=layer.media_type,
                 kept=True,
-                fetch=self._fetcher(repository, layer),
+                fetch=functools.partial(self._fetch, repository, layer),
             )
             steps.append((diff_id, archive))
         try:
@@ -249,35 +254,55 @@ class _Pull:
             raise Unavailable(f"the registry sent another configuration than {config.digest}")
         return raw
 
-    def _fetcher(self, repository: Repository, layer: Descriptor) -> Callable[[], asyncio.Future[Part]]:
-        return lambda: asyncio.ensure_future(self._fetch(repository, layer))
-
-    async def _fetch(self, repository: Repository, layer: Descriptor) -> Part:
-        """The layer's blob, whole and checked."""
+    async def _fetch(
+        self,
+        repository: Repository,
+        layer: Descriptor,
+        unpacked: bool,
+    ) -> tuple[Part, Early | None]:
+        """The layer's blob, whole and checked, and where it is ``unpacked`` already."""
+        directories = self._catalog.layers.directories
         async with self._fetching.of(layer.digest):
             part = await asyncio.to_thread(self._catalog.blobs.partial, layer.digest)
             loop = asyncio.get_running_loop()
+            early: list[Early] = []
 
             def tell(message: Progress) -> None:
                 loop.call_soon_threadsafe(self._tell, message)
 
-            download = Download(repository, layer, part, tell)
+            def begin(kind: str, pace: Pace) -> None:
+                early.append(directories.begin_early(part, kind, pace, slow=True))
+
+            def begun() -> None:
+                loop.call_soon_threadsafe(begin, compression.detect(part.head), part.follow())
+
+            follows = unpacked and directories.follows and layer.size >= _WORTHWHILE
+            download = Download(repository, layer, part, tell, begun if follows else None)
+            whole = False
             try:
-                await self.run(download.run)
+                try:
+                    await self.run(download.run)
+                finally:
+                    part.close()
+                if part.digest != layer.digest or part.size != layer.size:
+                    part.remove()
+                    raise Unavailable(
+                        f"filesystem layer verification failed for digest {layer.digest}: got {part.digest} "
+                        f"of {part.size} bytes"
+                    )
+                whole = part.follower is not None
             finally:
-                part.close()
-            if part.digest != layer.digest or part.size != layer.size:
-                part.remove()
-                raise Unavailable(
-                    f"filesystem layer verification failed for digest {layer.digest}: got {part.digest} "
-                    f"of {part.size} bytes"
-                )
+                if not whole:
+                    await asyncio.shield(directories.end_early(early))
             self._tell(Progress(status="Download complete", id=digests.short(layer.digest)))
-            return part
+            return part, early[0] if whole else None
 
 
 class Download:
-    """Fetches one blob into a part, from where the part ends; runs in a thread."""
+    """Fetches one blob into a part, from where the part ends; runs in a thread.
+
+    ``begun``, if any, is called once, when the part's first bytes are here.
+    """
 
     def __init__(
         self,
@@ -285,8 +310,10 @@ class Download:
         layer: Descriptor,
         part: Part,
         tell: Callable[[Progress], None],
+        begun: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._begun = begun
         self._repository = repository
         self._layer = layer
         self._part = part
@@ -317,6 +344,9 @@ class Download:
         with contextlib.closing(blocks):  # type: ignore[type-var]  # a generator
             for block in blocks:
                 self._part.write(block)
+                if self._begun is not None and len(self._part.head) >= compression.MAGIC_LENGTH:
+                    self._begun()
+                    self._begun = None
                 if self._part.size > self._layer.size:
                     raise Unavailable(
                         f"blob {self._layer.digest}: the registry sends more than {self._layer.size} bytes"

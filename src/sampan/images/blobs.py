@@ -173,7 +173,7 @@ class Part:
         self._sent = 0  # bytes that are on their way to the disk, so that ``sync`` finds little to wait for
         self._place = threading.Lock()  # held while the file has no certain name
         self.follower: Pace | None = None
-        """Whoever reads the file while it grows."""
+        """Whoever reads the file while it grows; ``follow``."""
         exclusive = 0 if resume else os.O_EXCL
         self._fd = os.open(path, os.O_CREAT | exclusive | os.O_RDWR | os.O_CLOEXEC, 0o600)
         while block := os.read(self._fd, _BLOCK):
@@ -198,6 +198,12 @@ class Part:
         if self.follower is not None:
             self.follower.tell(self.size)
 
+    def follow(self) -> Pace:
+        """Have somebody read the file while it grows: how far it is, from now on."""
+        self.follower = Pace()
+        self.follower.tell(self.size)
+        return self.follower
+
     def _count(self, data: bytes | memoryview) -> None:
         if len(self.head) < 8:
             self.head += bytes(data[: 8 - len(self.head)])
@@ -205,7 +211,10 @@ class Part:
         self.size += len(data)
 
     def restart(self) -> None:
-        """Forget every byte that was written."""
+        """Forget every byte that was written. Whoever follows is left behind."""
+        if self.follower is not None:
+            self.follower.end(self.size)
+            self.follower = None
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         self.size, self.head, self._hash, self._sent = 0, b"", hashlib.sha256(), 0

@@ -26,6 +26,9 @@ from sampan.linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from sampan.sandbox.unpack import Limits
 from sampan.wire import compression
 
+_FOLLOWERS = 8
+"""Archives that are unpacked while they come from elsewhere, at once."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Early:
@@ -39,12 +42,16 @@ class Early:
 class Directories:
     """Those below ``root``. ``clear`` once before any number is asked for."""
 
-    def __init__(self, root: str, *, limits: Limits, run: unpacking.Run | None) -> None:
+    def __init__(
+        self, root: str, *, limits: Limits, run: unpacking.Run | None, plain_marks: bool = False
+    ) -> None:
         """``limits`` hold for each layer; ``run`` unpacks, without it by an interpreter for each."""
+        self._plain_marks = plain_marks
         self.root = root
         self.limits = limits
         self._run = run
         self._workers = asyncio.Semaphore(max(2, os.cpu_count() or 1))
+        self._followers = asyncio.Semaphore(_FOLLOWERS)
         self._next = 1
         self._unsettled: set[int] = set()
         """The directories that are no layer's yet, or not any more."""
@@ -52,7 +59,11 @@ class Directories:
         os.makedirs(root, mode=0o711, exist_ok=True)
         spread(root)
 
-    def path(self, number: int | str) -> str:
+    def place(self, number: int) -> str:
+        """The directory of that number, absolute."""
+        return f"{self.root}/{number}"
+
+    def path(self, number: int) -> str:
         """The files in the directory of that number, absolute."""
         return f"{self.root}/{number}/fs"
 
@@ -85,21 +96,25 @@ class Directories:
 
     # ------------------------------------------------------------------ filling
 
-    async def unpack(self, number: int, archive: int, kind: str, pace: int | None = None) -> unpacking.Answer:
+    async def unpack(
+        self, number: int, archive: int, kind: str, pace: int | None = None, *, slow: bool = False
+    ) -> unpacking.Answer:
         """Unpack an archive, open for reading, into the directory of ``number``, which is made.
 
-        ``kind`` is its compression, "" for none; then the answer has no digest. As ``unpacking.unpack``.
+        ``kind`` is its compression, "" for none; then the answer has no digest. A ``slow`` archive is mostly
+        waited for, and keeps no other from being unpacked meanwhile. As ``unpacking.unpack``.
         """
         directory = self.path(number)
         os.mkdir(f"{self.root}/{number}", 0o700)
         os.mkdir(directory, 0o755)
-        async with self._workers:
+        async with self._followers if slow else self._workers:
             return await unpacking.unpack(
                 archive,
                 directory,
                 compression=kind,
                 hashed=bool(kind),
                 limits=self.limits,
+                plain_marks=self._plain_marks,
                 run=self._run,
                 pace=pace,
             )
@@ -123,10 +138,11 @@ class Directories:
         """Whether a layer can be unpacked while its archive arrives."""
         return self._run is not None
 
-    def begin_early(self, part: Part, kind: str, pace: Pace) -> Early:
+    def begin_early(self, part: Part, kind: str, pace: Pace, *, slow: bool = False) -> Early:
         """Begin to unpack a part that is still written; ``end_early`` it. Takes ``pace.reading``."""
         number = self.allot()
-        return Early(number=number, task=asyncio.create_task(self._follow(number, part, kind, pace)))
+        task = asyncio.create_task(self._follow(number, part, kind, pace, slow=slow))
+        return Early(number=number, task=task)
 
     async def end_early(self, early: Iterable[Early]) -> None:
         """Remove what nobody took."""
@@ -136,11 +152,13 @@ class Directories:
         await asyncio.gather(*(one.task for one in spare), return_exceptions=True)
         self.discard(one.number for one in spare)
 
-    async def _follow(self, number: int, part: Part, kind: str, pace: Pace) -> unpacking.Answer:
+    async def _follow(
+        self, number: int, part: Part, kind: str, pace: Pace, *, slow: bool
+    ) -> unpacking.Answer:
         try:
             archive = part.open()
             try:
-                answer = await self.unpack(number, archive, kind, pace.reading)
+                answer = await self.unpack(number, archive, kind, pace.reading, slow=slow)
             finally:
                 os.close(archive)
         finally:

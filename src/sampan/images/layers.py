@@ -27,6 +27,7 @@ from sampan.errors import Internal, InvalidArgument
 from sampan.images import unpacking
 from sampan.images.blobs import BlobStore, Part
 from sampan.images.directories import Directories, Early, detect_compression, sync_file_system
+from sampan.images.drivers.interface import Driver
 from sampan.images.holds import Hold
 from sampan.images.model import Layer
 from sampan.images.turns import Turns
@@ -56,8 +57,9 @@ class Archive:
     part: Part | None = None
     kept: bool = False
     """Whether the blob is wanted even if the layer is here already: a manifest names it."""
-    fetch: Callable[[], Awaitable[Part]] | None = None
-    """Brings the part of an archive that is elsewhere; asked only if it is needed."""
+    fetch: Callable[[bool], Awaitable[tuple[Part, Early | None]]] | None = None
+    """Brings the part of an archive that is elsewhere; asked only if it is needed, and told whether the part
+    is to be unpacked, which may have begun then."""
     early: Early | None = None
     """Where it is being unpacked already."""
 
@@ -88,11 +90,15 @@ class LayerStore:
         blobs: BlobStore,
         *,
         boot_id: str,
+        driver: Driver,
         limits: Limits | None = None,
         run: unpacking.Run | None = None,
     ) -> None:
         """``run`` unpacks; without it each layer has an interpreter started for it."""
-        self.directories = Directories(root, limits=limits or Limits(), run=run)
+        self.driver = driver
+        self.directories = Directories(
+            root, limits=limits or Limits(), run=run, plain_marks=driver.plain_marks
+        )
         self._database = database
         self._blobs = blobs
         self._boot_id = boot_id
@@ -134,6 +140,20 @@ class LayerStore:
             found.append(layer)
             chain_id = layer.parent
         return found
+
+    async def see(self, chain_id: Digest | None) -> tuple[str, ...]:
+        """The directories that are a chain, one over another, to be read as long as its layers are here."""
+        places = self.places(chain_id)
+        await self.driver.see(places)
+        return self.driver.views(places)
+
+    def views(self, chain_id: Digest | None) -> tuple[str, ...]:
+        """As ``see`` said before, of a chain that has been there since."""
+        return self.driver.views(self.places(chain_id))
+
+    def places(self, chain_id: Digest | None) -> list[str]:
+        """The directories of a chain's layers, with all that is beside their files; topmost first."""
+        return [self.directories.place(layer.id) for layer in self.chain(chain_id)]
 
     # ------------------------------------------------------------------ making
 
@@ -198,6 +218,11 @@ class LayerStore:
         passes the limits.
         """
         part, directories = made.part, self.directories
+        archive = Archive(
+            digest=part.digest, size=part.size, compression="", media_type=documents.OCI_LAYER, part=part
+        )
+        if self.driver.plain_marks:  # which a directory from elsewhere has not
+            return await self.obtain_above(hold, parent, part.digest, archive, lambda *_: None)
         directories.limits.check(size=max(made.size, part.size), entries=made.entries)
         chain_id = digests.chain_id(parent, part.digest)
         async with self._turns.of(chain_id):
@@ -212,9 +237,6 @@ class LayerStore:
                 except BaseException:
                     directories.discard([number])
                     raise
-                archive = Archive(
-                    digest=part.digest, size=part.size, compression="", media_type=documents.OCI_LAYER
-                )
                 layer = self._add(number, chain_id, part.digest, parent, archive, made)
             hold.add(layer)
             return chain_id
@@ -232,20 +254,20 @@ class LayerStore:
         async with self._turns.of(chain_id):
             layer = self._layers.get(chain_id)
             if layer is None:
-                archive = await self._fetched(hold, archive)
+                archive = await self._fetched(hold, archive, unpacked=True)
                 report(diff_id, archive)
                 layer = await self._make(hold, chain_id, diff_id, archive, below)
                 if done is not None:
                     done(archive)
             elif archive.kept or (archive.digest == layer.blob and not self._blobs.has(layer.blob)):
-                archive = await self._fetched(hold, archive)
+                archive = await self._fetched(hold, archive, unpacked=False)
                 hold.pin(archive.digest)
                 if archive.part is not None:
                     await asyncio.to_thread(self._blobs.adopt, archive.part)
             hold.add(layer)
             return layer
 
-    async def _fetched(self, hold: Hold, archive: Archive) -> Archive:
+    async def _fetched(self, hold: Hold, archive: Archive, *, unpacked: bool) -> Archive:
         """The archive with its part, or its blob, here."""
         if archive.fetch is None:
             return archive
@@ -255,8 +277,8 @@ class LayerStore:
                 raise InvalidArgument(f"blob {archive.digest}: {size} bytes, expected {archive.size}")
             kind = await asyncio.to_thread(detect_compression, self._blobs.path(archive.digest))
             return replace(archive, compression=kind)
-        part = await archive.fetch()
-        return replace(archive, part=part, compression=compression.detect(part.head))
+        part, early = await archive.fetch(unpacked)
+        return replace(archive, part=part, early=early, compression=compression.detect(part.head))
 
     async def _make(
         self,
@@ -417,6 +439,8 @@ class LayerStore:
             )
         )
         self._layers[layer.chain_id] = new
+        above = [self.directories.place(one.id) for one in self if new in self.chain(one.chain_id)]
+        await asyncio.to_thread(self.driver.forget, above)
         self.directories.keep(number)
         self.directories.discard([layer.id])
 

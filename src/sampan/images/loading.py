@@ -100,8 +100,7 @@ class _Ahead:
         """A file begins to arrive; called from the thread that writes it."""
         if size < _WORTHWHILE or name.rpartition("/")[2] in self._here:
             return
-        part.follower = pace = Pace()
-        self._loop.call_soon_threadsafe(self._begin, part, compression.detect(part.head), pace)
+        self._loop.call_soon_threadsafe(self._begin, part, compression.detect(part.head), part.follow())
 
     def _begin(self, part: Part, kind: str, pace: Pace) -> None:
         self._begun[part.path] = self._layers.directories.begin_early(part, kind, pace)
