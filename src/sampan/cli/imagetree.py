@@ -88,7 +88,10 @@ def _head(columns: list[Column], width: int, *, colored: bool) -> None:
 def _image(image: dict[str, Any], columns: list[Column], *, colored: bool) -> None:
     children = _children(image)
     names = _names(image)
+    terminal = _width()
     for name in names[:-1]:
+        if 0 < terminal <= len(name):
+            name = name[: terminal - 1] + "…"
         out(f"{_NAME}{name}{_RESET}" if colored else name)
     content = sum(one["Size"]["Content"] for one in children if one["Available"])
     used = image.get("Containers", 0) > 0 or any(_containers(one) for one in children)
@@ -120,7 +123,7 @@ def _row(
         (_USED, _CHIP) if used else ("", ""),
     ]
     if not colored:
-        cells = [(text, "") for text, _ in cells]
+        cells = [(text.strip() if text == _USED else text, "") for text, _ in cells]
     out(_line(columns, cells))
 
 

@@ -25,6 +25,9 @@ def _push(context: Context, options: Options, arguments: list[str]) -> int:
     image = arguments[0]
     check(image)
     name, tag, digest = split(image)
+    wanted = options["platform"]
+    if wanted:
+        wanted = platform_document(wanted, f"Invalid platform {wanted}")
     if options["all-tags"]:
         if tag or digest:
             raise Failure("tag can't be used with --all-tags/-a")
@@ -35,8 +38,8 @@ def _push(context: Context, options: Options, arguments: list[str]) -> int:
         if not options["quiet"]:
             out("Using default tag: latest")
     query = {"tag": tag} if tag else {}
-    if options["platform"]:
-        query["platform"] = platform_document(options["platform"], f"Invalid platform {options['platform']}")
+    if wanted:
+        query["platform"] = wanted
     client = context.client
     client.agree()
     path = f"/images/{segment(familiar(name))}/push"
