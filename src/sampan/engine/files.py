@@ -47,9 +47,8 @@ def write(
             gateway=gateway,
         )
     resolv_conf = _resolv_conf(container, settings, names=names)
-    full_name = f"{config.hostname}.{config.domainname}" if config.domainname else config.hostname
     _put(container.resolv_conf_path, resolv_conf)
-    _put(container.hostname_path, f"{full_name}\n")
+    _put(container.hostname_path, f"{config.hostname}\n")
     _put(container.hosts_path, hosts)
     return placed(container)
 
@@ -74,7 +73,7 @@ def _resolv_conf(container: Container, settings: Settings, *, names: bool) -> st
 def add_address(container: Container, addresses: Iterable[str]) -> None:
     """Name a further address of a running container in its hosts file."""
     config = container.config
-    own = f"{config.hostname}.{config.domainname} {config.hostname}" if config.domainname else config.hostname
+    own = resolv.own_names(config.hostname, config.domainname)
     lines = "".join(f"{address.partition('/')[0]}\t{own}\n" for address in addresses)
     with contextlib.suppress(OSError), open(container.hosts_path, "a", encoding="utf-8") as file:
         file.write(lines)

@@ -178,10 +178,17 @@ def hosts_text(
     (address, names).
     """
     lines = [*_LOCAL_HOSTS, *(extra_host(entry, gateway=gateway) for entry in extra), *linked]
-    own = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+    own = own_names(hostname, domainname)
     if hostname:
         lines.extend((address.partition("/")[0], own) for address in addresses)
     return "".join(f"{address}\t{names}\n" for address, names in lines)
+
+
+def own_names(hostname: str, domainname: str) -> str:
+    """What the lines of a container's own addresses name: its full name, and the first label of that."""
+    full = f"{hostname}.{domainname}" if domainname else hostname
+    first, dot, _ = full.partition(".")
+    return f"{full} {first}" if dot else full
 
 
 def host_network_hosts_text(extra: Iterable[str] = (), *, gateway: str | None = None) -> str:

@@ -77,6 +77,7 @@ def test_hosts_in_dockers_order() -> None:
         "172.29.0.2\tbox.example box",
     ]
     assert hosts_text(hostname="box").count("\n") == 6
+    assert hosts_text(addresses=["10.0.0.2/24"], hostname="a.b.c").endswith("\n10.0.0.2\ta.b.c a\n")
 
 
 @pytest.mark.parametrize("entry", ["name", "name:", ":192.0.2.1", "name:nowhere", ""])
