@@ -136,13 +136,18 @@ _SYSTEM = {
 }
 
 _VOLUME = {
+    "clone": "volumecopies",
     "create": "volumes",
+    "export": "volumecopies",
+    "import": "volumecopies",
     "inspect": "inspect",
     "list": "volumes",
     "ls": "volumes",
     "prune": "prune",
     "remove": "volumes",
+    "rename": "volumecopies",
     "rm": "volumes",
+    "snapshot": "volumecopies",
     "update": "volumes",
 }
 

@@ -40,9 +40,11 @@ from sampan.engine.registries import Registries
 from sampan.engine.seccomp import Filters
 from sampan.engine.settings import Settings
 from sampan.engine.stats import Statistics
+from sampan.engine.stillness import Stillness
 from sampan.engine.store import ContainerStore
 from sampan.engine.system import System
 from sampan.engine.visitors import Visitors
+from sampan.engine.volumecopies import VolumeCopies
 from sampan.engine.volumes import Volumes
 from sampan.engine.watching import Watching
 from sampan.engine.wiring import Foundations, wire
@@ -136,6 +138,7 @@ class Wiring:
         self._close_containers = use_cases.close
         gauges = Gauges()
         visitors = Visitors(store=store, snapshots=self._snapshots, volumes=self._volumes, visits=visits)
+        stillness = Stillness(store=store, killing=use_cases.killing, events=self._events, settings=settings)
         self.engine = Engine(
             containers=use_cases.containers,
             execs=use_cases.execs,
@@ -168,6 +171,9 @@ class Wiring:
                 settings=settings,
             ),
             volumes=self._volumes,
+            volume_copies=VolumeCopies(
+                volumes=self._volumes, local=local, store=store, stillness=stillness, visits=visits
+            ),
             events=self._events,
             system=System(
                 store=store,
@@ -183,9 +189,8 @@ class Wiring:
                 catalog=self._catalog,
                 snapshots=self._snapshots,
                 images=images,
-                killing=use_cases.killing,
+                stillness=stillness,
                 events=self._events,
-                settings=settings,
             ),
             archives=Archives(
                 store=store,

@@ -19,7 +19,7 @@ from sampan.wire import compression
 
 if TYPE_CHECKING:
     from sampan.engine.events import Events
-    from sampan.engine.ports import Snapshots, Visits
+    from sampan.engine.ports import Snapshots, Visit, Visits
     from sampan.engine.store import ContainerStore
     from sampan.engine.visitors import Stay, Visitors
 
@@ -131,7 +131,7 @@ class Archives:
                 volumes=volumes,
             )
             try:
-                await _pour(body, stay)
+                await pour(body, stay.at_work)
             finally:
                 await stay.aclose()
         except NotFound as error:
@@ -195,9 +195,8 @@ def clean(path: str) -> str:
     return whole.rstrip("/") + "/" if path.endswith("/") else whole
 
 
-async def _pour(body: AsyncIterable[bytes], stay: Stay) -> None:
-    """Hand the archive to the visitor and hear that it is in place."""
-    visit = stay.at_work
+async def pour(body: AsyncIterable[bytes], visit: Visit) -> None:
+    """Hand the archive, compressed or not, to the visitor and hear that it is in place."""
     async for piece in _plain(body):
         if not await visit.write(piece):
             break  # it says why

@@ -4,25 +4,22 @@ Theory: the container's upper directory becomes one layer over those it stands o
 changed); its configuration, changed as asked, becomes the image's.
 
 Laws:
-- The container stands still while its files are read, if it runs and that is wished. The pause is shown and
-  not recorded: a daemon that dies meanwhile leaves a container that the next one lets go on.
+- The container stands still while its files are read, if it runs and that is wished.
 - The image is there as a whole or not at all; a failure, and a crash, leave nothing of it.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sampan.engine.lifecycle import Move
 from sampan.engine.model import Container, ContainerConfig, Status
-from sampan.errors import Conflict, Failure, Internal, NotFound
+from sampan.errors import Conflict, Internal, NotFound
 from sampan.images import changes
 from sampan.images.catalog import NewImage, host_architecture
 from sampan.images.model import Image, format_time
@@ -34,19 +31,14 @@ from sampan.spec.image import RunConfig
 if TYPE_CHECKING:
     from sampan.engine.events import Events
     from sampan.engine.images import Images
-    from sampan.engine.killing import Killing
-    from sampan.engine.ports import Task
-    from sampan.engine.settings import Settings
-    from sampan.engine.store import ContainerStore, Instance
+    from sampan.engine.stillness import Stillness
+    from sampan.engine.store import ContainerStore
     from sampan.images.catalog import Catalog
     from sampan.images.holds import Hold
     from sampan.images.snapshots import Snapshots
     from sampan.spec.digest import Digest
 
 structs = msgspec.structs
-
-_MARK = "frozen"
-"""A file in a container's directory that says that it stands still for a commit."""
 
 
 class CommitOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,18 +63,16 @@ class Commits:
         catalog: Catalog,
         snapshots: Snapshots,
         images: Images,
-        killing: Killing,
+        stillness: Stillness,
         events: Events,
-        settings: Settings,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._store = store
         self._catalog = catalog
         self._snapshots = snapshots
         self._images = images
-        self._killing = killing
+        self._stillness = stillness
         self._events = events
-        self._settings = settings
         self._clock = clock
 
     async def commit(self, ref: str, options: CommitOptions) -> Image:
@@ -98,7 +88,7 @@ class Commits:
             if parent is not None:
                 hold.add(self._catalog.layers[parent])
             async with AsyncExitStack() as unkept:
-                async with self._standing_still(instance, wanted=options.pause):
+                async with self._stillness.of(instance, wanted=options.pause):
                     upper = f"{root.base}/{root.upper}"
                     try:
                         layer = await unkept.enter_async_context(packed(self._catalog.blobs, upper))
@@ -168,44 +158,6 @@ class Commits:
             "history": [*_history(parent, len(diff_ids) - (not empty)), step],
         }
         return documents.encode(members)
-
-    @asynccontextmanager
-    async def _standing_still(self, instance: Instance, *, wanted: bool) -> AsyncIterator[None]:
-        """Pause the container if it runs."""
-        task = None
-        home = self._settings.paths.container(instance.id)
-        if wanted:
-            async with instance.lock:
-                if instance.state.status is Status.RUNNING and instance.task is not None:
-                    task = instance.task
-                    with open(f"{home}/{_MARK}", "w"):
-                        pass
-                    async with self._killing.asking(instance, Move.PAUSE):
-                        await task.pause()
-                    state = structs.replace(instance.state, status=Status.PAUSED)
-                    self._store.show(instance, structs.replace(instance.container, state=state))
-                    self._events.container(instance.container, "pause")
-        try:
-            yield
-        finally:
-            if task is not None:
-                async with instance.lock:
-                    # It may have been resumed, killed, started again or even removed meanwhile.
-                    if instance.task is task and instance.state.paused:
-                        with suppress(Failure):
-                            await self._killing.resume(instance)
-                    with suppress(FileNotFoundError):
-                        os.unlink(f"{home}/{_MARK}")
-
-
-async def let_go(home: str, task: Task) -> None:
-    """Let a container go on that a commit was cut short for; ``home`` is its directory."""
-    if not os.path.exists(f"{home}/{_MARK}"):
-        return
-    with suppress(Failure):
-        await task.resume()
-    with suppress(FileNotFoundError):
-        os.unlink(f"{home}/{_MARK}")
 
 
 def _check(container: Container) -> None:

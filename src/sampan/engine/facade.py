@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sampan.engine.registries import Registries
     from sampan.engine.stats import Statistics
     from sampan.engine.system import System
+    from sampan.engine.volumecopies import VolumeCopies
     from sampan.engine.volumes import Volumes
     from sampan.images.checking import Checker
 
@@ -36,6 +37,7 @@ class Engine:
     networks: Networks
     connections: Connections
     volumes: Volumes
+    volume_copies: VolumeCopies
     events: Events
     system: System
     statistics: Statistics

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from sampan.engine import files
-from sampan.engine.commits import let_go
 from sampan.engine.endpoints import connected
 from sampan.engine.launches import with_ids
 from sampan.engine.model import Status
 from sampan.engine.removal import remove_bundle, remove_directory
 from sampan.engine.sandboxes import target
+from sampan.engine.stillness import let_go
 from sampan.errors import Failure, NotFound
 from sampan.sandbox.messages import Exit
 from sampan.sandbox.stdio import read_exit

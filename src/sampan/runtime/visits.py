@@ -54,21 +54,23 @@ class Visits:
         *,
         pid: int = 0,
         root: RootFilesystem | None = None,
+        directory: str = "",
         flow: str = "",
         **arguments: Any,
     ) -> Visit:
-        """Begin ``op`` (see ``sandbox.visit``) in the running container whose first process is ``pid``, or in
-        ``root``, which the caller knows not to be mounted.
+        """Begin ``op`` (see ``sandbox.visit``) in the running container whose first process is ``pid``, in
+        ``root``, which the caller knows not to be mounted, or in a directory of the host.
 
         ``flow`` is the direction of data: ``in``, ``out`` or nothing. Raises Gone.
         """
-        request = {"op": op, "root": None if root is None else asdict(root), **arguments}
+        place = {"root": None if root is None else asdict(root), "directory": directory}
+        request = {"op": op, **place, **arguments}
         given: list[int] = []
         data = -1
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             fds = [theirs.fileno()]
-            if root is None:
+            if root is None and not directory:
                 given.append(_first_process(container_id, pid))
                 fds.append(given[-1])
             if flow:

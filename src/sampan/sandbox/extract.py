@@ -50,7 +50,8 @@ class Rules:
     """``owner``: whom everything is to belong to; None: whom the archive says. ``chown``: whether at all.
 
     ``nodes``: devices are refused where they cannot be made; otherwise they are left out, as Docker does in
-    a user namespace. ``rename``: what every name begins with, and what it is to begin with.
+    a user namespace. ``top``: the archive's own top directory says what the target looks like. ``rename``:
+    what every name begins with, and what it is to begin with.
     """
 
     keep_kinds: bool = False
@@ -58,6 +59,7 @@ class Rules:
     owner: tuple[int, int] | None = None
     chown: bool = True
     nodes: bool = True
+    top: bool = False
 
 
 class _KindsDiffer(InvalidArgument):
@@ -113,7 +115,7 @@ class Onto(Extractor):
 
     def directory(self, member: tar.Member, head: bytes, base: bytes) -> None:
         super().directory(member, head, base)
-        if not base:
+        if not base and not self.rules.top:
             del self.directories[b""]
 
     def merge(self, parent: int, path: bytes, base: bytes) -> None:

@@ -9,6 +9,8 @@ container's files (``places``), does one thing, tells about it on the control so
     {"op": "export", …}    {"stat": {}}, then the archive of the whole root over the pipe, then {"done": true}
     {"op": "compose", …}   {"stat": {}}, then a layer over the pipe, then {"done": true, "digest": …}
     {"op": "layer", …}     {"stat": {}}, then an upper directory as a layer, then {"done": true, "size": …, …}
+    {"op": "tree", …}      {"stat": {}}, then the archive of a directory of the host, then {"done": true}
+    {"op": "fill", …}      {"stat": {}}, then {"done": true} once the archive is in an empty one
     {"op": "merge", …}     the same of several layers, which are put together to one
     {"op": "changes", …}   {"stat": {}}, then ``KIND path NUL`` for each change, then {"done": true}
     {"op": "unpack", …}    {"result": {…}}, see ``unpacker``: a layer's directory is what is visited
@@ -57,6 +59,8 @@ _LOOK = os.O_PATH | os.O_NOFOLLOW
 _LINKS_FOLLOWED = 255
 _DEEP = 20_000  # Python frames; a path has at most 2,048 components
 _BATCH = 1 << 16
+# CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETFCAP: what is put into a volume may be anybody's, but no device.
+_FILLING = (0, 1, 3, 4, 31)
 # Go's fs.FileMode, as the header of a stat carries it.
 _GO_KINDS = {
     stat.S_IFDIR: 1 << 31,
@@ -171,6 +175,25 @@ def _export(request: dict[str, Any], control: socket.socket, fds: Sequence[int])
     packer = Packer(fds[-1])
     packer.tree(root, None, b"")
     packer.finish()
+    return {"done": True}
+
+
+def _tree(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
+    root = os.open(request["directory"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    places.stand_in_directory(root)
+    channel.send(control, {"stat": {}})
+    packer = Packer(fds[-1])
+    packer.tree(root, b"./", b"./")
+    packer.finish()
+    return {"done": True}
+
+
+def _fill(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
+    root = os.open(request["directory"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.fchdir(root)
+    unpacker.confine(root, _FILLING, (control.fileno(), *fds))
+    channel.send(control, {"stat": {}})
+    extract(Source(fds[-1]), Target(fd=root, anchor=root, path=b"/"), Rules(nodes=False, top=True))
     return {"done": True}
 
 
@@ -291,6 +314,8 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any], socket.socket, Sequence[int]], 
     "export": _export,
     "compose": _compose,
     "layer": _layer,
+    "tree": _tree,
+    "fill": _fill,
     "merge": _merge,
     "changes": _changes,
     "unpack": _unpack,

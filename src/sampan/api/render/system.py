@@ -12,8 +12,8 @@ from sampan.api.render.times import rfc3339
 if TYPE_CHECKING:
     from sampan.engine.buildusage import CacheRecord
     from sampan.engine.images import ImagesUsage
-    from sampan.engine.system import ContainerUsage, SystemInfo, SystemVersion
     from sampan.engine.model.volumes import VolumeUsage
+    from sampan.engine.system import ContainerUsage, SystemInfo, SystemVersion
 
 JSONObject = dict[str, Any]
 Version = tuple[int, int]
