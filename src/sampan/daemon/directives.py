@@ -110,6 +110,29 @@ TABLE = (
             "address of /metrics for Prometheus, without TLS",
             "HOST:PORT",
         ),
+        ("bip", "--bip", Kind.TEXT, "", "the default bridge's IPv4 address", "CIDR"),
+        ("fixed-cidr", "--fixed-cidr", Kind.TEXT, "", "part of its subnet for containers", "CIDR"),
+        ("ipv6", "--ipv6", Kind.SWITCH, False, "IPv6 on the default bridge", ""),
+        (
+            "fixed-cidr-v6",
+            "--fixed-cidr-v6",
+            Kind.TEXT,
+            "",
+            "its IPv6 subnet; one of the engine's own (fd00::/8) if empty",
+            "CIDR",
+        ),
+        ("mtu", "--mtu", Kind.NUMBER, 0, "its MTU; 0: the way out's", "BYTES"),
+        ("icc", "--icc", Kind.SWITCH, True, "containers on the default bridge reach each other", ""),
+        ("ip-masq", "--ip-masq", Kind.SWITCH, True, "they leave under the host's address", ""),
+        (
+            "published-ports",
+            "--published-ports",
+            Kind.TEXT,
+            "obey",
+            "whether published ports obey the host's forward rules, or bypass them as dockerd's",
+            "",
+            ("obey", "bypass"),
+        ),
         ("audit-log", "--audit-log", Kind.TEXT, "", "who changed what: a line of JSON a request", "FILE"),
         ("log-format", "--log-format", Kind.TEXT, "text", "form of the engine's log", "", ("text", "json")),
         ("group", "-G --group", Kind.TEXT, "", "group that may use the socket", "NAME"),
@@ -218,7 +241,7 @@ TABLE = (
 
 BY_KEY: Mapping[str, Directive] = {directive.key: directive for directive in TABLE}
 
-_NO_NETWORKS = "the bridge network has no settings"
+_NO_NETWORKS = "the networks have no such setting"
 _NO_CONTAINERD = "there is no containerd"
 _NO_SWARM = "there is no swarm mode"
 _NO_PLUGIN = "there are no plugins"
@@ -237,7 +260,6 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "max-download-attempts": "a download goes on as long as it comes further",
     **dict.fromkeys(
         (
-            "bip",
             "bip6",
             "bridge",
             "bridge-accept-fwmark",
@@ -246,18 +268,13 @@ WITHOUT_EFFECT: Mapping[str, str] = {
             "default-gateway-v6",
             "default-network-opts",
             "firewall-backend",
-            "fixed-cidr",
-            "fixed-cidr-v6",
             "host-gateway-ip",
             "host-gateway-ips",
             "ip",
             "ip-forward",
             "ip-forward-no-drop",
-            "ip-masq",
             "ip6tables",
             "iptables",
-            "ipv6",
-            "mtu",
             "network-control-plane-mtu",
             "network-diagnostic-port",
             "userland-proxy",
@@ -298,6 +315,5 @@ AGREED: Mapping[str, tuple[Any, ...]] = {
 
 REFUSED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "authorization-plugins": (bool, f"{_NO_PLUGIN}, so nobody would be asked"),
-    "icc": (lambda value: value is False, "containers of the bridge network can reach each other"),
     "selinux-enabled": (bool, "this engine does not label files or processes"),
 }

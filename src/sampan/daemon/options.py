@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sampan import __version__
-from sampan.daemon import configuration, values
+from sampan.daemon import configuration, networking, values
 from sampan.daemon.directives import BY_KEY, MANY, TABLE, Directive, Kind
 from sampan.daemon.instance import name_of
 from sampan.engine import runtimes
@@ -84,6 +84,7 @@ def settle(line: CommandLine) -> Options:
     configuration.conflicts(line.file, line.flags, file)
     given = {**{directive.key: directive.default for directive in TABLE}, **line.flags, **file}
     data_root, exec_root = os.path.abspath(given["data-root"]), os.path.abspath(given["exec-root"])
+    networking.plan(given, "")  # refused now if it makes no sense
     debug = given["debug"] or given["log-level"] == "debug"
     return Options(
         hosts=given["hosts"] or (f"unix://{exec_root}/sampan.sock",),

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from sampan.api.routes import ROUTES
 from sampan.api.server import Server
+from sampan.daemon import networking
 from sampan.daemon.options import Options
 from sampan.engine.archives import Archives
 from sampan.engine.buildcache import BuildCache
@@ -56,6 +57,7 @@ from sampan.images.layers import EMPTY, LayerStore
 from sampan.images.snapshots import Snapshots
 from sampan.network import Bridges, Names
 from sampan.runtime.runtime import Runtime, end_group
+from sampan.network.naming import bridge_name
 from sampan.runtime.usage import Gauges
 from sampan.runtime.visits import Visits
 from sampan.runtime.zygote import Zygote
@@ -88,7 +90,12 @@ class Wiring:
         self._catalog = Catalog(self._database, blobs, layers, self._snapshots)
         self._runtime = Runtime(zygote, paths.bundles)
         self._names = Names()
-        self._bridges = Bridges(data_root=paths.data, database=self._database)
+        self._bridges = Bridges(
+            data_root=paths.data,
+            database=self._database,
+            plan=networking.plan(options.settings, bridge_name(paths.data)),
+            bypass=options.settings["published-ports"] == networking.BYPASS,
+        )
 
         self._store = store = ContainerStore(self._database)
         lookups = Lookups(store=store, catalog=self._catalog)

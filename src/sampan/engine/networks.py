@@ -27,7 +27,7 @@ from sampan.errors import Conflict, Forbidden, InvalidArgument, NotFound
 from sampan.linux import rtnetlink
 
 if TYPE_CHECKING:
-    from sampan.network import Bridges
+    from sampan.network import Bridges, Plan
     from sampan.state import Database
 
 __all__ = ["BRIDGE", "HOST", "NONE", "Member", "Network", "NetworkRequest", "Networks"]
@@ -262,7 +262,7 @@ class Networks:
             created_ns=created,
             ipv6=bool(site and site.subnet6),
             pools=tuple(Pool(subnet=subnet, gateway=gateway) for subnet, gateway in pools if subnet),
-            options=_bridge_options(self._bridges.name, site.mtu if site else 1500) if name == BRIDGE else {},
+            options=_bridge_options(self._bridges.plan, site.mtu if site else 1500) if name == BRIDGE else {},
         )
 
     def _shown(self, definition: Definition) -> Network:
@@ -335,14 +335,14 @@ def _subnets(definition: Definition) -> list[str]:
     return [subnet for subnet in (definition.subnet, definition.subnet6) if subnet]
 
 
-def _bridge_options(bridge: str, mtu: int) -> dict[str, str]:
+def _bridge_options(plan: Plan, mtu: int) -> dict[str, str]:
     prefix = "com.docker.network."
     return {
         f"{prefix}bridge.default_bridge": "true",
-        f"{prefix}bridge.enable_icc": "true",
-        f"{prefix}bridge.enable_ip_masquerade": "true",
+        f"{prefix}bridge.enable_icc": "false" if plan.isolated else "true",
+        f"{prefix}bridge.enable_ip_masquerade": "true" if plan.masquerade else "false",
         f"{prefix}bridge.host_binding_ipv4": "0.0.0.0",
-        f"{prefix}bridge.name": bridge,
+        f"{prefix}bridge.name": plan.bridge,
         f"{prefix}driver.mtu": str(mtu),
     }
 

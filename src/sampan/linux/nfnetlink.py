@@ -252,15 +252,21 @@ def delete_chain(family: int, table_name: str, name: str) -> Request:
 
 
 def append_rule(
-    family: int, table_name: str, chain: str, expressions: Iterable[Expression], *, comment: str = ""
+    family: int,
+    table_name: str,
+    chain: str,
+    expressions: Iterable[Expression],
+    *,
+    comment: str = "",
+    first: bool = False,
 ) -> Request:
-    """At the end of the chain: every rule that is there is asked first."""
+    """At the end of the chain, every rule that is there is asked first; or ``first`` of all."""
     body = _head(family) + text(1, table_name) + text(2, chain)
     body += nested(4, *(nested(1, expression) for expression in expressions))
     if comment:
         words = os.fsencode(comment)[:120] + b"\0"
         body += attribute(7, bytes([_USERDATA_COMMENT, len(words)]) + words)
-    return _NEWRULE, NLM_F_CREATE | NLM_F_APPEND, body
+    return _NEWRULE, NLM_F_CREATE | (0 if first else NLM_F_APPEND), body
 
 
 def delete_rule(rule: Rule) -> Request:

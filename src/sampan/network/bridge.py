@@ -79,6 +79,7 @@ class Bridge:
 
     ``owner`` is the name of the instance's default bridge, its own if empty. ``remembered`` is the subnet
     that a plan without one had before for a version of IP, ``remember`` is told which one it got.
+    ``bypass``: see ``BridgeFirewall``.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Bridge:
         *,
         shared: SharedDirectory,
         owner: str = "",
+        bypass: bool = False,
         remembered: Callable[[int], str | None] = lambda _: None,
         remember: Callable[[str], Coroutine[object, object, None]] | None = None,
     ) -> None:
@@ -96,7 +98,7 @@ class Bridge:
         self._owner = owner or plan.bridge
         self._remembered = remembered
         self._remember = remember
-        self._firewall = BridgeFirewall(self.name)
+        self._firewall = BridgeFirewall(self.name, bypass=bypass)
         self._site: Site | None = None
         self._addresses: dict[int, Addresses] = {}  # by version of IP
         self._leases: dict[str, Endpoint] = {}

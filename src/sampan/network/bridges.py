@@ -39,13 +39,24 @@ _FIREWALL_PAUSE = 0.5  # seconds over which changes of the firewall are gathered
 class Bridges:
     """All methods are for the event loop's thread. A network is named by its key: "bridge", or its id."""
 
-    def __init__(self, *, data_root: str, database: Database, shared: str = DEFAULT_DIRECTORY) -> None:
+    def __init__(
+        self,
+        *,
+        data_root: str,
+        database: Database,
+        plan: Plan | None = None,
+        bypass: bool = False,
+        shared: str = DEFAULT_DIRECTORY,
+    ) -> None:
+        """``plan`` of the default bridge; ``bypass``: published ports do, the host's forward rules."""
         self.name = bridge_name(data_root)
+        self._bypass = bypass
         self._database = database
         self._shared = SharedDirectory(shared)
         self._default = Bridge(
-            Plan(bridge=self.name),
+            plan or Plan(bridge=self.name),
             shared=self._shared,
+            bypass=bypass,
             remembered=lambda version: database.read(
                 lambda connection: _read_subnet(connection, self._remembered_as(version))
             ),
@@ -57,6 +68,11 @@ class Bridges:
         self._monitor: Netlink | None = None
         self._check: asyncio.TimerHandle | None = None
         self._work: set[asyncio.Task[None]] = set()
+
+    @property
+    def plan(self) -> Plan:
+        """What the default bridge is to be."""
+        return self._default.plan
 
     @property
     def site(self) -> Site | None:
@@ -99,7 +115,7 @@ class Bridges:
 
     def add(self, network: str, plan: Plan) -> None:
         """Know a user-defined network; it is made on the host at ``start`` or ``make``."""
-        self._bridges[network] = Bridge(plan, shared=self._shared, owner=self.name)
+        self._bridges[network] = Bridge(plan, shared=self._shared, owner=self.name, bypass=self._bypass)
 
     async def make(self, network: str, others: Iterable[str] = ()) -> Site:
         """Make the bridge of a network that was added; Unavailable if that cannot be."""

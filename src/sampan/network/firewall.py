@@ -51,7 +51,8 @@ _LOOPBACK = {nft.IP: b"\x7f", nft.IP6: bytes(15) + b"\1"}
 _RAW = -300
 FAMILIES = (nft.IP, nft.IP6)
 _ATTEMPTS = 5
-_XT_CONNTRACK_ORIGSRC = 1 << 2
+_XT_CONNTRACK_STATE, _XT_CONNTRACK_ORIGSRC, _XT_CONNTRACK_REPLSRC = 1 << 0, 1 << 2, 1 << 4
+_XT_CONNTRACK_STATE_DNAT = 1 << 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,9 @@ class Policy:
 
     def comment(self, family: int = nft.IP) -> str:
         return f"{self.bridge}: containers of {self.of(family)} may leave"
+
+    def bypassing(self, family: int) -> str:
+        return f"{self.bridge}: published ports of {self.of(family)}"
 
     def comments(self, family: int) -> list[str]:
         """Of the rules in the host's chains."""
@@ -191,6 +195,31 @@ def exit_rule(policy: Policy, chain: nft.Chain, family: int = nft.IP) -> Request
     )
 
 
+def bypass_rule(policy: Policy, chain: nft.Chain, family: int) -> Request:
+    """Before all others of a chain: connections to published ports, in both directions."""
+    address, mask = nft.network(policy.of(family))
+    comment = policy.bypassing(family)
+    accept = [nft.counter(), nft.verdict(nft.ACCEPT)]
+    if is_iptables(chain):
+        expressions = [
+            nft.xtables_match("conntrack", 3, _conntrack_rewritten(address, mask)),
+            nft.xtables_match("comment", 0, os.fsencode(comment).ljust(256, b"\0")),
+        ]
+        comment = ""
+    else:
+        expressions = [
+            nft.conntrack(nft.CT_STATUS),
+            nft.mask(nft.host32(nft.CT_STATUS_DNAT)),
+            nft.differs(bytes(4)),
+            nft.conntrack(nft.CT_SOURCE_IP if family == nft.IP else nft.CT_SOURCE_IP6, direction=nft.REPLY),
+            nft.mask(mask),
+            nft.equals(address),
+        ]
+    return nft.append_rule(
+        chain.family, chain.table, chain.name, [*expressions, *accept], comment=comment, first=True
+    )
+
+
 def exit_rules(policy: Policy, chain: nft.Chain, family: int) -> list[Request]:
     """All the rules for a chain whose policy is DROP."""
     rules = [exit_rule(policy, chain, family)]
@@ -249,6 +278,13 @@ def _conntrack_origin(address: bytes, mask: bytes) -> bytes:
     return (pair + bytes(96 + 8 + 2 + 8) + flags).ljust(168, b"\0")
 
 
+def _conntrack_rewritten(address: bytes, mask: bytes) -> bytes:
+    """The same for ``--ctreplsrc`` together with ``--ctstate DNAT``."""
+    pair = address.ljust(16, b"\0") + mask.ljust(16, b"\0")
+    flags = struct.pack("=HHH", _XT_CONNTRACK_STATE | _XT_CONNTRACK_REPLSRC, 0, _XT_CONNTRACK_STATE_DNAT)
+    return (bytes(64) + pair + bytes(32 + 8 + 2 + 8) + flags).ljust(168, b"\0")
+
+
 def against_others(work: Callable[[], bool]) -> bool:
     """Do it again, a few times, while a chain or rule that was listed is gone when it is to be changed.
 
@@ -264,10 +300,15 @@ def against_others(work: Callable[[], bool]) -> bool:
 
 
 class BridgeFirewall:
-    """Keeps the host's firewall as one policy says. Blocking calls; each of them idempotent."""
+    """Keeps the host's firewall as one policy says. Blocking calls; each of them idempotent.
 
-    def __init__(self, bridge: str) -> None:
+    ``bypass``: published ports do not obey the host's forward chains, which get a rule for them before all
+    others: dockerd's behaviour. Not in legacy iptables.
+    """
+
+    def __init__(self, bridge: str, *, bypass: bool = False) -> None:
         self._bridge = bridge
+        self._bypass = bypass
 
     def ensure(self, policy: Policy) -> bool:
         """Repair whatever is missing; True if anything had to be changed."""
@@ -334,10 +375,13 @@ class BridgeFirewall:
 
     def _exit_changes(self, firewall: nft.Firewall, chain: nft.Chain, policy: Policy) -> list[Request]:
         found = self._ours(firewall, chain)
-        drops = chain.policy == nft.DROP
-        wanted = [family for family in families_of(chain) if drops and policy.of(family)]
-        comments = [comment for family in wanted for comment in policy.comments(family)]
+        own = [family for family in families_of(chain) if policy.of(family)]
+        first = own if self._bypass and not policy.internal else []
+        wanted = own if chain.policy == nft.DROP else []
+        comments = [policy.bypassing(family) for family in reversed(first)]
+        comments += [comment for family in wanted for comment in policy.comments(family)]
         if [comment_of(rule) for rule in found] == comments:
             return []
-        fresh = (rule for family in wanted for rule in exit_rules(policy, chain, family))
+        fresh = [bypass_rule(policy, chain, family) for family in first]
+        fresh += [rule for family in wanted for rule in exit_rules(policy, chain, family)]
         return [*(nft.delete_rule(rule) for rule in found), *fresh]

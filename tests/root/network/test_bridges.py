@@ -32,11 +32,12 @@ FIRST, SECOND = "1a" * 32, "2b" * 32
 
 
 @contextlib.asynccontextmanager
-async def instance(host: Host, name: str = "one") -> AsyncIterator[Bridges]:
+async def instance(host: Host, name: str = "one", *, bypass: bool = False) -> AsyncIterator[Bridges]:
     """A daemon's bridges; all instances of a host share a directory as they do /run."""
     root = f"{host.directory}/{name}"
     database = Database.open(f"{root}/state.db")
-    bridges = Bridges(data_root=root, database=database, shared=f"{host.directory}/shared")
+    shared = f"{host.directory}/shared"
+    bridges = Bridges(data_root=root, database=database, shared=shared, bypass=bypass)
     await bridges.start()
     try:
         yield bridges

@@ -45,7 +45,7 @@ IDS = {
 NETWORKS = {"web": "net", "near": "net", "far": "other", "in": "inside", "in2": "inside"}
 
 
-PROGRAMS = {
+PROGRAMS: dict[Callable[[Host], None], dict[bool, str]] = {
     iptables_drops: {False: "iptables-nft", True: "ip6tables-nft"},
     legacy_drops: {False: "iptables-legacy", True: "ip6tables-legacy"},
 }
@@ -269,5 +269,42 @@ def test_the_table_of_the_documents(as_host: AsHost, policy: Callable[[Host], No
         with nft.Firewall() as ruleset:
             assert not [name for _, name in ruleset.tables() if name.startswith(("sampan", "br-"))]
         assert host.links() == {"lo", "uplink"}
+
+    as_host(work)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [nft_drops, pytest.param(iptables_drops, marks=needs("iptables-nft"))],
+)
+def test_published_ports_may_bypass_the_host(as_host: AsHost, policy: Callable[[Host], None]) -> None:
+    def work(host: Host) -> None:
+        outside = host.internet()
+        policy(host)
+        if policy in PROGRAMS:
+            host.command(PROGRAMS[policy][True], "-P", "FORWARD", "DROP")
+
+        async def life() -> None:
+            async with instance(host, bypass=True) as bridges:
+                endpoint = await bridges.connect(IDS["web"])
+                await publish(bridges, endpoint)
+                namespace = host.container(endpoint)
+                with host.listen(namespace) as server:
+                    assert host.reaches(outside, server, host.ADDRESS, 8080) == host.INTERNET
+                if policy is iptables_drops:
+                    assert bridges.site is not None
+                    subnet = bridges.site.subnet
+                    shown = host.command("iptables-nft", "-S", "FORWARD").splitlines()
+                    assert shown[1] == (
+                        f"-A FORWARD -m conntrack --ctstate DNAT --ctreplsrc {subnet} -m comment "
+                        f'--comment "{bridges.name}: published ports of {subnet}" -j ACCEPT'
+                    )
+                await bridges.ports.withdraw(IDS["web"])
+                await bridges.release(IDS["web"])
+
+        asyncio.run(life())
+        with nft.Firewall() as ruleset:
+            chains = [chain for chain in ruleset.chains() if chain.hook == nft.FORWARD]
+            assert not any(ruleset.rules(chain.family, chain.table, chain.name) for chain in chains)
 
     as_host(work)

@@ -130,7 +130,12 @@ def test_flags_of_several_values() -> None:
         ),
         ({"default-runtime": "x"}, (), "specified default runtime 'x' does not exist"),
         ({"authorization-plugins": ["a"]}, (), "authorization-plugins: there are no plugins"),
-        ({"icc": False}, (), "icc: containers of the bridge network can reach each other; remove the key"),
+        ({"fixed-cidr-v6": "fd00::/64"}, (), "fixed-cidr-v6 needs ipv6"),
+        ({"ipv6": True, "fixed-cidr-v6": "10.0.0.0/8"}, (), "10.0.0.0/8 is no IPv6 subnet with room"),
+        ({"fixed-cidr": "10.0.0.0/8"}, (), "fixed-cidr needs bip"),
+        ({"bip": "10.0.0.1/24", "fixed-cidr": "10.0.1.0/25"}, (), "leaves no room in 10.0.0.0/24"),
+        ({"bip": "here"}, (), "invalid bip"),
+        ({"mtu": 60}, (), "invalid mtu: 60"),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -143,8 +148,8 @@ def test_what_is_wrong_is_said(
 
 
 def test_what_has_no_effect_is_said_unless_it_is_so_anyway(settings: Settings) -> None:
-    options = settings.settle({"bip": "192.0.2.1/24", "live-restore": True, "icc": True})
-    assert options.warnings == ("bip has no effect: the bridge network has no settings",)
+    options = settings.settle({"ip": "192.0.2.1", "live-restore": True, "icc": True})
+    assert options.warnings == ("ip has no effect: the networks have no such setting",)
     assert settings.settle({"live-restore": False}).warnings == (
         "live-restore has no effect: containers always outlive the daemon",
     )
