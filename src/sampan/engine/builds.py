@@ -35,6 +35,7 @@ from sampan.errors import InvalidArgument, NotFound
 from sampan.images.catalog import NewImage
 from sampan.images.model import Image, format_time
 from sampan.spec import digest as digests
+from sampan.spec import platform as platforms
 from sampan.spec import reference as references
 from sampan.spec.reference import Reference
 
@@ -221,20 +222,22 @@ class Builds:
     ) -> Image:
         """The image of a FROM, pulled if it is not here or a newer one is wanted."""
         reference = references.parse(name).tagged()
+        platform = platform or options.platform
+        meant = platforms.parse(platform) if platform else None
         if not options.pull:
             try:
-                return await self._catalog.resolve(name)
+                return await self._catalog.resolve(name, meant)
             except NotFound:
                 pass
         from sampan.engine.pulls import Wanted
         from sampan.registry.credentials import NOBODY
 
         who = options.credentials.get(reference.domain, NOBODY)
-        wanted = Wanted(reference=reference, credentials=who, platform=platform or options.platform)
+        wanted = Wanted(reference=reference, credentials=who, platform=platform)
         async for progress in self._pulls.pull(wanted):
             if progress.current is None and progress.status:
                 say(f"{progress.id + ': ' if progress.id else ''}{progress.status}\n")
-        return self._catalog.find(reference.familiar)
+        return await self._catalog.resolve(reference.familiar, meant)
 
 
 class Build:
