@@ -92,7 +92,10 @@ async def guarded(handler: Handler, request: Request, engine: Any, guards: Seque
     except Exception as error:
         answer = error_response(error, request.number)
     for guard in reversed(guards):
-        answer = await guard.after(request, answer)
+        try:
+            answer = await guard.after(request, answer)
+        except Exception as error:
+            answer = error_response(error, request.number)
     return answer
 
 

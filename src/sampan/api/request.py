@@ -43,6 +43,25 @@ class Exchange(Protocol):
         """Who sent it."""
 
 
+class _Replay:
+    """A connection whose request's body was read before."""
+
+    def __init__(self, exchange: Exchange, body: bytes) -> None:
+        self._exchange = exchange
+        self._body = body
+
+    async def read_body(self) -> bytes:
+        body, self._body = self._body, b""
+        return body
+
+    def hijack(self, head: bytes) -> ClientStream:
+        return self._exchange.hijack(head)
+
+    @property
+    def caller(self) -> Caller:
+        return self._exchange.caller
+
+
 class Request:
     """One request. ``name`` is the decoded value of the route's {name}; ``version`` the API version."""
 
@@ -97,6 +116,10 @@ class Request:
         if query is None:
             query = self._query = Query(self.raw_query)
         return query
+
+    def replay(self, body: bytes) -> None:
+        """Have the body, which was read, read again by whoever answers."""
+        self._exchange = _Replay(self._exchange, body)
 
     def header(self, name: str) -> str:
         """Value of a header field, "" when absent."""

@@ -133,6 +133,14 @@ TABLE = (
             "",
             ("obey", "bypass"),
         ),
+        (
+            "authorization-plugins",
+            "--authorization-plugin",
+            Kind.LIST,
+            (),
+            "plugin that has to allow every request (repeatable)",
+            "NAME",
+        ),
         ("audit-log", "--audit-log", Kind.TEXT, "", "who changed what: a line of JSON a request", "FILE"),
         ("log-format", "--log-format", Kind.TEXT, "text", "form of the engine's log", "", ("text", "json")),
         ("group", "-G --group", Kind.TEXT, "", "group that may use the socket", "NAME"),
@@ -244,7 +252,6 @@ BY_KEY: Mapping[str, Directive] = {directive.key: directive for directive in TAB
 _NO_NETWORKS = "the networks have no such setting"
 _NO_CONTAINERD = "there is no containerd"
 _NO_SWARM = "there is no swarm mode"
-_NO_PLUGIN = "there are no plugins"
 
 WITHOUT_EFFECT: Mapping[str, str] = {
     **dict.fromkeys(
@@ -314,6 +321,6 @@ AGREED: Mapping[str, tuple[Any, ...]] = {
 }
 
 REFUSED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "authorization-plugins": (bool, f"{_NO_PLUGIN}, so nobody would be asked"),
+    "icc": (lambda value: value is False, "containers of the bridge network can reach each other"),
     "selinux-enabled": (bool, "this engine does not label files or processes"),
 }

@@ -10,7 +10,7 @@ import grp
 import logging
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sampan.api.audit import Audit
@@ -37,13 +37,27 @@ async def listen(
     """
     # Refusals are written down too: who writes down is asked first, and told last.
     settings = options.settings
+    judges = await _judges(settings["authorization-plugins"])
     for host in (*options.hosts, *options.read_only_hosts):
         guards = list(everywhere)
         if settings["audit-log"]:
             guards.append(Audit(settings["audit-log"], host))
         if host in options.read_only_hosts:
             guards.append(ReadersOnly())
+        guards += judges
         await _open(server, Door(name=host, guards=tuple(guards)), options, service)
+
+
+async def _judges(names: Sequence[str]) -> list[Guard]:
+    """The plugins that are asked about every request. InvalidArgument naming one that is not there."""
+    if not names:
+        return []
+    from sampan.api.authorization import Authorization
+    from sampan.plugins.discovery import Places
+
+    authorization = Authorization(names, Places())
+    await authorization.ready()
+    return [authorization]
 
 
 async def _open(server: Server, door: Door, options: Options, service: Service) -> None:

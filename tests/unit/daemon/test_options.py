@@ -129,13 +129,13 @@ def test_flags_of_several_values() -> None:
             "default-ulimits: ulimit nofile: soft limit must be less than or equal to hard limit: 2 > 1",
         ),
         ({"default-runtime": "x"}, (), "specified default runtime 'x' does not exist"),
-        ({"authorization-plugins": ["a"]}, (), "authorization-plugins: there are no plugins"),
         ({"fixed-cidr-v6": "fd00::/64"}, (), "fixed-cidr-v6 needs ipv6"),
         ({"ipv6": True, "fixed-cidr-v6": "10.0.0.0/8"}, (), "10.0.0.0/8 is no IPv6 subnet with room"),
         ({"fixed-cidr": "10.0.0.0/8"}, (), "fixed-cidr needs bip"),
         ({"bip": "10.0.0.1/24", "fixed-cidr": "10.0.1.0/25"}, (), "leaves no room in 10.0.0.0/24"),
         ({"bip": "here"}, (), "invalid bip"),
         ({"mtu": 60}, (), "invalid mtu: 60"),
+        ({"icc": False}, (), "icc: containers of the bridge network can reach each other; remove the key"),
     ],
 )
 def test_what_is_wrong_is_said(

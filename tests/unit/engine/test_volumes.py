@@ -14,10 +14,11 @@ from sampan import errors
 from sampan.engine.model import Event, Filters
 from sampan.engine.model.volumes import ANONYMOUS_LABEL, Volume
 from sampan.engine.volumes import Volumes
+from sampan.plugins.calling import Timing
 from sampan.state import Database
 from sampan.volumes import LocalVolumes
 from sampan.volumes.mounting import Marks
-from sampan.volumes.plugins import Plugins, Timing
+from sampan.volumes.plugins import Plugins
 
 T = TypeVar("T")
 TIMING = Timing(patience=0.2, short=5, long=5)
