@@ -30,8 +30,12 @@ def select(catalog: Catalog, texts: Sequence[str], wanted: Wanted) -> list[savin
                 for one in _on_platforms(catalog, text, saving.Selected(image, own, index), wanted):
                     key = (one.image.id, one.whole.digest if one.whole else "")
                     before = found[key].names if key in found else ()
-                    found[key] = one._replace(names=tuple(dict.fromkeys((*before, *own))))
+                    found[key] = one._replace(names=_sorted((*before, *own)))
     return list(found.values())
+
+
+def _sorted(names: Iterable[Reference]) -> Names:
+    return tuple(sorted(dict.fromkeys(names), key=lambda name: name.canonical))
 
 
 def by_index(

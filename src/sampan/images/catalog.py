@@ -467,7 +467,9 @@ class Catalog:
             if owner in self._images:
                 reference = references.parse(text)
                 self._names[reference.canonical] = (reference, owner)
-        self._database.read(lambda connection: self.indexes.read(connection, self._images, report))
+        lost = self._database.read(lambda connection: self.indexes.read(connection, self._images, report))
+        if lost:
+            await self._database.write(lambda connection: indexes.delete(connection, lost))
         await self._drop_layers(())
         await self._settle()
         self.drop_blobs(set(self.blobs.digests()))

@@ -95,6 +95,11 @@ class Checker:
             wanted |= {blob.digest: blob.size for blob in image.blobs}
             if image.manifest is not None:
                 wanted[image.manifest] = -1
+        for index in self._catalog.indexes:
+            wanted[index.digest] = len(index.document.raw)
+            for part in index.parts:
+                wanted[part.descriptor.digest] = len(part.manifest.raw)
+                wanted |= {blob.digest: blob.size for blob in (part.manifest.config, *part.manifest.layers)}
         for digest in wanted:
             hold.pin(digest)
         return wanted
@@ -117,8 +122,8 @@ class Checker:
         return damaged
 
     async def _damaged(self, digest: Digest, text: str, images: list[Image], *, mend: bool) -> Problem:
-        owner = self._catalog.get(digest)
-        if owner is None:
+        document = self._document(digest)
+        if document is None:
             names = sorted({_shown(self._catalog, image) for image in images if _needs(image, digest)})
             remedy = f"pull or load {', '.join(names) or 'what needs it'} again"
             if mend:
@@ -126,9 +131,22 @@ class Checker:
             return Problem(kind="blob", name=digest, text=text, remedy=remedy)
         if mend:
             self._catalog.blobs.discard(digest)
-            await asyncio.to_thread(self._catalog.blobs.put, owner.config.raw)
+            await asyncio.to_thread(self._catalog.blobs.put, document)
         remedy = "written anew" if mend else "can be written anew"
         return Problem(kind="blob", name=digest, text=text, remedy=remedy, mended=mend)
+
+    def _document(self, digest: Digest) -> bytes | None:
+        """A document that is in memory too: a configuration, an index, or a manifest of one."""
+        owner = self._catalog.get(digest)
+        if owner is not None:
+            return owner.config.raw
+        for index in self._catalog.indexes:
+            if index.digest == digest:
+                return index.document.raw
+            for part in index.parts:
+                if part.descriptor.digest == digest:
+                    return part.manifest.raw
+        return None
 
     # ------------------------------------------------------------------ layers
 
@@ -193,12 +211,17 @@ class Checker:
 
     def _rows(self, report: Report) -> None:
         """What is known here is what a later daemon will read."""
+        query = "SELECT digest, image_id FROM image_indexes"
+        indexes = set(self._database.read(lambda connection: connection.execute(query).fetchall()))
         images, layers = self._database.read(
             lambda connection: tuple(
                 {row[0] for row in connection.execute(query)}
                 for query in ("SELECT id FROM images", "SELECT chain_id FROM layers")
             )
         )
+        for index in self._catalog.indexes:
+            if (index.digest, index.main) not in indexes:
+                report.problems.append(Problem(kind="image", name=index.digest, text="its index has no row"))
         for image in self._catalog:
             if image.id not in images:
                 report.problems.append(Problem(kind="image", name=image.id, text="has no row"))

@@ -201,8 +201,9 @@ class Indexes:
 
     def read(
         self, connection: sqlite3.Connection, images: Mapping[Digest, Image], report: Callable[[str], None]
-    ) -> None:
-        """Begin with what the database has; ``report`` hears of an index that cannot be read."""
+    ) -> list[Digest]:
+        """Begin with what the database has; ``report`` hears of indexes that cannot be read, the answer."""
+        lost = []
         owners: dict[str, dict[str, str]] = {}
         for digest, manifest, owner in connection.execute(_SELECT_PARTS):
             owners.setdefault(digest, {})[manifest] = owner
@@ -211,9 +212,11 @@ class Indexes:
                 self._read(Digest(digest), Digest(main), owners.get(digest, {}), images)
             except Failure as error:
                 report(f"index {digest} is lost: {error}")
+                lost.append(Digest(digest))
         for name, digest in connection.execute(_SELECT_NAMES):
             if digest in self._indexes:
                 self._names[name] = Digest(digest)
+        return lost
 
     def _read(
         self, digest: Digest, main: Digest, owners: Mapping[str, str], images: Mapping[Digest, Image]
