@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,6 +78,32 @@ def test_addresses_that_are_asked_for(cli: Cli) -> None:
     ):
         said = cli("run", "--rm", "--network", "net-a", "--ip", address, "busybox", "true", fails=True)
         assert words in said
+
+
+def test_ipv6(cli: Cli) -> None:
+    cli("network", "create", "--ipv6", "--subnet", "fd5a:1::/64", "--ip-range", "fd5a:1::100/120", "net-a")
+    cli("network", "create", "--ipv6", "--ipv4=false", "net-b")
+    (shown,) = json.loads(cli("network", "inspect", "net-a"))
+    assert (shown["EnableIPv6"], len(shown["IPAM"]["Config"])) == (True, 2)
+    run = ("run", "-d", "--network", "net-a", "--name")
+    cli(*run, "net-one", "-p", "8095:80", "--ip6", "fd5a:1::77", "busybox", "httpd", "-f")
+    cli(*run, "net-two", "busybox", "sleep", "1000")
+    assert settings(cli, "net-one")["net-a"]["GlobalIPv6Address"] == "fd5a:1::77"
+    assert settings(cli, "net-two")["net-a"]["GlobalIPv6Address"] == "fd5a:1::101"
+    cli("exec", "net-two", "ping", "-6", "-c", "1", "-W", "5", "net-one")
+    assert "Address: fd5a:1::77" in cli("exec", "net-two", "nslookup", "-type=aaaa", "net-one")
+    assert "net-one.net-a" in cli("exec", "net-two", "nslookup", "fd5a:1::77")
+    for address in ("::1", "127.0.0.1"):
+        with socket.create_connection((address, 8095), timeout=10) as client:
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.")
+    # Another network takes over where the first one led out.
+    cli("network", "connect", "net-b", "net-two")
+    cli("network", "disconnect", "net-a", "net-two")
+    (place,) = settings(cli, "net-two").values()
+    assert place["IPAddress"] == ""
+    way_out = cli("exec", "net-two", "ip", "-6", "route", "show", "default")
+    assert f"default via {place['IPv6Gateway']} dev eth1" in way_out
 
 
 def test_connecting_while_running(cli: Cli) -> None:
