@@ -25,10 +25,11 @@ TIMING = Timing(patience=0.2, short=5, long=5)
 
 
 class World:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, database: Database | None = None) -> None:
         self.users: dict[str, list[str]] = {}
         self.events: list[Event] = []
-        self.database = Database.open(os.fspath(root / "state.db"))
+        self.database = database or Database.open(os.fspath(root / "state.db"))
+        self.marks = Marks(os.fspath(root / "marks")).all
         self.local = LocalVolumes(directory=os.fspath(root / "volumes"), database=self.database)
         self.volumes = Volumes(
             local=self.local,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sampan.linux.diskspace import measure
-from sampan.volumes.copy import copy_tree
+from sampan.volumes.copy import Earlier, copy_tree
 from sampan.volumes.populate import beside, finish, populate_from
 from sampan.volumes.tree import remove_tree
 
@@ -212,3 +212,55 @@ def test_a_copy_for_a_volume_that_is_gone(volume: Volume) -> None:
     (volume.volumes / ".populated-gone").mkdir()
     finish(os.fspath(volume.volumes))
     assert volume.left_over() == []
+
+
+def copy_twice(source: Path, first: Path, second: Path, since: int) -> None:
+    fds = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (source, first, second)]
+    try:
+        places = copy_tree(fds[0], fds[1])
+        (source / "changed").write_text("new")
+        (source / "added").write_text("added")
+        (source / "gone").unlink()
+        copy_tree(fds[0], fds[2], earlier=Earlier(root_fd=fds[1], places=places, since=since))
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+@pytest.mark.parametrize("later", [True, False])
+def test_a_second_copy_takes_from_the_first_what_did_not_change(tmp_path: Path, later: bool) -> None:
+    for name in ("source", "first", "second"):
+        (tmp_path / name).mkdir()
+    source, first, second = tmp_path / "source", tmp_path / "first", tmp_path / "second"
+    for name in ("kept", "changed", "gone", "linked"):
+        (source / name).write_text("old")
+    os.link(source / "linked", source / "other")
+    old = os.stat(source / "kept").st_ctime_ns
+    # All that was there before has not changed since, or nobody knows.
+    since = old + 1_000_000_000_000 if later else old
+    copy_twice(source, first, second, since)
+    assert sorted(os.listdir(second)) == ["added", "changed", "kept", "linked", "other"]
+    taken = os.stat(second / "kept").st_ino == os.stat(first / "kept").st_ino
+    assert taken is later
+    assert os.stat(second / "linked").st_ino == os.stat(second / "other").st_ino
+    assert (second / "added").read_text() == "added"
+    # A file with a time that the copy cannot trust is read again; here, that of "changed" is made to be one.
+    assert (second / "changed").read_text() == ("old" if later else "new")
+
+
+def test_a_copy_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    class Enough(Exception):
+        pass
+
+    def goes_on() -> None:
+        raise Enough
+
+    for name in ("source", "copy"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "source" / "file").touch()
+    fds = [os.open(tmp_path / name, os.O_RDONLY) for name in ("source", "copy")]
+    with pytest.raises(Enough):
+        copy_tree(*fds, goes_on=goes_on)
+    for fd in fds:
+        os.close(fd)
+    assert os.listdir(tmp_path / "copy") == []

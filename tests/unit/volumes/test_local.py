@@ -11,6 +11,7 @@ import pytest
 
 from sampan.errors import InvalidArgument
 from sampan.state import Database
+from sampan.volumes import records as rows
 from sampan.volumes.local import LocalVolumes, check_name
 
 
@@ -146,4 +147,50 @@ def test_a_full_disk_leaves_no_volume(local: LocalVolumes, database: Database) -
     asyncio.run(database.write(lambda connection: connection.execute("DROP TABLE volumes")))
     with pytest.raises(Exception, match="no such table"):
         asyncio.run(local.create("data", None))
+    assert os.listdir(local.directory) == []
+
+
+def test_a_renaming_cut_before_its_row_is_taken_back(local: LocalVolumes) -> None:
+    path = create(local, "data")
+    (path.parent.parent / "renaming").write_text("other")
+    assert names(local) == ["data"]
+    assert path.read_text() == "precious"
+    assert not (path.parent.parent / "renaming").exists()
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_renaming_cut_after_its_row_is_finished(
+    local: LocalVolumes, database: Database, moved: bool
+) -> None:
+    path = create(local, "data")
+    place = path.parent.parent
+    (place / "renaming").write_text("other")
+    asyncio.run(database.write(lambda connection: rows.rename(connection, "data", "other")))
+    if moved:
+        os.rename(place, place.with_name("other"))
+    assert names(local) == ["other"]
+    assert (Path(local.mountpoint("other")) / "file").read_text() == "precious"
+    assert os.listdir(local.directory) == ["other"]
+    assert sorted(os.listdir(place.with_name("other"))) == ["_data"]
+
+
+def test_a_renamed_volume_keeps_its_data(local: LocalVolumes) -> None:
+    create(local, "data")
+    asyncio.run(local.rename("data", "other"))
+    assert names(local) == ["other"]
+    assert (Path(local.mountpoint("other")) / "file").read_text() == "precious"
+
+
+def test_a_filling_that_fails_or_was_cut_leaves_nothing(local: LocalVolumes) -> None:
+    async def fill(data: str) -> None:
+        (Path(data) / "half").touch()
+        raise OSError(28, "No space left on device")
+
+    assert names(local) == []
+    with pytest.raises(OSError, match="No space"):
+        asyncio.run(local.create("data", None, fill=fill))
+    assert os.listdir(local.directory) == []
+    (Path(local.directory) / ".making-data" / "first").mkdir(parents=True)
+    (Path(local.directory) / ".copying-abc" / "data").mkdir(parents=True)
+    assert names(local) == []
     assert os.listdir(local.directory) == []
