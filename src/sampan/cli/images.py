@@ -237,10 +237,8 @@ def _tag(context: Context, _options: Options, arguments: list[str]) -> int:
     try:
         check(target)
     except Failure as error:
-        short = "/" not in name
-        reason = str(error).replace(f"({name})", f"(library/{name})") if short else str(error)
         raise Failure(
-            f'Error parsing reference: "{target}" is not a valid repository/tag: {reason}'
+            f'Error parsing reference: "{target}" is not a valid repository/tag: {error}'
         ) from error
     query = {"repo": name, "tag": tag or "latest"}
     context.client.raw("POST", f"/images/{segment(source)}/tag", query)

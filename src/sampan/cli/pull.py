@@ -66,14 +66,11 @@ def _pull(context: Context, options: Options, arguments: list[str]) -> int:
         fd=1,
         all_tags=options["all-tags"],
     )
-    shown = name if not _short(name) else f"docker.io/{name if '/' in name else 'library/' + name}"
-    out(f"{shown}@{digest}" if digest else f"{shown}:{tag}" if tag else shown)
+    from sampan.cli.push import whole
+
+    shown = whole(name)
+    out(shown + (f":{tag}" if tag else "") + (f"@{digest}" if digest else ""))
     return 0
-
-
-def _short(name: str) -> bool:
-    first = name.split("/")[0]
-    return "/" not in name or not ("." in first or ":" in first or first == "localhost")
 
 
 COMMANDS: tuple[Command, ...] = (

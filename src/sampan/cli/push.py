@@ -49,11 +49,12 @@ def _push(context: Context, options: Options, arguments: list[str]) -> int:
         progress.show(message)
     client.release(answer)
     if options["quiet"]:
-        out(_whole(name) + (f":{tag}" if tag else ""))
+        out(whole(name) + (f":{tag}" if tag else ""))
     return 0
 
 
-def _whole(name: str) -> str:
+def whole(name: str) -> str:
+    """A repository's name with its registry and all: ``docker.io/library/busybox``."""
     from sampan.cli.credentials import HUB, server_of
 
     if server_of(name) != HUB:

@@ -8,6 +8,7 @@ _ALNUM = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 _TAG_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 _TAG = _TAG_FIRST | frozenset(".-")
 _HEX = frozenset("0123456789abcdef")
+_HUB = ("docker.io", "index.docker.io")
 
 
 def split(image: str) -> tuple[str, str, str]:
@@ -54,11 +55,11 @@ def check(image: str) -> None:
     if len(image) == 64 and _HEX.issuperset(image):
         return
     parts = name.split("/")
-    if len(parts) > 1 and _is_domain(parts[0]):
-        parts = parts[1:]
+    domain = parts.pop(0) if len(parts) > 1 and _is_domain(parts[0]) else "docker.io"
     path = "/".join(parts)
     if path.lower() != path:
-        raise Failure(f"invalid reference format: repository name ({path}) must be lowercase")
+        shown = path if len(parts) > 1 or domain not in _HUB else f"library/{path}"
+        raise Failure(f"invalid reference format: repository name ({shown}) must be lowercase")
     if not all(_component(part) for part in parts):
         raise Failure("invalid reference format")
     if tag and (tag[0] not in _TAG_FIRST or not _TAG.issuperset(tag) or len(tag) > 128):
