@@ -316,9 +316,7 @@ def test_the_cache_is_told_and_pruned(builder: Builder) -> None:
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
-        ("--output", "."),
         ("--cache-to", "x"),
-        ("--build-context", "a=b"),
     ],
 )
 def test_what_the_classic_api_lacks_is_refused_in_one_line(

@@ -227,6 +227,11 @@ class Found:
         return Sender(self.folder, matcher.ignores, matcher.skips)
 
 
+def ignored_in(folder: str) -> list[str]:
+    """The patterns of a folder's own ignore file."""
+    return _patterns(f"{folder}/{IGNORE_FILE}")
+
+
 def watched(folder: str, patterns: list[str]) -> Folder:
     """A folder to be asked for its files, without those that are ignored."""
     from sampan.cli.buildfolder import Folder

@@ -62,6 +62,7 @@ class Conversation:
         self._sock = _socket.socket(fileno=fd)
         self._answers = answers
         self._splitter = sessions.Splitter()
+        self._frames: list[tuple[int, int, bytes]] = []
         self._told: list[Any] = []
         self._sending: list[tuple[int, Iterator[bytes]]] = []
         self._pipes: dict[int, int] = {}  # channel by descriptor
@@ -145,10 +146,15 @@ class Conversation:
 
     def _feed(self, data: bytes) -> None:
         try:
-            for kind, channel, payload in self._splitter.feed(data):
-                self._take(kind, channel, payload)
+            self._frames += self._splitter.feed(data)
+            self._work()
         except (sessions.MalformedFrame, ValueError):
             raise Failure("the engine does not speak as a build's session does") from None
+
+    def _work(self) -> None:
+        """Take what has come, in order; the taking of a result goes on with what it left."""
+        while self._frames:
+            self._take(*self._frames.pop(0))
 
     def _take(self, kind: int, channel: int, payload: bytes) -> None:
         if kind == sessions.NOTE and channel == 0:
@@ -290,7 +296,9 @@ class Conversation:
                 return
             if self._closed:
                 raise Failure("unexpected EOF")
-            if not self._complete:
+            if self._frames:
+                self._work()
+            elif not self._complete:
                 self._receive()
 
     # ------------------------------------------------------------------ a shell

@@ -19,9 +19,6 @@ def familiar(name: str) -> str:
 
 
 def _push(context: Context, options: Options, arguments: list[str]) -> int:
-    from sampan.cli.credentials import header
-    from sampan.cli.progress import Progress
-
     image = arguments[0]
     check(image)
     name, tag, digest = split(image)
@@ -40,17 +37,31 @@ def _push(context: Context, options: Options, arguments: list[str]) -> int:
     query = {"tag": tag} if tag else {}
     if wanted:
         query["platform"] = wanted
-    client = context.client
-    client.agree()
-    path = f"/images/{segment(familiar(name))}/push"
-    answer = client.open("POST", path, query, headers=header(context.settings, image))
-    progress = Progress(1, quiet=options["quiet"])
-    for message in json_stream(answer):
-        progress.show(message)
-    client.release(answer)
+    _upload(context, image, query, quiet=options["quiet"])
     if options["quiet"]:
         out(whole(name) + (f":{tag}" if tag else ""))
     return 0
+
+
+def send(context: Context, image: str, *, quiet: bool) -> None:
+    """Push the image of that name; ``latest`` where it has no tag."""
+    check(image)
+    _, tag, _ = split(image)
+    _upload(context, image, {"tag": tag or "latest"}, quiet=quiet)
+
+
+def _upload(context: Context, image: str, query: dict[str, str], *, quiet: bool) -> None:
+    from sampan.cli.credentials import header
+    from sampan.cli.progress import Progress
+
+    client = context.client
+    client.agree()
+    path = f"/images/{segment(familiar(split(image)[0]))}/push"
+    answer = client.open("POST", path, query, headers=header(context.settings, image))
+    progress = Progress(1, quiet=quiet)
+    for message in json_stream(answer):
+        progress.show(message)
+    client.release(answer)
 
 
 def whole(name: str) -> str:

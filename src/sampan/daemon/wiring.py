@@ -14,6 +14,7 @@ from sampan.daemon import networking
 from sampan.daemon.options import Options
 from sampan.engine.archives import Archives
 from sampan.engine.buildcache import BuildCache
+from sampan.engine.buildexplain import Explanations
 from sampan.engine.buildmounts import BuildMounts
 from sampan.engine.builds import Builds
 from sampan.engine.buildsecrets import Secrets
@@ -222,6 +223,7 @@ class Wiring:
             pulls=pulls,
             cache=self._build_cache,
             steps=steps,
+            explanations=Explanations(f"{self._paths.data}/buildinputs"),
             held=HeldFiles(f"{self._paths.data}/buildfiles", _boot_id()),
             mounts=BuildMounts(
                 steps=steps, caches=self._cache_mounts, secrets=self._secrets, run=visits.unpack

@@ -134,7 +134,23 @@ class BuildMounts:
         relative = [_below(source, pattern) for source in sources for pattern in work.exclude]
         excluded = (*ignored, *work.exclude, *relative)
         what = self._composition(stage, work, tree, sources, origin=origin, excluded=excluded)
-        return replace(what, links=links)
+        context = await stage.build.named.files(work.step.origin) if work.step.origin else stage.build.context
+        contents = partial(context.contents, sources) if isinstance(context, SessionContext) else None
+        return replace(what, links=links, contents=contents)
+
+    async def everything(self, stage: StageBuild, context: AnyContext) -> Composition:
+        """All files of a context, as what a stage begins with."""
+        sources = (".",)
+        return Composition(
+            tree=Fetched(partial(context.files, sources)),
+            links=context.links,
+            origin=await context.origin(sources),
+            contents=partial(context.contents, sources) if isinstance(context, SessionContext) else None,
+            sources=sources,
+            target="/",
+            excluded=context.ignored,
+            epoch=stage.build.epoch,
+        )
 
     async def _is_archive(self, context: AnyContext, source: str, work: CopyWork) -> bool:
         return await asyncio.to_thread(_is_archive, await context.files((source,)), source, work)
@@ -146,7 +162,7 @@ class BuildMounts:
         many names each has."""
         if name == SCRATCH:
             return stage.build.context.empty, "nothing", (), 0
-        context = stage.build.context if not name else stage.build.named(name)
+        context = await stage.build.named.files(name) if name else stage.build.context
         if context is not None:
             tree = Fetched(partial(context.files, sources))
             return tree, await context.origin(sources), context.ignored, context.links

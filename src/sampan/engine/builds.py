@@ -17,15 +17,19 @@ import asyncio
 import posixpath
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sampan.build import dockerfile, evaluate, lint, stages
-from sampan.build.dockerfile import DockerfileError
+from sampan.build.dockerfile import Dockerfile, DockerfileError
 from sampan.build.stages import Recipe, Stage
 from sampan.engine import remotes
 from sampan.engine.buildcontext import filled, sent_by, working
+from sampan.engine.buildexplain import Explanations, Inputs, reasons
+from sampan.engine.buildnamed import NamedContexts
+from sampan.engine.buildnews import News, Vertex
+from sampan.engine.buildoutputs import Outputs
 from sampan.engine.buildsession import SessionContext
 from sampan.engine.buildstages import SECOND, StageBuild, StageResult, automatic
 from sampan.engine.buildsteps import StepFailed
@@ -93,7 +97,7 @@ class Understood:
     """The first message: the context is here, and the Dockerfile makes sense."""
 
 
-Message = str | Built | Understood
+Message = str | Built | Understood | News
 
 
 class Builds:
@@ -109,16 +113,19 @@ class Builds:
         steps: BuildSteps,
         mounts: BuildMounts,
         held: HeldFiles,
+        explanations: Explanations,
         run: unpacking.Run | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._held = held
+        self._explanations = explanations
         self._going_on: set[asyncio.Future[None]] = set()
         self._catalog = catalog
         self._images = images
         self._pulls = pulls
         self._cache = cache
         self._steps = steps
+        self._outputs = Outputs(catalog=catalog, steps=steps)
         self._mounts = mounts
         self._run = run
         self._clock = clock
@@ -171,7 +178,8 @@ class Builds:
         session: Session | None,
         tell: Callable[[Message], None],
     ) -> None:
-        async with self._context(body, options, session) as context:
+        async with AsyncExitStack() as stack:
+            context = await stack.enter_async_context(self._context(body, options, session))
             text = await context.read_dockerfile(options.dockerfile)
             if not text.strip():
                 raise InvalidArgument(f"the Dockerfile ({options.dockerfile}) cannot be empty")
@@ -179,24 +187,24 @@ class Builds:
             # A client that sends a Dockerfile from outside its context gives it a name of this kind.
             named = "Dockerfile" if named.startswith(".dockerfile.") else named
             lines = tuple(text.removesuffix("\n").split("\n"))
-            try:
-                parsed = dockerfile.parse(text)
-                recipe = stages.understand(parsed, options.arguments, automatic(options.platform))
-                recipe.target(options.target)
-                if not options.check:
-                    lint.refuse(parsed)
-            except DockerfileError as error:
-                shown = evaluate.shown(lines, error.first, error.last, named)
-                place = f" on line {error.first}" if error.first else ""
-                raise InvalidArgument(f"dockerfile parse error{place}: {error}\n{shown}".strip()) from error
+            parsed, recipe = _understood(text, lines, named, options)
             tell(Understood())
             if options.check:
                 tell(lint.report(parsed, named))
                 if lint.lint(parsed):
                     raise StepFailed("lint violation found", code=1)
                 return
+            others = NamedContexts(
+                catalog=self._catalog,
+                held=self._held,
+                run=self._run,
+                session=session,
+                options=options,
+                stack=stack,
+            )
+            build = Build(self, options, context, recipe, tell, session, others)
             try:
-                image = await Build(self, options, context, recipe, tell, session).run()
+                image = await build.run()
             except StepFailed as error:
                 if session is not None:
                     tell(error.shown(lines, named))
@@ -207,7 +215,12 @@ class Builds:
                     tell(f"{shown}\n")
                 place = f"{named}:{error.first}: " if error.first else ""
                 raise InvalidArgument(f"{place}{error}") from error
+            finally:
+                await build.explained()
+        keeps = session is None or session.hello.keep
         tell(Built(image_id=image.id))
+        if not keeps:
+            return
         short = digests.short(image.id)
         tell(f"{image.id}\n" if options.quiet else f"Successfully built {short}\n")
         for name in options.names:
@@ -240,6 +253,22 @@ class Builds:
         return await self._catalog.resolve(reference.familiar, meant)
 
 
+def _understood(
+    text: str, lines: tuple[str, ...], named: str, options: BuildOptions
+) -> tuple[Dockerfile, Recipe]:
+    try:
+        parsed = dockerfile.parse(text)
+        recipe = stages.understand(parsed, options.arguments, automatic(options.platform))
+        recipe.target(options.target)
+        if not options.check:
+            lint.refuse(parsed)
+    except DockerfileError as error:
+        shown = evaluate.shown(lines, error.first, error.last, named)
+        place = f" on line {error.first}" if error.first else ""
+        raise InvalidArgument(f"dockerfile parse error{place}: {error}\n{shown}".strip()) from error
+    return parsed, recipe
+
+
 class Build:
     """One build."""
 
@@ -251,7 +280,9 @@ class Build:
         recipe: Recipe,
         tell: Callable[[Message], None],
         session: Session | None,
+        named: NamedContexts,
     ) -> None:
+        self.named = named
         self.use = use
         self.options = options
         self.context = context
@@ -261,11 +292,35 @@ class Build:
         self.results: dict[int, asyncio.Task[StageResult]] = {}
         self.consumed: set[str] = set()
         self._unsaid: list[str] = []
+        self._inputs: list[tuple[Inputs, bool]] = []
         self.epoch = _epoch(options.arguments)
 
-    def named(self, name: str) -> SessionContext | None:
-        """The context that the client calls so."""
-        return None
+    def vertex(self, name: str) -> Vertex:
+        """A step that begins."""
+        wanted = self.session is not None and self.session.hello.events
+        return Vertex(self._tell if wanted else None, name)
+
+    def took(self, inputs: Inputs, *, ran: bool) -> None:
+        """What went into a step, and whether it was done anew."""
+        self._inputs.append((inputs, ran))
+
+    async def explained(self) -> None:
+        """Keep what went into the steps, for the next time; say what was different, if that was asked for."""
+        session = self.session
+        if session is None or not session.hello.folder or not self._inputs:
+            return
+        hello, explanations = session.hello, self.use._explanations
+        place = f"{hello.folder}\n{hello.name}\n{self.options.target}"
+        before = await asyncio.to_thread(explanations.before, place)
+        if hello.explain:
+            for inputs, ran in self._inputs:
+                if ran:
+                    why = reasons(inputs, before, no_cache=self.options.no_cache)
+                    self._tell("".join((f"Ran: {inputs.words}\n", *(f"  {one}\n" for one in why))))
+        every = [inputs for inputs, _ in self._inputs]
+        done = {(one.stage, one.number) for one in every}
+        every += [one for one in before if (one.stage, one.number) not in done]
+        await asyncio.to_thread(explanations.keep, place, every)
 
     async def result(self, stage: Stage, hold: Hold) -> StageResult:
         """A stage's result. One that only a trigger asks for is built now, and says nothing."""
@@ -319,7 +374,11 @@ class Build:
             await self._squash(result, hold)
         raw = result.document(self.options)
         new = NewImage(raw=raw, names=self.options.names)
-        return (await self.use._images.keep([new], hold))[0]
+        if self.session is None:
+            return (await self.use._images.keep([new], hold))[0]
+        image = self.use._catalog.described(new)
+        await self.use._outputs.deliver(self.session, image, self.options.names)
+        return (await self.use._images.keep([new], hold))[0] if self.session.hello.keep else image
 
     async def _squash(self, result: StageResult, hold: Hold) -> None:
         """Make one layer of all that the target's steps made; its history tells of them as Docker's does."""

@@ -54,7 +54,7 @@ class Shell(Pipe, Protocol):
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
-    """A result that the client takes: ``kind`` is local, tar, oci or docker."""
+    """A result that the client takes: ``kind`` is local or tar (files), oci or docker (the image)."""
 
     kind: str
 
@@ -62,7 +62,8 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """What a client begins with. ``dockerfile`` is its text, called ``name``; None where it is in the
     context, which is then an archive that the client sends, or at an address. ``contexts`` are the named
-    ones: "local", or an image. ``folder`` tells the context from those of other machines and folders.
+    ones: "local", or a source with its scheme. ``folder`` tells the context from those of other machines and
+    folders. ``keep``: the image is kept here, with its names.
     """
 
     dockerfile: str | None = None
@@ -70,6 +71,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     folder: str = ""
     contexts: Mapping[str, str] = msgspec.field(default_factory=dict)
     outputs: tuple[Output, ...] = ()
+    keep: bool = True
     explain: bool = False
     shell: bool = False
     events: bool = False
@@ -204,8 +206,9 @@ class SessionContext:
 
     async def contents(self, sources: Iterable[str]) -> dict[str, str]:
         """What tells each file of ``sources`` from another, by path."""
+        digests = self._digests
         return {
-            entry.path: key_of(*self._shown(entry)[1:])[:16]
+            entry.path: f"{digests.get(entry.number, '')[:16]}{entry.mode:o}{entry.link}"
             for entry in await self.entries(sources)
             if entry.kind != "d"
         }

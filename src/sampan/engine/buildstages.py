@@ -18,6 +18,8 @@ from sampan.build.evaluate import CopyWork, DirectoryWork, Draft, Outcome, RunWo
 from sampan.build.instructions import Step, error
 from sampan.build.stages import SCRATCH, Stage
 from sampan.engine.buildcache import key_of
+from sampan.engine.buildexplain import Inputs
+from sampan.engine.buildnews import Vertex
 from sampan.engine.buildsteps import Composition, StepFailed
 from sampan.engine.model import HostConfig
 from sampan.errors import InvalidArgument, NotFound
@@ -28,8 +30,11 @@ from sampan.spec import platform as platforms
 from sampan.spec.image import RunConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from sampan.engine.builds import Build, BuildOptions
     from sampan.images.holds import Hold
+    from sampan.images.model import Image
     from sampan.spec.digest import Digest
 
 SECOND = 1_000_000_000  # ns
@@ -98,6 +103,9 @@ class StageBuild:
         self._hold = hold
         self._log = log
         self._number, self._total = numbers
+        self._first = self._number
+        self._vertex = Vertex(None, "")
+        self._words = ""
         self._result: StageResult
 
     def _say(self, text: str) -> None:
@@ -105,22 +113,29 @@ class StageBuild:
 
     async def run(self) -> StageResult:
         try:
-            await self._begin()
-            for step in self._stage.steps:
+            replaced = await self._begin()
+            for step in () if replaced else self._stage.steps:
                 await self._step(step)
             result = self._result
             layers = self._use._catalog.layers
             result.diff_ids = [layers[one].diff_id for one in result.chain]
             self._build.consumed |= result.draft.consumed
+            self._vertex.end()
             return result
+        except BaseException as error:
+            self._vertex.end(str(error) or "canceled")
+            raise
         finally:
             self._log.put_nowait(None)
 
-    async def _begin(self) -> None:
-        stage = self._stage
+    async def _begin(self) -> bool:
+        """Begin the stage; True if a context of its name takes the place of all of it."""
+        stage, named = self._stage, self._build.named
         shown = f" AS {stage.name}" if stage.name else ""
         self._announce(f"FROM {stage.image}{shown}")
-        if stage.base is not None:
+        replaced = bool(stage.name) and stage.name in named
+        source = stage.name if replaced else stage.image
+        if stage.base is not None and not replaced:
             below = await self._build.results[stage.base]
             self._result = dataclasses.replace(
                 below,
@@ -132,15 +147,27 @@ class StageBuild:
                     image_id=digests.of(below.document(self._build.options)),
                 ),
             )
-        elif stage.image == SCRATCH:
+        elif stage.image == SCRATCH and not replaced:
             self._result = self._scratch()
+        elif (context := await named.files(source)) is not None:
+            self._result = self._scratch()
+            self._words = f"COPY . / # from {source}"
+            await self._compose(self._words, await self._use._mounts.everything(self, context))
         else:
-            await self._begin_with_image()
+            await self._begin_with_image(source)
         self._result.draft.begin()
+        return replaced
 
-    async def _begin_with_image(self) -> None:
-        stage, build = self._stage, self._build
-        image = await self._use.base(stage.image, stage.platform, build.options, self._say)
+    async def _image(self, name: str, platform: str) -> Image:
+        """An image that the file names, or what the client has in its place."""
+        named = self._build.named
+        image = await named.layout(name)
+        if image is None:
+            image = await self._use.base(named.image(name), platform, self._build.options, self._say)
+        return image
+
+    async def _begin_with_image(self, name: str) -> None:
+        image = await self._image(name, self._stage.platform)
         for chain_id in image.chain:
             self._hold.add(self._use._catalog.layers[chain_id])
         triggers = image.config.config.on_build
@@ -191,12 +218,15 @@ class StageBuild:
 
     def _announce(self, words: str) -> None:
         self._say(f"Step {self._number}/{self._total} : {words}\n")
+        self._vertex.end()
+        self._vertex = self._build.vertex(f"[{self._number}/{self._total}] {words}")
         self._number += 1
 
     async def _step(self, step: Step, *, counted: bool = True) -> None:
         if counted:
             self._announce(step.source.original)
         outcome = self._result.draft.take(step)
+        self._words = step.source.original
         try:
             await self._do(step, outcome)
         except DockerfileError:
@@ -247,16 +277,27 @@ class StageBuild:
                 work.script,
                 prepared.inputs,
             )
-            if self._remembered(key):
+            inputs = self._inputs(
+                values=_values(work.environment),
+                other={
+                    "user": work.user,
+                    "directory": work.directory,
+                    "network": host.network_mode,
+                    "mounts": key_of(prepared.inputs),
+                },
+            )
+            if self._remembered(key, inputs=inputs):
                 return
             mounts, private = await prepared.given()
             work = dataclasses.replace(work, environment=(*work.environment, *private))
             self._say(f" ---> Running in {key[:12]}\n")
             latest = None if build.epoch is None else build.epoch * SECOND
+            session = build.session
+            shell = session.shell if session is not None and session.hello.shell else None
             chain_id = await self._use._steps.run(
-                result.chain, work, host, mounts, latest, self._hold, self._say
+                result.chain, work, host, mounts, latest, self._hold, self._heard, shell
             )
-        await self._remember(key, chain_id, outcome.words, self._use._clock())
+        await self._remember(key, chain_id, outcome.words, self._use._clock(), inputs=inputs)
 
     def _host(self, work: RunWork) -> HostConfig:
         given = self._build.options.host
@@ -285,30 +326,66 @@ class StageBuild:
         result = self._result
         # The same files by the same words need not be looked at to be known.
         short = key_of("words", result.files, what.origin, what.words) if what.origin else ""
-        if short and self._remembered(short):
+        inputs = self._inputs(
+            files=await what.contents() if what.contents is not None else {},
+            other={"source": what.origin if what.contents is None else "", "words": key_of(what.words)},
+        )
+        if short and self._remembered(short, inputs=inputs):
             return
         async with self._use._steps.composed(result.chain, what) as (layer, digest, newest):
             key = key_of("copy", result.files, digest)
-            if self._remembered(key, short):
+            if self._remembered(key, short, inputs=inputs):
                 return
             chain_id = await self._use._steps.keep(result.chain, layer, self._hold)
-        await self._remember(key, chain_id, words, newest * SECOND, short)
+        await self._remember(key, chain_id, words, newest * SECOND, short, inputs=inputs)
 
-    def _remembered(self, key: str, short: str = "") -> bool:
+    def _inputs(
+        self,
+        *,
+        values: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
+        other: Mapping[str, str],
+    ) -> Inputs:
+        """What goes into the step that is at work."""
+        stage = self._stage
+        return Inputs(
+            stage=stage.name or str(stage.number),
+            number=self._number - self._first - 1,
+            words=self._words,
+            parent=self._result.files,
+            values=values or {},
+            files=files or {},
+            other=other,
+        )
+
+    def _heard(self, text: str) -> None:
+        """A program has said something."""
+        self._say(text)
+        self._vertex.said(text)
+
+    def _remembered(self, key: str, short: str = "", *, inputs: Inputs) -> bool:
         """Go on with what the step came to before; known by ``short`` from now on too."""
-        if self._build.options.no_cache:
-            return False
-        found = self._use._cache.get(key, short)
+        found = None if self._build.options.no_cache else self._use._cache.get(key, short)
         if found is None:
             return False
+        self._build.took(inputs, ran=False)
+        self._vertex.cached = True
         self._say(" ---> Using cache\n")
         self._advance(found.chain_id, found.created_ns)
         return True
 
     async def _remember(
-        self, key: str, chain_id: Digest | None, words: str, created_ns: int, short: str = ""
+        self,
+        key: str,
+        chain_id: Digest | None,
+        words: str,
+        created_ns: int,
+        short: str = "",
+        *,
+        inputs: Inputs,
     ) -> None:
         entry = await self._use._cache.put(key, chain_id, words, created_ns, short)
+        self._build.took(inputs, ran=True)
         self._advance(chain_id, entry.created_ns)
 
     def _advance(self, chain_id: Digest | None, created_ns: int) -> None:
@@ -354,10 +431,16 @@ class StageBuild:
         )
         if stage is not None:
             return (await self._build.result(stage, self._hold)).chain
-        image = await self._use.base(name, "", self._build.options, self._say)
+        image = await self._image(name, "")
         for chain_id in image.chain:
             self._hold.add(self._use._catalog.layers[chain_id])
         return image.chain
+
+
+def _values(environment: Iterable[str]) -> dict[str, str]:
+    """What tells each variable's value from another, by its name."""
+    pairs = (entry.partition("=")[::2] for entry in environment)
+    return {name: key_of(value)[:16] for name, value in pairs}
 
 
 def automatic(platform: str) -> dict[str, str]:

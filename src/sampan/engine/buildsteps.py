@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from sampan.build.evaluate import shown as excerpt
 from sampan.engine.buildcontext import Context
+from sampan.engine.buildshell import SHELL, Ends, serve
 from sampan.engine.buildsources import Fetched
 from sampan.engine.model import ContainerConfig, HealthConfig, HostConfig, Mount, NetworkingConfig
 from sampan.errors import Failure
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sampan.build.evaluate import RunWork
+    from sampan.engine.buildsession import Shell
     from sampan.engine.containers import Containers
     from sampan.engine.ports import Visit, Visits
     from sampan.images.catalog import Catalog
@@ -73,12 +75,13 @@ class StepFailed(Failure):
 class Composition:
     """What a COPY is to put together; see ``sandbox.compose``. ``tree`` is a directory, layers or a context's
     files. ``origin`` tells one tree from all others that differ, "" where that is not known. ``links``: how
-    many names a file of the tree has that may be linked into the layer.
+    many names a file of the tree has that may be linked into the layer. ``contents`` tells its files apart.
     """
 
     tree: str | RootFilesystem | Context | Fetched
     links: int = 1
     origin: str = ""
+    contents: Callable[[], Awaitable[dict[str, str]]] | None = None
     sources: tuple[str, ...]
     target: str
     chown: str = ""
@@ -136,10 +139,12 @@ class BuildSteps:
         latest: int | None,
         hold: Hold,
         say: Say,
+        shell: Callable[[], Awaitable[Shell]] | None = None,
     ) -> Digest | None:
         """Run the program over ``chain`` and keep what it changed; the new chain, None where there is none.
 
-        ``latest`` is the latest time, in ns, that a file may have. StepFailed when it ends with other than 0.
+        ``latest`` is the latest time, in ns, that a file may have. StepFailed when it ends with other than 0;
+        before, a shell is opened where it failed, if there is a terminal that ``shell`` gives.
         """
         image = self._image(chain)
         config = ContainerConfig(
@@ -156,10 +161,45 @@ class BuildSteps:
         host = replace(host, mounts=mounts or None)
         container_id = await self._created(config, host, image)
         try:
-            await self._to_its_end(container_id, work, say)
+            try:
+                await self._to_its_end(container_id, work, say)
+            except StepFailed:
+                if shell is not None:
+                    stubs = [mount.target for mount in mounts]
+                    left = await self._written(container_id, chain, stubs, latest, hold)
+                    await self._look(left, config, host, await shell(), say)
+                raise
             return await self._written(container_id, chain, [mount.target for mount in mounts], latest, hold)
         finally:
             await self._remove(container_id)
+
+    async def _look(
+        self, chain_id: Digest | None, config: ContainerConfig, host: HostConfig, shell: Shell, say: Say
+    ) -> None:
+        """A shell over the files of a chain, on somebody's terminal."""
+        layers = self._catalog.layers
+        chain = tuple(layer.chain_id for layer in reversed(layers.chain(chain_id)))
+        image = self._image(chain)
+        config = replace(
+            config,
+            image=image.id,
+            cmd=SHELL,
+            attach_stdin=True,
+            open_stdin=True,
+            stdin_once=True,
+            tty=True,
+        )
+        try:
+            container_id = await self._created(config, host, image)
+            try:
+                await serve(self._containers, container_id, shell)
+            finally:
+                await self._remove(container_id)
+        except Failure as error:
+            say(f"no shell: {error}\n")
+        finally:
+            shell.end()
+            shell.close()
 
     async def _created(self, config: ContainerConfig, host: HostConfig, image: Image) -> str:
         """The id of the step's container. One whose build was given up while it was made goes again."""
@@ -215,7 +255,7 @@ class BuildSteps:
 
         reading = asyncio.create_task(_relay(ours, heard))
         try:
-            await self._containers.attach(container_id, options, lambda: _Socket(theirs))
+            await self._containers.attach(container_id, options, lambda: Ends(theirs))
             ended = self._containers.wait(container_id, "next-exit")
             await self._containers.start(container_id)
             status = await ended
@@ -354,6 +394,17 @@ class BuildSteps:
         )
         return await _received(visit, part)
 
+    async def packed(self, chain: tuple[Digest, ...]) -> AsyncIterator[bytes]:
+        """The files of a chain as an archive."""
+        visit = await self._visits.begin("build", "export", root=self.tree(chain), flow="out")
+        try:
+            await visit.answer()
+            while data := await visit.read():
+                yield data
+            await visit.answer()
+        finally:
+            await visit.aclose()
+
     def tree(self, chain: tuple[Digest, ...]) -> RootFilesystem:
         """The files of a chain, to be looked at."""
         layers = self._catalog.layers
@@ -377,16 +428,6 @@ async def _received(visit: Visit, part: Part) -> dict[str, Any]:
         return await visit.answer()
     finally:
         await visit.aclose()
-
-
-class _Socket:
-    """One end of a pair as a client's connection."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-
-    def detach(self) -> tuple[socket.socket, bytes]:
-        return self._sock, b""
 
 
 class _Tail:

@@ -257,6 +257,10 @@ class Catalog:
         self._names[name.canonical] = (name, owner)
         self.indexes.lead(name.canonical, index.digest if index else None)
 
+    def described(self, one: NewImage) -> Image:
+        """The image as it would be, without adding it; its layers are here."""
+        return self._new_image(one)
+
     def _new_image(self, one: NewImage) -> Image:
         document = documents.parse_image(one.raw)
         known = self._images.get(document.digest)

@@ -16,6 +16,7 @@ from sampan.api.params import Query
 from sampan.api.request import Request
 from sampan.api.responses import HIJACKED, JSON, Answer, Rendered, Stream, json_line, json_response
 from sampan.api.routing import Route
+from sampan.engine.buildnews import News
 from sampan.engine.builds import BuildOptions, Built, Message, Understood
 from sampan.engine.buildsteps import StepFailed
 from sampan.engine.facade import Engine
@@ -90,6 +91,8 @@ def _line(message: Message) -> bytes:
 def _document(message: Message) -> dict[str, Any]:
     if isinstance(message, Built):
         return {"aux": {"ID": message.image_id}}
+    if isinstance(message, News):
+        return message.document
     return {"stream": message}
 
 
