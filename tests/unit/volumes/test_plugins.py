@@ -10,7 +10,9 @@ import pytest
 from tests.volume_driver import VolumeDriver, serving
 
 from sampan.errors import Conflict, Internal, NotFound, Unavailable
-from sampan.volumes.plugins import DriverError, Plugins, Timing, parse_address
+from sampan.plugins.calling import Timing
+from sampan.plugins.discovery import parse_address
+from sampan.volumes.plugins import DriverError, Plugins
 
 QUICK = Timing(patience=0.2, short=5, long=5)
 
