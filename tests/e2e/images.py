@@ -24,6 +24,12 @@ _DIRECTORIES = ("bin", "etc", "root", "home/app", "dev", "proc", "sys", "tmp", "
 
 def busybox(program: str = "/bin/busybox") -> bytes:
     """The archive; ``program`` is a static busybox."""
+    config = {"Env": ["PATH=/bin"], "Cmd": ["sh"]}
+    return archives.pack(archives.docker_files([busybox_layer(program)], [NAME], config=config))
+
+
+def busybox_layer(program: str = "/bin/busybox") -> bytes:
+    """The tar of the image's only layer."""
     with open(program, "rb") as file:
         binary = file.read()
     applets = subprocess.run([program, "--list"], check=True, capture_output=True, text=True).stdout.split()
@@ -38,9 +44,7 @@ def busybox(program: str = "/bin/busybox") -> bytes:
         out += tar.header(
             Member(name=f"bin/{applet}".encode(), kind=tar.SYMLINK, link=b"busybox", mode=0o777)
         )
-    layer = out + tar.END
-    config = {"Env": ["PATH=/bin"], "Cmd": ["sh"]}
-    return archives.pack(archives.docker_files([layer], [NAME], config=config))
+    return out + tar.END
 
 
 def _file(name: bytes, data: bytes, *, mode: int) -> bytes:
