@@ -205,14 +205,14 @@ class Conversation:
         return folder
 
     def _list(self, channel: int, question: dict[str, Any]) -> None:
-        paths = [str(path) for path in question["paths"]]
+        paths = [str(path) for path in _several(question, "paths")]
         self._sending.append((channel, self._context(question).entries(paths)))
 
     def _digests(self, channel: int, question: dict[str, Any]) -> None:
-        self._sending.append((channel, self._context(question).digests(question["numbers"])))
+        self._sending.append((channel, self._context(question).digests(_several(question, "numbers"))))
 
     def _fetch(self, channel: int, question: dict[str, Any]) -> None:
-        self._sending.append((channel, self._context(question).fetch(question["numbers"])))
+        self._sending.append((channel, self._context(question).fetch(_several(question, "numbers"))))
 
     def _archive(self, channel: int, _question: dict[str, Any]) -> None:
         archive, self._answers.archive = self._answers.archive, None
@@ -328,6 +328,14 @@ class Conversation:
             for fd in shell.descriptors:
                 self._poll.unregister(fd)
             shell.close()
+
+
+def _several(question: dict[str, Any], name: str) -> list[Any]:
+    """An argument that is a list. ValueError for another."""
+    found = question.get(name)
+    if not isinstance(found, list):
+        raise ValueError(f"{name} is no list")
+    return found
 
 
 class _Terminal:

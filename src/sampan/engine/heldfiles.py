@@ -172,10 +172,10 @@ class HeldFiles:
             file.write(msgspec.msgpack.encode(index))
         os.rename(place, f"{self._folders}/{_key(folder)}")
 
-    def used(self, folder: str) -> None:
-        """It was built just now."""
+    def used(self, folder: str, seconds: float | None = None) -> None:
+        """It was built at this time, or just now."""
         with suppress(OSError):
-            os.utime(f"{self._folders}/{_key(folder)}")
+            os.utime(f"{self._folders}/{_key(folder)}", None if seconds is None else (seconds, seconds))
 
     # ------------------------------------------------------------------ what it takes
 
