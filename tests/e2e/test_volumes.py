@@ -67,6 +67,7 @@ def test_a_tmpfs_is_mounted_from_the_first_use_to_the_last(run: Run, daemon: Dae
     run("docker run -d --name one -v memory:/x busybox", "sh", "-c", "echo hi > /x/file; exec sleep 1000")
     run("docker run -d --name two -v memory:/x:ro busybox sleep 1000")
     assert mounted(daemon) == [f"{daemon.root}/data/volumes/memory/_data"]
+    assert run("docker exec one", "sh", "-c", "until [ -s /x/file ]; do :; done; cat /x/file") == "hi"
     assert (Path(mounted(daemon)[0]) / "file").read_text() == "hi\n"
     assert run("docker exec two cat /x/file") == "hi"
     run("docker rm -f one")
@@ -121,13 +122,14 @@ def driver(tmp_path: Path) -> Iterator[VolumeDriver]:
         yield driver
 
 
-def test_a_volume_of_a_driver(run: Run, driver: VolumeDriver, daemon: Daemon) -> None:
+def test_a_volume_of_a_driver(driver: VolumeDriver, run: Run, daemon: Daemon) -> None:
     name = driver.socket.stem
     run(f"docker volume create -d {name} -o a=b kept")
     assert driver.volumes == {"kept": {"a": "b"}}
     assert run("docker volume ls --format {{.Driver}}/{{.Name}}") == f"{name}/kept"
     assert run("docker volume inspect -f {{.Scope}}{{.Status.kept}} kept") == "globalwell"
     run("docker run -d --name one -v kept:/x busybox", "sh", "-c", "echo hi > /x/file; exec sleep 1000")
+    assert run("docker exec one", "sh", "-c", "until [ -s /x/file ]; do :; done; cat /x/file") == "hi"
     assert (driver.root / "kept" / "file").read_text() == "hi\n"
     assert run("docker inspect -f", "{{(index .Mounts 0).Source}}", "one") == str(driver.root / "kept")
     assert len(driver.mounts["kept"]) == 1

@@ -22,6 +22,7 @@ from sampan.engine.host import HostFacts
 from sampan.engine.launches import Sources
 from sampan.engine.lookups import Lookups
 from sampan.engine.model import ContainerConfig, Filters, HostConfig, NetworkingConfig
+from sampan.engine.model.volumes import Volume
 from sampan.engine.options import EngineOptions
 from sampan.engine.paths import Paths
 from sampan.engine.ports import ClientStream, Runtime, Snapshots
@@ -209,8 +210,8 @@ class FakeVolumes:
             raise NotFound(f"get {name}: no such volume")
         return f"/volumes/{name}/_data"
 
-    def read_only(self, name: str) -> bool:
-        return False
+    def get(self, name: str) -> Volume:
+        return Volume(name=name, mountpoint=self.mount_source(name), created_ns=0, labels=None)
 
     async def hold(self, name: str, holder: str) -> str:
         self.held.add((name, holder))

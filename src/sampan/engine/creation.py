@@ -24,6 +24,7 @@ from sampan.engine.model import (
     NetworkingConfig,
     Status,
 )
+from sampan.engine.model.volumes import LOCAL
 from sampan.engine.removal import remove_directory
 from sampan.errors import Conflict, Failure, InvalidArgument, NotFound
 from sampan.images.snapshots import part
@@ -214,14 +215,21 @@ class Creation:
         config = options.driver_config if options is not None else None
         name = await self._volumes.ensure(
             point.name or None,
-            driver=point.driver,
+            # A name alone means the volume of that name, whoever keeps it.
+            driver="" if point.driver == LOCAL else point.driver,
             options=config.options if config is not None else None,
             labels=options.labels if options is not None else None,
         )
         if point.anonymous:
             made.append(name)
-        source = self._volumes.mount_source(name)
-        return replace(point, name=name, source=source, rw=point.rw and not self._volumes.read_only(name))
+        volume = self._volumes.get(name)
+        return replace(
+            point,
+            name=name,
+            source=self._volumes.mount_source(name),
+            driver=volume.driver,
+            rw=point.rw and not volume.read_only,
+        )
 
     async def rename(self, ref: str, name: str) -> None:
         """Give the container another name, which is free."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from sampan.engine.model.volumes import Volume
     from sampan.images.model import Image
     from sampan.linux.diskspace import Space
     from sampan.sandbox.messages import AttachOptions, Endpoint, Exit, Launch, RootFilesystem
@@ -188,8 +189,7 @@ class VolumeStore(Protocol):
     def mount_source(self, name: str) -> str:
         """The directory of a volume, or where it is going to be mounted."""
 
-    def read_only(self, name: str) -> bool:
-        """Whether containers may only read it, whatever they ask for."""
+    def get(self, name: str) -> Volume: ...
 
     async def hold(self, name: str, holder: str) -> str:
         """The directory to mount, there until the holder is released."""

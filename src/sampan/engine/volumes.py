@@ -79,22 +79,22 @@ class Volumes:
     ) -> Volume:
         """The volume of that name, made if there is none; without a name an anonymous one.
 
-        An existing volume keeps its labels.
+        An existing volume keeps its labels; Conflict if it is of another driver than was asked for.
         """
-        driver = driver or LOCAL
+        wanted, driver = driver, driver or LOCAL
         if driver == LOCAL and options:
             check_options(name or "volume", options)
         if not name:
             name, labels = secrets.token_hex(32), {**(labels or {}), ANONYMOUS_LABEL: ""}
         found = self._volumes.get(name)
         if found is not None:
-            return _same_driver(found, driver)
+            return _same_driver(found, wanted)
         if driver == LOCAL:
             check_name(name)
         async with self.only(name):
             found = self._volumes.get(name)
             if found is not None:
-                return _same_driver(found, driver)
+                return _same_driver(found, wanted)
             if driver == LOCAL:
                 found = await self._create(name, labels, options)
             else:
@@ -220,10 +220,6 @@ class Volumes:
     async def settle(self, living: Iterable[str]) -> None:
         """Give back what a killed daemon held for others than the ``living`` containers."""
         await self._mounts.settle(list(self._volumes.values()), living)
-
-    def read_only(self, name: str) -> bool:
-        """Whether containers may only read it, whatever they ask for."""
-        return self.get(name).read_only
 
     async def populate(self, name: str, root: RootFilesystem, path: str) -> None:
         """Copy what the image has at ``path`` into the volume, if the volume is empty.
@@ -408,7 +404,7 @@ class Volumes:
 
 
 def _same_driver(found: Volume, driver: str) -> Volume:
-    if found.driver != driver:
+    if driver and found.driver != driver:
         raise Conflict(f"create {found.name}: conflict: volume name must be unique")
     return found
 

@@ -64,7 +64,8 @@ def test_what_a_driver_refuses(tmp_path: Path) -> None:
         assert world.names() == []
         await world.volumes.create("vol", driver="kept")
         with pytest.raises(errors.Conflict, match=r"^create vol: conflict: volume name must be unique$"):
-            await world.volumes.create("vol")
+            await world.volumes.create("vol", driver="local")
+        assert (await world.volumes.create("vol")).driver == "kept"
         with pytest.raises(errors.Conflict, match="keeps its name"):
             await world.volumes.rename("vol", "other")
         del driver.volumes["vol"]
