@@ -105,6 +105,7 @@ class Bridge:
         self._unclaimed: dict[str, Endpoint] = {}
         self._raising = asyncio.Lock()
         self._stale: set[str] = set()
+        self._sweeping: set[str] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._work: set[asyncio.Task[None]] = set()
 
@@ -224,10 +225,13 @@ class Bridge:
             self._sweep = None
         names, self._stale = self._stale, set()
         if names:
+            self._sweeping |= names
             try:
                 await asyncio.to_thread(host.remove_ports, self.name, names)
             except OSError as error:
                 logger.warning("interfaces %s cannot be deleted: %s", ", ".join(sorted(names)), error)
+            finally:
+                self._sweeping -= names
 
     async def close(self) -> None:
         """With nobody on the bridge, remove it and all that belongs to it."""
@@ -347,7 +351,11 @@ class Bridge:
 
     def _free_host_name(self, container_id: str, avoid: Iterable[str]) -> str:
         for name in host_end_names(container_id):
-            if name not in self._unclaimed and name not in avoid and not rtnetlink.link_index(name):
+            if name in self._unclaimed or name in self._sweeping or name in avoid:
+                continue
+            if not rtnetlink.link_index(name):
+                # Its former interface is gone; the new one is not to be swept in its place.
+                self._stale.discard(name)
                 return name
         raise Unavailable("the interfaces of this container's former runs are still being removed")
 

@@ -55,6 +55,24 @@ def firewall() -> tuple[list[str], list[str]]:
     return tables, [str(count) for count in rules]
 
 
+def test_a_name_that_is_given_again_is_not_swept(as_host: AsHost) -> None:
+    def work(host: Host) -> None:
+        async def life() -> None:
+            async with instance(host) as bridges:
+                first = await bridges.connect(FIRST)
+                await bridges.release(FIRST)
+                again = await bridges.connect(FIRST)
+                assert again.host_name == first.host_name
+                host.container(again)
+                await bridges.sweep()
+                assert again.host_name in host.links()
+                await bridges.release(FIRST)
+
+        asyncio.run(life())
+
+    as_host(work)
+
+
 def no_policy(host: Host) -> None:
     pass
 
