@@ -106,6 +106,49 @@ def test_ipv6(cli: Cli) -> None:
     assert f"default via {place['IPv6Gateway']} dev eth1" in way_out
 
 
+def test_a_configuration_is_kept_and_used(cli: Cli) -> None:
+    words = ("--config-only", "--subnet", "10.213.9.0/24", "--label", "a=b")
+    cli("network", "create", *words, "net-a")
+    cli("network", "create", "--config-from", "net-a", "net-b")
+    (shown,) = json.loads(cli("network", "inspect", "net-b"))
+    assert shown["IPAM"]["Config"] == [{"Subnet": "10.213.9.0/24"}]
+    assert (shown["ConfigFrom"], shown["Labels"]) == ({"Network": "net-a"}, {"a": "b"})
+    for arguments, said in (
+        (("run", "--rm", "--network", "net-a", "busybox", "true"), "endpoint on configuration-only network"),
+        (("network", "rm", "net-a"), 'configuration network "net-a" is in use'),
+        (("network", "create", "--config-from", "net-b", "net-c"), 'network "net-b" does not exist'),
+        (("network", "create", "--config-from", "net-a", "-o", "a=b", "net-c"), "options are not supported"),
+        (
+            ("network", "create", "--config-only", "--internal", "net-c"),
+            "only contain network specific fields",
+        ),
+    ):
+        assert said in cli(*arguments, fails=True)
+    cli("run", "--rm", "--network", "net-b", "busybox", "true")
+    # A configuration is never unused.
+    assert cli("network", "prune", "-f") == "Deleted Networks:\nnet-b\n\n"
+    assert cli("network", "inspect", "-f", "{{.Driver}} {{.ConfigOnly}}", "net-a") == "null true\n"
+
+
+def test_a_network_beside_the_host(cli: Cli) -> None:
+    cli("network", "create", "-d", "macvlan", "--subnet", "10.213.10.0/24", "net-a")
+    run = ("run", "-d", "--network", "net-a", "--name")
+    cli(*run, "net-one", "--ip", "10.213.10.7", "busybox", "sleep", "1000")
+    cli(*run, "net-two", "busybox", "sleep", "1000")
+    cli("exec", "net-two", "ping", "-c", "1", "-W", "5", "net-one")
+    assert "default" not in cli("exec", "net-two", "ip", "route")
+    said = cli("run", "--rm", "--network", "net-a", "--ip", "10.213.10.7", "busybox", "true", fails=True)
+    assert "Address already in use" in said
+    cli("network", "disconnect", "net-a", "net-two")
+    assert "eth0" not in cli("exec", "net-two", "ip", "link")
+    cli("network", "connect", "net-a", "net-two")
+    cli("exec", "net-one", "ping", "-c", "1", "-W", "5", "net-two")
+    said = cli("network", "create", "-d", "macvlan", "-o", "parent=net-no", "net-b", fails=True)
+    assert "parent interface was not found on the host: net-no" in said
+    said = cli("network", "create", "-d", "ipvlan", "-o", "ipvlan_mode=l9", "net-b", fails=True)
+    assert "requested ipvlan mode 'l9' is not valid, 'l2' mode is the ipvlan driver default" in said
+
+
 def test_connecting_while_running(cli: Cli) -> None:
     cli("network", "create", "net-a")
     cli("network", "create", "--internal", "net-b")

@@ -179,8 +179,8 @@ class FakeBridges:
     async def sweep(self, network: str | None = None) -> None:
         self.swept += 1
 
-    async def reconcile(self, live_ids: Iterable[str]) -> None:
-        self.reconciled = list(live_ids)
+    async def reconcile(self, live: Mapping[str, int]) -> None:
+        self.reconciled = list(live)
 
     def endpoints(self, network: str = "bridge") -> Mapping[str, Endpoint]:
         return self.connected

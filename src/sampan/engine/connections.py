@@ -173,6 +173,8 @@ class Connections:
             self._places.part(container.id, network.id)
             await self._bridges.release(container.id, network.key)
             await self._bridges.sweep(network.key)
+            if endpoint is not None and endpoint.kind:
+                await asyncio.to_thread(interfaces.take_out, endpoint.name, task.pid)
             await self._egress.hold(instance.container, self._places.found(instance.container))
             for ipv6, leading in former.items():
                 if endpoint is not None and leading == name:
@@ -247,7 +249,8 @@ def _leading(container: Container, *, ipv6: bool) -> str | None:
 
 def _route(endpoint: Endpoint, pid: int, *, ipv6: bool) -> None:
     gateway = gateway_of(endpoint, ipv6=ipv6)
-    interfaces.route_through(gateway, endpoint.name, pid, ipv6=ipv6)
+    on_link = interfaces.routes_by_itself(endpoint)
+    interfaces.route_through(gateway, endpoint.name, pid, ipv6=ipv6, on_link=on_link)
 
 
 def _closed(endpoint: Endpoint) -> Endpoint:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from sampan.engine import links
 from sampan.engine.model import Container, EndpointIPAMConfig, EndpointSettings, NetworkSettings
 from sampan.engine.networkplans import HOST_BINDING
-from sampan.errors import NotFound
+from sampan.errors import Forbidden, NotFound
 from sampan.network import resolv
 from sampan.sandbox import resolver
 from sampan.sandbox.messages import Endpoint
@@ -87,6 +87,8 @@ class Places:
         network = self._find(name)
         if network is None:
             raise NotFound(f"failed to set up container networking: network {name} not found")
+        if network.config_only:
+            raise Forbidden("cannot create endpoint on configuration-only network")
         return Place(
             name=network.name,
             network_id=network.id,

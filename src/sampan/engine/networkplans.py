@@ -10,10 +10,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_netw
 import msgspec
 
 from sampan import errors
-from sampan.engine import egress
+from sampan.engine import drivers, egress
 from sampan.errors import Forbidden, InvalidArgument, NotFound
 from sampan.network import Plan, Range
 from sampan.network.naming import network_bridge_name
+from sampan.network.segment import DEAD_END
 
 BRIDGE, HOST, NONE = "bridge", "host", "none"
 DRIVERS = {BRIDGE: "bridge", HOST: "host", NONE: "null"}
@@ -21,6 +22,7 @@ DRIVERS = {BRIDGE: "bridge", HOST: "host", NONE: "null"}
 _PREFIX = "com.docker.network."
 _NAME = f"{_PREFIX}bridge.name"
 _MTU = f"{_PREFIX}driver.mtu"
+_PARENT = drivers.PARENT
 _ICC = f"{_PREFIX}bridge.enable_icc"
 _MASQUERADE = f"{_PREFIX}bridge.enable_ip_masquerade"
 HOST_BINDING = f"{_PREFIX}bridge.host_binding_ipv4"
@@ -81,6 +83,9 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     ipv6: bool = False
     subnet6: str = ""
     pool6: Pool = Pool()
+    driver: str = BRIDGE
+    config_only: bool = False
+    config_from: str = ""
     internal: bool = False
     attachable: bool = False
     options: dict[str, str] = msgspec.field(default_factory=dict)
@@ -89,16 +94,23 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bridge(self) -> str:
-        return self.options.get(_NAME) or network_bridge_name(self.id)
+        """The link of the host that it is made of; of a mere configuration, what no link is named."""
+        if self.config_only:
+            return f"config-only {self.id[:12]}"
+        if self.driver == BRIDGE:
+            return self.options.get(_NAME) or network_bridge_name(self.id)
+        return self.options.get(_PARENT) or f"{DEAD_END}{self.id[:12]}"
 
     def plan(self) -> Plan:
         """The bridge of the network."""
         return Plan(
             bridge=self.bridge,
             network=self.name,
+            driver=self.driver,
+            mode=drivers.mode(self.driver, self.options),
             ranges=tuple(self.ranges()),
             mtu=int(self.options.get(_MTU) or 0),
-            internal=self.internal,
+            internal=self.internal or (self.driver != BRIDGE and not self.options.get(_PARENT)),
             isolated=self.options.get(_ICC, "true") in _FALSE,
             masquerade=self.options.get(_MASQUERADE, "true") in _TRUE,
         )
@@ -131,6 +143,36 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(found)
 
 
+def derived(request: NetworkRequest, source: Definition | None) -> NetworkRequest:
+    """The request with what ``--config-from`` takes from a configuration. Forbidden in Docker's words."""
+    name = request.config_from.network if request.config_from is not None else ""
+    if not name:
+        return request
+    if request.config_only:
+        raise Forbidden("a configuration network cannot depend on another configuration network")
+    if source is None or not source.config_only:
+        raise Forbidden(f'configuration network "{name}" does not exist')
+    ipam = request.ipam or Ipam()
+    if ipam.config or ipam.options or request.enable_ipv6:
+        raise Forbidden(
+            "user specified configurations are not supported if the network depends on a configuration "
+            "network"
+        )
+    if request.options:
+        raise Forbidden(
+            "network driver options are not supported if the network depends on a configuration network"
+        )
+    pools = tuple(pool for pool in (source.pool, source.pool6) if pool.subnet)
+    return msgspec.structs.replace(
+        request,
+        ipam=Ipam(options=source.ipam_options, config=pools),
+        enable_ipv4=source.ipv4,
+        enable_ipv6=source.ipv6,
+        options=source.options,
+        labels={**source.labels, **(request.labels or {})},
+    )
+
+
 def check(request: NetworkRequest) -> None:
     """Raise, in Docker's words, for what makes no sense or is not offered."""
     name = request.name
@@ -141,13 +183,7 @@ def check(request: NetworkRequest) -> None:
     driver = request.driver or BRIDGE
     if driver in ("host", "null", "none"):
         raise Forbidden(f'only one instance of "{driver}" network is allowed')
-    for flag, asked in (
-        ("--ingress", request.ingress),
-        ("--config-only", request.config_only),
-        ("--config-from", request.config_from is not None and request.config_from.network),
-        ("the macvlan driver", driver == "macvlan"),
-        ("the ipvlan driver", driver == "ipvlan"),
-    ):
+    for flag, asked in (("--ingress", request.ingress),):
         if asked:
             raise errors.NotImplemented(f"network create: {flag} is not offered by this engine yet")
     if driver == "overlay" or request.scope == "swarm":
@@ -155,12 +191,21 @@ def check(request: NetworkRequest) -> None:
             'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
             "this node to swarm and try again."
         )
+    if request.config_only and (request.ingress or request.internal or request.attachable or request.scope):
+        raise Forbidden(
+            "configuration network can only contain network specific fields. Network operator fields like "
+            "[ ingress | internal | attachable | scope ] are not supported."
+        )
     if request.enable_ipv4 is False and not request.enable_ipv6:
         raise InvalidArgument("IPv4 or IPv6 must be enabled")
-    if driver != BRIDGE:
+    if driver not in (BRIDGE, *drivers.SEGMENTS):
         raise NotFound(f'plugin "{driver}" not found')
-    _check_options(request.options or {})
-    _check_ipam(request.ipam or Ipam())
+    if driver == BRIDGE:
+        _check_options(request.options or {})
+    else:
+        drivers.check(driver, request.options or {})
+        egress.parsed(request.options or {})
+    _check_ipam(request.ipam or Ipam(), driver)
 
 
 def _check_options(options: dict[str, str]) -> None:
@@ -203,7 +248,7 @@ def _check_options(options: dict[str, str]) -> None:
             ) from None
 
 
-def _check_ipam(ipam: Ipam) -> None:
+def _check_ipam(ipam: Ipam, driver: str) -> None:
     if ipam.driver not in ("", "default"):
         raise NotFound(f'plugin "{ipam.driver}" not found')
     pools = ipam.config or ()
@@ -211,7 +256,7 @@ def _check_ipam(ipam: Ipam) -> None:
     if wrong:
         raise InvalidArgument("\n".join(("invalid network config:", *wrong)))
     if len({":" in pool.subnet for pool in pools}) < len(pools):
-        raise InvalidArgument("bridge driver doesn't support multiple subnets")
+        raise InvalidArgument(f"{driver} driver doesn't support multiple subnets")
 
 
 def _problems(pool: Pool) -> list[str]:

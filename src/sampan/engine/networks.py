@@ -58,6 +58,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     ipv6: bool = False
     pools: tuple[Pool, ...] = ()
     ipam_options: dict[str, str] | None = None
+    config_only: bool = False
+    config_from: str = ""
     internal: bool = False
     attachable: bool = False
     options: dict[str, str] = msgspec.field(default_factory=dict)
@@ -103,7 +105,8 @@ class Networks:
         self._identities = {**known, **missing}
         self._custom = {found.name: found for found in self._database.read(_read_custom)}
         for found in self._custom.values():
-            self._bridges.add(found.id, found.plan())
+            if not found.config_only:
+                self._bridges.add(found.id, found.plan())
 
     def id_of(self, name: str) -> str:
         """The id of a network by its full name; empty if there is none."""
@@ -145,11 +148,17 @@ class Networks:
 
     async def create(self, request: NetworkRequest) -> Network:
         """Make a network. Conflict when its name is taken, Forbidden when its subnet is."""
+        source = self._custom.get(request.config_from.network) if request.config_from is not None else None
+        request = networkplans.derived(request, source)
         networkplans.check(request)
         async with self._changing:
             if request.name in self._custom:
                 raise Conflict(f"network with name {request.name} already exists")
             definition = _definition(request)
+            if definition.config_only:
+                await self._database.write(lambda connection: _insert_custom(connection, definition))
+                self._custom[definition.name] = definition
+                return self._shown(definition)
             self._check_bridge(definition)
             self._check_pool(definition)
             self._bridges.add(definition.id, definition.plan())
@@ -179,6 +188,10 @@ class Networks:
             raise Forbidden(f"{name} is a pre-defined network and cannot be removed")
         async with self._changing:
             network = self._network(self._resolve(ref))
+            if any(other.config_from == network.name for other in self._custom.values()):
+                raise Forbidden(
+                    f'error while removing network: configuration network "{network.name}" is in use'
+                )
             if self._bridges.endpoints(network.key):
                 raise Forbidden(
                     f"error while removing network: network {network.name} id {network.id} "
@@ -186,7 +199,8 @@ class Networks:
                 )
             await self._database.write(lambda connection: _delete_custom(connection, network.id))
             del self._custom[network.name]
-            await self._bridges.remove(network.key)
+            if not network.config_only:
+                await self._bridges.remove(network.key)
         self._tell("destroy", network)
 
     async def prune(self, filters: Filters | None = None) -> Sequence[str]:
@@ -198,7 +212,8 @@ class Networks:
         for definition in sorted(self._custom.values(), key=lambda one: one.created_ns):
             network = self._shown(definition)
             if (
-                self._in_use(network)
+                network.config_only
+                or self._in_use(network)
                 or (before is not None and network.created_ns >= before)
                 or not filters.matches_labels(network.labels)
                 or ("label!" in filters and filters.matches_labels(network.labels, "label!"))
@@ -218,12 +233,15 @@ class Networks:
         """Raise Forbidden where another network, or somebody else, has a bridge of this name."""
         bridge = definition.bridge
         for other in self._custom.values():
-            if other.bridge == bridge:
-                raise Forbidden(
-                    f"cannot create network {definition.id} ({bridge}): conflicts with network {other.id} "
-                    f"({bridge}): networks have same bridge name"
-                )
-        if rtnetlink.link_index(bridge):
+            if other.bridge != bridge:
+                continue
+            if definition.driver != BRIDGE:
+                raise Forbidden(f"network {other.id} is already using parent interface {bridge}")
+            raise Forbidden(
+                f"cannot create network {definition.id} ({bridge}): conflicts with network {other.id} "
+                f"({bridge}): networks have same bridge name"
+            )
+        if definition.driver == BRIDGE and rtnetlink.link_index(bridge):
             raise Forbidden(f"cannot create network {definition.id} ({bridge}): an interface has this name")
 
     def _check_pool(self, definition: Definition) -> None:
@@ -269,8 +287,10 @@ class Networks:
         return Network(
             id=definition.id,
             name=definition.name,
-            driver=BRIDGE,
+            driver="null" if definition.config_only else definition.driver,
             created_ns=definition.created_ns,
+            config_only=definition.config_only,
+            config_from=definition.config_from,
             ipv4=definition.ipv4,
             ipv6=definition.ipv6,
             pools=definition.pools(),
@@ -319,10 +339,13 @@ def _definition(request: NetworkRequest) -> Definition:
         created_ns=time.time_ns(),
         ipv4=ipv4,
         ipv6=ipv6,
-        subnet=pool.subnet if ipv4 else "",
+        config_only=request.config_only,
+        config_from=request.config_from.network if request.config_from is not None else "",
+        subnet=pool.subnet if ipv4 and not request.config_only else "",
         pool=pool,
-        subnet6=pool6.subnet if ipv6 else "",
+        subnet6=pool6.subnet if ipv6 and not request.config_only else "",
         pool6=pool6,
+        driver=request.driver or BRIDGE,
         internal=request.internal,
         attachable=request.attachable,
         options=request.options or {},

@@ -168,7 +168,8 @@ class Bridges(Protocol):
     async def sweep(self, network: str | None = None) -> None:
         """Delete the interfaces of what was released, if they are still there."""
 
-    async def reconcile(self, live_ids: Iterable[str]) -> None: ...
+    async def reconcile(self, live: Mapping[str, int]) -> None:
+        """``live``: container id → pid of its first process."""
 
     def endpoints(self, network: str = "bridge") -> Mapping[str, Endpoint]: ...
 

@@ -144,6 +144,8 @@ class Publishing:
         self, container: Container, places: Sequence[Place], wishes: Sequence[Wish]
     ) -> Container:
         assert self._ports is not None
+        # What shares a link of the host is there under its own address; there is nothing to publish.
+        places = [place for place in places if place.endpoint is None or place.endpoint.bridge]
         first, first6 = leading(places), leading(places, ipv6=True)
         place = first or first6
         if place is None or place.endpoint is None:  # no way in without a way out

@@ -237,7 +237,7 @@ class Leftovers:
     async def clean(self, store: ContainerStore) -> None:
         """Remove directories, layers and leases that no container owns; failures are logged."""
         paths = self._settings.paths
-        running = [instance.id for instance in store if instance.task is not None]
+        running = {instance.id: instance.task.pid for instance in store if instance.task is not None}
         for name in _entries(paths.bundles):
             if name not in running:
                 if name not in store:  # the others have been settled

@@ -30,19 +30,23 @@ _NEWADDR, _GETADDR = 20, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _SETLINK = 19
 
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_LINKINFO, _IFLA_NET_NS_PID, _IFLA_IFALIAS, _IFLA_AF_SPEC = 18, 19, 20, 26
 _IFLA_PROTINFO, _BRPORT_MODE, _BRPORT_ISOLATED = 12, 4, 33
 _IFLA_OPERSTATE, _IF_OPER_UP = 16, b"\6"
 _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
+_MACVLAN_MODE, _IPVLAN_MODE, _IPVLAN_FLAGS, _VLAN_ID = 1, 1, 2, 1
+MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
 _IFLA_INET6_ADDR_GEN_MODE = 8
 _IN6_ADDR_GEN_MODE_NONE = b"\1"
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
-_RTPROT_BOOT, _RT_TABLE_MAIN, _RT_SCOPE_UNIVERSE, _RTN_UNICAST = 3, 254, 0, 1
+_RTPROT_BOOT, _RT_TABLE_MAIN, _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK, _RTN_UNICAST = 3, 254, 0, 253, 1
 
 IFF_UP = 1
 _AF_BRIDGE = 7
@@ -148,6 +152,42 @@ def veth_request(
     )
 
 
+def child_request(
+    name: str, *, parent: int, kind: str, mode: str, mac: str = "", mtu: int = 0, pid: int = 0
+) -> Request:
+    """Create a further interface of a link, in the namespace of ``pid`` if there is one.
+
+    ``kind`` is "macvlan", "ipvlan" or "vlan"; ``mode`` one of its modes, an ipvlan's with its flag behind a
+    space, or the number of a VLAN. An ipvlan has its parent's hardware address. EOPNOTSUPP: the kernel has no
+    such driver; EBUSY: the parent has children of another kind or mode.
+    """
+    if kind == "macvlan":
+        data = u32(_MACVLAN_MODE, MACVLAN_MODES[mode])
+    elif kind == "vlan":
+        data = attribute(_VLAN_ID, struct.pack("=H", int(mode)))
+    else:
+        layer, _, flag = mode.partition(" ")
+        data = attribute(_IPVLAN_MODE, struct.pack("=H", IPVLAN_MODES[layer]))
+        data += attribute(_IPVLAN_FLAGS, struct.pack("=H", IPVLAN_FLAGS[flag or "bridge"]))
+    return _link(
+        _NEWLINK,
+        NLM_F_CREATE | NLM_F_EXCL,
+        _ifinfo(),
+        text(_IFLA_IFNAME, name),
+        u32(_IFLA_LINK, parent),
+        attribute(_IFLA_ADDRESS, mac_bytes(mac)) if mac and kind != "ipvlan" else b"",
+        u32(_IFLA_MTU, mtu) if mtu else b"",
+        u32(_IFLA_NET_NS_PID, pid) if pid else b"",
+        nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, kind), nested(_IFLA_INFO_DATA, data)),
+    )
+
+
+def dummy_request(name: str) -> Request:
+    """Create a link that leads nowhere. EOPNOTSUPP: the kernel has no such driver."""
+    info = nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "dummy"))
+    return _link(_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _ifinfo(), text(_IFLA_IFNAME, name), info)
+
+
 def set_link_request(
     *, index: int = 0, name: str = "", up: bool = False, alias: str = "", no_link_local: bool = False
 ) -> Request:
@@ -207,12 +247,15 @@ def address_request(index: int, cidr: str) -> Request:
     return _NEWADDR, NLM_F_CREATE | NLM_F_EXCL, _ifaddrmsg.pack(family, prefix, 0, 0, index) + b"".join(parts)
 
 
-def default_route_request(gateway: str, *, index: int) -> Request:
+def default_route_request(gateway: str, *, index: int, on_link: bool = False) -> Request:
+    """``on_link``: everything is taken to be on the link itself; the gateway tells the family alone."""
     family, packed = _packed(gateway)
+    scope = _RT_SCOPE_LINK if on_link and family == socket.AF_INET else _RT_SCOPE_UNIVERSE
     head = _rtmsg.pack(
-        family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST, 0
+        family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, scope, _RTN_UNICAST, 0
     )  # family, prefix bits to and from, tos, table, protocol, scope, type, flags
-    return _NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, head + attribute(_RTA_GATEWAY, packed) + u32(_RTA_OIF, index)
+    way = b"" if on_link else attribute(_RTA_GATEWAY, packed)
+    return _NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, head + way + u32(_RTA_OIF, index)
 
 
 def delete_default_route_request(index: int, family: int = socket.AF_INET) -> Request:

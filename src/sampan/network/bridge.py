@@ -43,6 +43,9 @@ _SWEEP_AFTER = 10.0  # seconds that the kernel gets to take a dead container's i
 class Plan:
     """What a bridge is to be. ``network`` is the name that users know it by.
 
+    With another ``driver`` and its ``mode``, ``bridge`` is the link of the host that containers share
+    (``segment.py``); what is said of the firewall does not count then.
+
     ``ranges``: one for each version of IP that it has. ``mtu`` 0: that of the way out. ``internal``: nothing
     leaves, nothing comes in. ``isolated``: containers do not reach each other. ``masquerade`` and
     ``masquerade6``: they are seen under the host's address.
@@ -50,6 +53,8 @@ class Plan:
 
     bridge: str
     network: str = "bridge"
+    driver: str = "bridge"
+    mode: str = ""
     ranges: tuple[Range, ...] = (Range(),)
     mtu: int = 0
     internal: bool = False
@@ -147,26 +152,27 @@ class Bridge:
         site = self._site
         assert site is not None
         self._forget(container_id)
-        if len(self._leases) + len(self._unclaimed) >= MOST_PORTS:
-            raise Unavailable(
-                f"network {self.plan.network} is full: a bridge has room for {MOST_PORTS} containers"
-            )
         host_name = self._free_host_name(container_id, avoid)
         leased = self._lease_each(addresses)
+        mac = mac or mac_of(leased[0].partition("/")[0])
+        self._leases[container_id] = endpoint = self._endpoint(site, host_name, name, mac, leased)
+        return endpoint
+
+    def _endpoint(
+        self, site: Site, host_name: str, name: str, mac: str, addresses: tuple[str, ...]
+    ) -> Endpoint:
         routed = not self.plan.internal
-        endpoint = Endpoint(
+        return Endpoint(
             bridge=site.bridge,
             host_name=host_name,
             name=name,
-            mac=mac or mac_of(leased[0].partition("/")[0]),
-            addresses=leased,
+            mac=mac,
+            addresses=addresses,
             gateway=(site.gateway or None) if routed else None,
             gateway6=(site.gateway6 or None) if routed else None,
             mtu=site.mtu,
             isolated=self.plan.isolated,
         )
-        self._leases[container_id] = endpoint
-        return endpoint
 
     def _lease_each(self, wanted: Sequence[str]) -> tuple[str, ...]:
         """An address of each version that the network has, in CIDR notation."""
@@ -206,10 +212,13 @@ class Bridge:
         """
         self._forget(container_id)
 
-    async def reconcile(self, live_ids: Iterable[str]) -> None:
-        """Give the interfaces found at the start to the containers that live; remove all the others."""
+    async def reconcile(self, live: Mapping[str, int]) -> None:
+        """Give the interfaces found at the start to the containers that live; remove all the others.
+
+        ``live``: container id → pid of its first process.
+        """
         if self._unclaimed:
-            for container_id in live_ids:
+            for container_id in live:
                 held = [name for name in self._unclaimed if is_host_end_of(name, container_id)]
                 if held and container_id not in self._leases:
                     self._leases[container_id] = self._unclaimed.pop(held[-1])
@@ -350,6 +359,11 @@ class Bridge:
                 self._unclaimed[endpoint.host_name] = endpoint
 
     def _free_host_name(self, container_id: str, avoid: Iterable[str]) -> str:
+        """Raises Unavailable when the bridge is full, or too many former interfaces are still there."""
+        if len(self._leases) + len(self._unclaimed) >= MOST_PORTS:
+            raise Unavailable(
+                f"network {self.plan.network} is full: a bridge has room for {MOST_PORTS} containers"
+            )
         for name in host_end_names(container_id):
             if name in self._unclaimed or name in self._sweeping or name in avoid:
                 continue

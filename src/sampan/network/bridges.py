@@ -24,6 +24,7 @@ from sampan.network.egress import EgressRules
 from sampan.network.host import Site
 from sampan.network.naming import bridge_name
 from sampan.network.published import PublishedPorts
+from sampan.network.segment import Segment
 from sampan.network.shared import DEFAULT_DIRECTORY, SharedDirectory
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ class Bridges:
 
     def add(self, network: str, plan: Plan) -> None:
         """Know a user-defined network; it is made on the host at ``start`` or ``make``."""
-        self._bridges[network] = Bridge(plan, shared=self._shared, owner=self.name, bypass=self._bypass)
+        made = Bridge if plan.driver == DEFAULT else Segment
+        self._bridges[network] = made(plan, shared=self._shared, owner=self.name, bypass=self._bypass)
 
     async def make(self, network: str, others: Iterable[str] = ()) -> Site:
         """Make the bridge of a network that was added; Unavailable if that cannot be."""
@@ -174,9 +176,11 @@ class Bridges:
     def _chosen(self, network: str | None) -> list[Bridge]:
         return list(self._bridges.values()) if network is None else [self._bridges[network]]
 
-    async def reconcile(self, live_ids: Iterable[str]) -> None:
-        """Give the interfaces found at the start to the containers that live; remove all the others."""
-        live = tuple(live_ids)
+    async def reconcile(self, live: Mapping[str, int]) -> None:
+        """Give the interfaces found at the start to the containers that live; remove all the others.
+
+        ``live``: container id → pid of its first process.
+        """
         for bridge in list(self._bridges.values()):
             await bridge.reconcile(live)
 

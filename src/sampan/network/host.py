@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 
@@ -21,6 +21,8 @@ from sampan.sandbox.messages import Endpoint
 _ETHERNET_MTU = 1500
 _NO_MASTER = 0
 _DISABLED = "/proc/sys/net/ipv6/conf/all/disable_ipv6"
+OWN_PARENT = "sampan parent"
+"""The alias of a link that was made for a network of further interfaces (``segment.py``)."""
 _ON_THE_LINK = "fe80::1"
 """The link-local address of every bridge with IPv6, as dockerd's."""
 _FORWARDED_KINDS = frozenset(("bridge", "veth", "tun", "wireguard", "vxlan", "macvlan", "ipvlan"))
@@ -76,14 +78,8 @@ def ensure_bridge(
             # Half made by a daemon that died: it has no ports yet.
             remove_bridge(netlink, name)
             standing = None
-    taken = [*others, *_in_use(netlink)]
-    chosen = dict(found)
-    for wanted in ranges:
-        if wanted.version not in chosen:
-            subnet = wanted.choose(taken, preferred=remembered(wanted.version), seed=seed)
-            if not subnet:
-                raise OSError(errno.EADDRNOTAVAIL, "all predefined address pools have been fully subnetted")
-            chosen[wanted.version] = (subnet, wanted.addresses(subnet).gateway)
+    lacking = [wanted for wanted in ranges if wanted.version not in found]
+    chosen = {**found, **choose(netlink, lacking, others=others, remembered=remembered, seed=seed)}
     if standing is None:
         mtu = mtu or _mtu(netlink, {link.index: link.mtu for link in links.values()})
         netlink.perform((rtnetlink.bridge_request(name, mac=bridge_mac(name), mtu=mtu),))
@@ -96,10 +92,32 @@ def ensure_bridge(
         if standing is None:
             remove_bridge(netlink, name)
         raise
+    return standing is None, site(name, mtu, chosen)
+
+
+def choose(
+    netlink: Netlink,
+    ranges: Sequence[Range],
+    *,
+    others: Iterable[str],
+    remembered: Callable[[int], str | None],
+    seed: str,
+) -> dict[int, tuple[str, str]]:
+    """Version of IP → (subnet, gateway) for each range; EADDRNOTAVAIL when every pool is taken."""
+    taken = [*others, *_in_use(netlink)]
+    chosen = {}
+    for wanted in ranges:
+        subnet = wanted.choose(taken, preferred=remembered(wanted.version), seed=seed)
+        if not subnet:
+            raise OSError(errno.EADDRNOTAVAIL, "all predefined address pools have been fully subnetted")
+        chosen[wanted.version] = (subnet, wanted.addresses(subnet).gateway)
+    return chosen
+
+
+def site(name: str, mtu: int, chosen: Mapping[int, tuple[str, str]]) -> Site:
     subnet, gateway = chosen.get(4, ("", ""))
     subnet6, gateway6 = chosen.get(6, ("", ""))
-    site = Site(bridge=name, mtu=mtu, subnet=subnet, gateway=gateway, subnet6=subnet6, gateway6=gateway6)
-    return standing is None, site
+    return Site(bridge=name, mtu=mtu, subnet=subnet, gateway=gateway, subnet6=subnet6, gateway6=gateway6)
 
 
 def _held(netlink: Netlink, index: int) -> dict[int, tuple[str, str]]:
@@ -138,9 +156,14 @@ def _set(path: str, value: str) -> None:
 
 
 def remove_bridge(netlink: Netlink, name: str) -> None:
-    """Succeeds if it is gone, or is no bridge and so none of ours."""
+    """Delete a bridge, or a link that was made for a network. Succeeds if it is gone, or none of ours."""
     _delete(
-        netlink, (link for link in rtnetlink.links(netlink) if link.name == name and link.kind == "bridge")
+        netlink,
+        (
+            link
+            for link in rtnetlink.links(netlink)
+            if link.name == name and (link.kind == "bridge" or link.alias == OWN_PARENT)
+        ),
     )
 
 

@@ -15,6 +15,7 @@ Laws:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from sampan.linux.netlink import Request
     from sampan.sandbox.messages import Endpoint
 
-_ALIAS = "sampan"
+_ALIAS, _NO_MAC = "sampan", "-"
 T = TypeVar("T")
 
 
@@ -39,8 +40,12 @@ def plug(endpoint: Endpoint, pid: int) -> None:
     """Create the veth pair, its far end in the network namespace of ``pid``, the near end on the bridge; up.
 
     For a process of one thread: it visits the other namespace. Leaves nothing on failure, and never touches
-    a link that exists: the host name must be free (EEXIST).
+    a link that exists: the host name must be free (EEXIST). An interface of another kind is made in that
+    namespace at once, and has no end on the host.
     """
+    if endpoint.kind:
+        _plug_child(endpoint, pid)
+        return
     master = rtnetlink.link_index(endpoint.bridge)
     if not master:
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), endpoint.bridge)
@@ -63,6 +68,50 @@ def plug(endpoint: Endpoint, pid: int) -> None:
             raise
 
 
+def _plug_child(endpoint: Endpoint, pid: int) -> None:
+    parent = rtnetlink.link_index(endpoint.parent)
+    if not parent:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), endpoint.parent)
+    child = rtnetlink.child_request(
+        endpoint.name,
+        parent=parent,
+        kind=endpoint.kind,
+        mode=endpoint.mode,
+        mac=endpoint.mac,
+        mtu=endpoint.mtu,
+        pid=pid,
+    )
+    with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
+        netlink.perform((child,))
+    try:
+        _bring_up_inside(endpoint, pid)
+    except OSError:
+        take_out(endpoint.name, pid)
+        raise
+
+
+def take_out(name: str, pid: int) -> None:
+    """Delete an interface inside. Succeeds if it is gone, or the namespace is."""
+
+    def work() -> None:
+        with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
+            netlink.attempt((rtnetlink.delete_link_request(name=name),))
+
+    with contextlib.suppress(OSError):
+        within(pid, work)
+
+
+def inside(pid: int) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Name, mac and addresses of the interfaces without an end on the host, as they were plugged in."""
+
+    def work() -> list[tuple[str, str, tuple[str, ...]]]:
+        with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
+            leases = [parse_alias(link.alias) for link in rtnetlink.links(netlink)]
+            return [lease for lease in leases if lease is not None]
+
+    return within(pid, work)
+
+
 def _bring_up_inside(endpoint: Endpoint, pid: int) -> None:
     """The far end, up and without an address yet."""
 
@@ -76,7 +125,8 @@ def _bring_up_inside(endpoint: Endpoint, pid: int) -> None:
                     file.write(value)
         with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
             quiet = (rtnetlink.set_link_request(name=endpoint.name, no_link_local=True),)
-            up = rtnetlink.set_link_request(name=endpoint.name, up=True)
+            lease = alias(endpoint) if endpoint.kind else ""
+            up = rtnetlink.set_link_request(name=endpoint.name, up=True, alias=lease)
             netlink.perform((*(quiet if _HAS_IPV6 else ()), up))
 
     within(pid, work)
@@ -123,13 +173,19 @@ def configure(endpoint: Endpoint, *, first: bool = True) -> None:
     index = rtnetlink.link_index(endpoint.name)
     requests = [rtnetlink.set_link_request(index=_LOOPBACK, up=True)] if first else []
     requests.extend(rtnetlink.address_request(index, cidr) for cidr in endpoint.addresses)
-    if _with_ipv6(endpoint):
+    if _with_ipv6(endpoint) and endpoint.mac:
         requests.append(rtnetlink.address_request(index, f"{link_local(endpoint.mac)}/64"))
     for gateway in (endpoint.gateway, endpoint.gateway6):
         if gateway:
-            requests.append(rtnetlink.default_route_request(gateway, index=index))
+            on_link = routes_by_itself(endpoint)
+            requests.append(rtnetlink.default_route_request(gateway, index=index, on_link=on_link))
     with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
         _operate(netlink, endpoint.name, requests)
+
+
+def routes_by_itself(endpoint: Endpoint) -> bool:
+    """Whether the parent routes what the interface sends, which so needs no gateway."""
+    return endpoint.kind == "ipvlan" and endpoint.mode.startswith("l3")
 
 
 def _with_ipv6(endpoint: Endpoint) -> bool:
@@ -153,11 +209,16 @@ def join(endpoint: Endpoint, pid: int) -> None:
     try:
         within(pid, lambda: configure(endpoint, first=False))
     except OSError:
-        unplug(endpoint.host_name)
+        if endpoint.kind:
+            take_out(endpoint.name, pid)
+        else:
+            unplug(endpoint.host_name)
         raise
 
 
-def route_through(gateway: str | None, name: str, pid: int, *, ipv6: bool = False) -> None:
+def route_through(
+    gateway: str | None, name: str, pid: int, *, ipv6: bool = False, on_link: bool = False
+) -> None:
     """Make ``gateway`` at the interface ``name`` the way out of the container of ``pid``, for one version of
     IP; None: there is none.
     """
@@ -174,7 +235,8 @@ def route_through(gateway: str | None, name: str, pid: int, *, ipv6: bool = Fals
                 netlink.attempt(netlink_requests)
             index = rtnetlink.link_index(name) if gateway else 0
             if gateway and index:
-                netlink.perform((rtnetlink.default_route_request(gateway, index=index),))
+                route = rtnetlink.default_route_request(gateway, index=index, on_link=on_link)
+                netlink.perform((route,))
 
     within(pid, change)
 
@@ -203,7 +265,7 @@ def loopback_up() -> None:
 
 def alias(endpoint: Endpoint) -> str:
     """The lease as the host end's alias: ``sampan NAME MAC CIDR…``."""
-    return " ".join((_ALIAS, endpoint.name, endpoint.mac, *endpoint.addresses))
+    return " ".join((_ALIAS, endpoint.name, endpoint.mac or _NO_MAC, *endpoint.addresses))
 
 
 def parse_alias(value: str) -> tuple[str, str, tuple[str, ...]] | None:
@@ -211,7 +273,7 @@ def parse_alias(value: str) -> tuple[str, str, tuple[str, ...]] | None:
     words = value.split()
     if len(words) < 4 or words[0] != _ALIAS:
         return None
-    return words[1], words[2], tuple(words[3:])
+    return words[1], "" if words[2] == _NO_MAC else words[2], tuple(words[3:])
 
 
 _CLONE_NEWNET = 0x40000000

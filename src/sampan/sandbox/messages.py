@@ -43,7 +43,8 @@ class RootDirectory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One interface of a container: a veth pair whose host end is a port of ``bridge``.
+    """One interface of a container: a veth pair whose host end is a port of ``bridge``; or, of a ``kind``
+    ("macvlan", "ipvlan") and its ``mode``, a further one of the host's link ``parent``.
 
     ``addresses`` are in CIDR notation; ``mtu`` is in bytes, 0 for the kernel's default. ``isolated``: it
     reaches no other port of the bridge, only the host. ``hairpin``: the bridge may give back to it what came
@@ -63,6 +64,9 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+    parent: str = ""
+    kind: str = ""
+    mode: str = ""
 class Neighbour:
     """A container whose namespaces are joined: the pid of its first process and its cgroup."""
 

@@ -212,7 +212,7 @@ def test_a_new_daemon_finds_the_leases_in_the_kernel(as_host: AsHost) -> None:
             async with instance(host) as after:
                 new = await after.connect("3c" * 32)
                 assert new.addresses not in (kept.addresses, dead.addresses)
-                await after.reconcile([FIRST, "3c" * 32])
+                await after.reconcile({FIRST: 0, "3c" * 32: 0})
                 assert after.endpoints()[FIRST] == kept
                 assert dead.host_name not in host.links()
                 assert kept.host_name in host.links()
