@@ -134,11 +134,12 @@ def extracted(archives_: list[Path], place: Path) -> list[Looks]:
     for number, archive in enumerate(archives_):
         root = place / str(number)
         root.mkdir(parents=True)
-        subprocess.run(
-            ["tar", "-C", str(root), *_XATTRS, "--numeric-owner", "-xpf", str(archive)], check=True
-        )
-        listed = subprocess.run(["tar", "-tf", str(archive)], check=True, capture_output=True).stdout
-        described = [line.rstrip("/") for line in listed.decode("unicode_escape").splitlines()]
+        # Without it a directory gets its time before the last of its files is there.
+        options = [*_XATTRS, "--numeric-owner", "--delay-directory-restore"]
+        subprocess.run(["tar", "-C", str(root), *options, "-xpf", str(archive)], check=True)
+        listing = ["tar", "--quoting-style=literal", "-tf", str(archive)]
+        listed = subprocess.run(listing, check=True, capture_output=True).stdout
+        described = [os.fsdecode(line).rstrip("/") for line in listed.splitlines()]
         found.append(looks(root, described))
         shutil.rmtree(root)
     return found
