@@ -37,14 +37,17 @@ class Made:
     """The configuration's digest of each platform."""
 
 
-def make(files: dict[str, bytes | Any], kinds: tuple[str, str, str, str] = OCI, seed: str = "") -> Made:
-    """Two layers for each platform: ``files``, which they share, and ``/platform``."""
+def make(
+    files: dict[str, bytes | Any] | bytes, kinds: tuple[str, str, str, str] = OCI, seed: str = ""
+) -> Made:
+    """Two layers for each platform: ``files`` (or their tar), which they share, and ``/platform``."""
+    shared = files if isinstance(files, bytes) else archives.pack(files)
     index_kind, manifest_kind, config_kind, layer_kind = kinds
     made = Made(index=b"", kind=index_kind)
     entries = []
     for platform in PLATFORMS:
         system, architecture, *variant = platform.split("/")
-        layers = [archives.pack(files), archives.layer(platform=f"{platform}{seed}\n".encode())]
+        layers = [shared, archives.layer(platform=f"{platform}{seed}\n".encode())]
         words = {"os": system, "architecture": architecture, **({"variant": variant[0]} if variant else {})}
         config = archives.config(layers, config={"Env": ["PATH=/bin"], "Cmd": ["sh"]}, **words)
         packed = [gzip.compress(one, mtime=0) for one in layers]

@@ -18,7 +18,7 @@ COUNT = 100
 
 @pytest.fixture
 def name(client: Client, daemon: Daemon, tmp_path: Path, registry: str) -> Iterator[str]:
-    """An image of busybox's layer and 99 more; each writes a file of its own, and its number into one file."""
+    """An image of busybox's layer and 99 more; each writes a file of its own and into one that all have."""
     name = f"{registry}/layers:{COUNT}"
     base = images.busybox_layer()
     above = [archives.layer(**{f"f{number}": b"", "last": b"%d" % number}) for number in range(1, COUNT)]

@@ -121,11 +121,26 @@ def platform_document(text: str, refusal: str = "") -> str:
     return document.encode(dict(zip(("os", "architecture", "variant"), parts, strict=False)))
 
 
+_PLATFORM_RULES = (
+    ("OS component", "OSAndVersion specifier component"),
+    ("component", "platform specifier component"),
+)
+_REGEX = (r'"^([A-Za-z0-9_-]+)(?:\\(([A-Za-z0-9_.-]*)\\))?$"', '"^[A-Za-z0-9_.-]+$"')
+
+
 def platform(text: str, refusal: str = "error parsing specified platform: ") -> str:
     """``linux/arm64`` in its normal form. Raises Failure in Docker's words, after ``refusal``."""
-    words = [word.lower() for word in text.split("/")]
+    words = [word.lower() for word in text.split("/", 3)]
     bad = f'{refusal}"{text}": '
-    if len(words) > 3 or not all(words):
+    for at, part in enumerate(text.split("/", 3)):
+        if part and _TAG.issuperset(part):
+            continue
+        what, rule = _PLATFORM_RULES[at > 0]
+        raise Failure(
+            f'{refusal}"{part}" is an invalid {what} of "{text}": {rule} must match {_REGEX[at > 0]}: '
+            "invalid argument"
+        )
+    if len(words) > 3:
         raise Failure(bad + "cannot parse platform specifier: invalid argument")
     words = [_ARCHITECTURES.get(word, word) for word in words]
     if len(words) == 1:

@@ -101,11 +101,7 @@ def _request(context: Context, options: Options, image: str, body: dict[str, Any
     try:
         made = client.call("POST", "/containers/create", query, body)
     except ApiError as error:
-        if (
-            error.status != 404
-            or options["pull"] != "missing"
-            or "no such image" not in error.message.lower()
-        ):
+        if error.status != 404 or options["pull"] != "missing" or not _lacks_image(error.message):
             raise
         if not options["quiet"]:
             err(f"Unable to find image '{_familiar(image)}' locally")
@@ -115,6 +111,11 @@ def _request(context: Context, options: Options, image: str, body: dict[str, Any
         err(f"WARNING: {warning}")
     identity: str = made["Id"]
     return identity
+
+
+def _lacks_image(message: str) -> bool:
+    """Whether the engine has not got the image, or not for the platform."""
+    return "no such image" in message.lower() or message.startswith("image with reference ")
 
 
 def _check_reference(image: str) -> None:
