@@ -61,12 +61,12 @@ class Endpoint:
     mtu: int = 0
     isolated: bool = False
     hairpin: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
     parent: str = ""
     kind: str = ""
     mode: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:
     """A container whose namespaces are joined: the pid of its first process and its cgroup."""
 
