@@ -315,12 +315,10 @@ AGREED: Mapping[str, tuple[Any, ...]] = {
     "experimental": (False,),
     "ip-forward": (True,),
     "iptables": (True,),
-    "ip-masq": (True,),
     "live-restore": (True,),
     "storage-driver": ("overlay2",),
 }
 
 REFUSED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "icc": (lambda value: value is False, "containers of the bridge network can reach each other"),
     "selinux-enabled": (bool, "this engine does not label files or processes"),
 }

@@ -135,7 +135,6 @@ def test_flags_of_several_values() -> None:
         ({"bip": "10.0.0.1/24", "fixed-cidr": "10.0.1.0/25"}, (), "leaves no room in 10.0.0.0/24"),
         ({"bip": "here"}, (), "invalid bip"),
         ({"mtu": 60}, (), "invalid mtu: 60"),
-        ({"icc": False}, (), "icc: containers of the bridge network can reach each other; remove the key"),
     ],
 )
 def test_what_is_wrong_is_said(
