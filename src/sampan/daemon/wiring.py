@@ -54,11 +54,12 @@ from sampan.images.blobs import BlobStore
 from sampan.images.catalog import Catalog
 from sampan.images.checking import Checker
 from sampan.images.compressed import CompressedForms
+from sampan.images.directories import spread
 from sampan.images.layers import EMPTY, LayerStore
 from sampan.images.snapshots import Snapshots
 from sampan.network import Bridges, Names
-from sampan.runtime.runtime import Runtime, end_group
 from sampan.network.naming import bridge_name
+from sampan.runtime.runtime import Runtime, end_group
 from sampan.runtime.usage import Gauges
 from sampan.runtime.visits import Visits
 from sampan.runtime.zygote import Zygote
@@ -293,6 +294,8 @@ def _make_directories(paths: Paths) -> None:
             os.unlink(f"{paths.seccomp}/{name}")
     os.makedirs(paths.bundles, 0o711, exist_ok=True)
     os.makedirs(paths.temporary, 0o700, exist_ok=True)
+    # Layers are made here before they are moved to their place.
+    spread(paths.temporary)
 
 
 def _boot_id() -> str:

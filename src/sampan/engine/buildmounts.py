@@ -308,13 +308,13 @@ class BuildMounts:
 
     async def _put_into(self, what: Composition, place: str) -> str:
         """Put what is found at "/x" together in a directory; a digest of it."""
-        async with self._steps.composed((), what, archive_only=True) as (layer, digest, _):
-            fd = layer.part.open()
+        async with self._steps.composed((), what, archive_only=True) as composed:
+            fd = composed.layer.part.open()
             try:
                 await buildcontext.unpack_from(fd, place, self._run)
             finally:
                 os.close(fd)
-        return digest
+        return composed.digest
 
 
 def _below(source: str, pattern: str) -> str:

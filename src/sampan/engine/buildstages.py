@@ -332,12 +332,12 @@ class StageBuild:
         )
         if short and self._remembered(short, inputs=inputs):
             return
-        async with self._use._steps.composed(result.chain, what) as (layer, digest, newest):
-            key = key_of("copy", result.files, digest)
+        async with self._use._steps.composed(result.chain, what) as composed:
+            key = key_of("copy", result.files, composed.digest)
             if self._remembered(key, short, inputs=inputs):
                 return
-            chain_id = await self._use._steps.keep(result.chain, layer, self._hold)
-        await self._remember(key, chain_id, words, newest * SECOND, short, inputs=inputs)
+            chain_id = await self._use._steps.keep(result.chain, composed, self._hold)
+        await self._remember(key, chain_id, words, composed.newest * SECOND, short, inputs=inputs)
 
     def _inputs(
         self,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from sampan.build.evaluate import shown as excerpt
-from sampan.engine.buildcontext import Context
+from sampan.engine.buildcontext import Context, working
 from sampan.engine.buildshell import SHELL, Ends, serve
 from sampan.engine.buildsources import Fetched
 from sampan.engine.model import ContainerConfig, HealthConfig, HostConfig, Mount, NetworkingConfig
@@ -107,6 +107,19 @@ class Composition:
             self.keep_owners,
             self.excluded,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composed:
+    """A layer that was put together; ``digest`` is of its contents and knows no times, ``newest`` is the
+    latest of them, in seconds. Unless ``shared`` is 0, a file is another layer's too
+    if it has more names than that and this layer's own.
+    """
+
+    layer: MadeLayer
+    digest: str
+    newest: int
+    shared: int = 0
 
 
 class BuildSteps:
@@ -303,13 +316,12 @@ class BuildSteps:
     @asynccontextmanager
     async def composed(
         self, chain: tuple[Digest, ...], what: Composition, *, archive_only: bool = False
-    ) -> AsyncIterator[tuple[MadeLayer, str, int]]:
-        """The layer that it makes, not kept yet, the digest of its contents, which knows no times, and the
-        latest of them, in seconds.
+    ) -> AsyncIterator[Composed]:
+        """The layer that it makes, not kept yet.
 
         ``archive_only`` leaves its directory empty.
         """
-        with self._catalog.blobs.workspace() as workspace:
+        async with working(self._catalog.blobs) as workspace:
             part, directory = Part(f"{workspace}/layer"), f"{workspace}/fs"
             os.mkdir(directory, 0o755)
             try:
@@ -325,7 +337,8 @@ class BuildSteps:
                 max_gid=answer.get("max_gid", 0),
                 implied=tuple(answer.get("implied", ())),
             )
-            yield made, answer["digest"], answer["newest"]
+            shared = what.links if answer.get("shared") else 0
+            yield Composed(layer=made, digest=answer["digest"], newest=answer["newest"], shared=shared)
 
     async def squashed(
         self, below: tuple[Digest, ...], chain: tuple[Digest, ...], latest: int | None, hold: Hold
@@ -334,7 +347,7 @@ class BuildSteps:
         above = chain[len(below) :]
         if len(above) < 2:
             return chain
-        with self._catalog.blobs.workspace() as workspace:
+        async with working(self._catalog.blobs) as workspace:
             part, directory = Part(f"{workspace}/layer"), f"{workspace}/fs"
             os.mkdir(directory, 0o755)
             try:
@@ -357,12 +370,26 @@ class BuildSteps:
             )
             return (*below, await self._catalog.layers.take(hold, parent, made))
 
-    async def keep(self, chain: tuple[Digest, ...], made: MadeLayer, hold: Hold) -> Digest | None:
+    async def keep(self, chain: tuple[Digest, ...], composed: Composed, hold: Hold) -> Digest | None:
         """Make what was composed a layer over ``chain``: the new chain."""
         parent = chain[-1] if chain else None
+        made = composed.layer
         if Packed(part=made.part).empty:
             return parent
-        return await self._catalog.layers.take(hold, parent, made)
+        layers = self._catalog.layers
+        here = layers.get(digests.chain_id(parent, made.part.digest))
+        if here is not None:
+            hold.add(here)
+        elif composed.shared:
+            visit = await self._visits.begin(
+                "build", "apart", root=self.tree(()), made=made.directory, links=composed.shared + 1
+            )
+            try:
+                await visit.answer()
+                await visit.answer()
+            finally:
+                await visit.aclose()
+        return await layers.take(hold, parent, made)
 
     async def _compose(
         self, chain: tuple[Digest, ...], what: Composition, part: Part, directory: str

@@ -23,12 +23,15 @@ from contextlib import contextmanager, suppress
 import msgspec
 
 from sampan.errors import InvalidArgument
+from sampan.images.directories import spread
 from sampan.wire import sessions
 
 LIMIT = 4 << 30  # bytes
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CAPABILITY = "security.capability"
 _PIECE = 1 << 20
+_TOGETHER = 4000
+"""Files that are made in one directory: the next goes to another part of the disk, see ``spread``."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +75,7 @@ class HeldFiles:
         self._ready = False
         self._open = 0
         self._partial = 0
+        self._place = ""
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -93,6 +97,7 @@ class HeldFiles:
         shutil.rmtree(f"{self._root}/partial", ignore_errors=True)
         for path in (self._files, self._folders, f"{self._root}/partial"):
             os.makedirs(path, mode=0o700, exist_ok=True)
+        spread(f"{self._root}/partial")
         with open(mark, "w", encoding="ascii") as file:
             file.write(self._boot_id)
         for name in os.listdir(self._files):
@@ -131,8 +136,11 @@ class HeldFiles:
 
     def place(self) -> str:
         """A path for a file that is not complete."""
+        if self._partial % _TOGETHER == 0:
+            self._place = f"{self._root}/partial/{self._partial}-{time.monotonic_ns()}"
+            os.mkdir(self._place, 0o700)
         self._partial += 1
-        return f"{self._root}/partial/{self._partial}-{time.monotonic_ns()}"
+        return f"{self._place}/{self._partial}"
 
     def keep(self, fd: int, place: str, entry: Entry, digest: str) -> None:
         """The file at ``place`` is complete: ``fd`` writes to it, and is closed."""

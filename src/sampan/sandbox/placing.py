@@ -2,6 +2,9 @@
 
 A file that is in the layer just as it is where it comes from is not written again but linked there: the tree
 that it comes from is about to be removed. Each is linked once, so that no two files of an image are one.
+One that another layer has already is linked too, and counted: the layer may turn out to be the one that is
+here, and making files is what takes time. A layer that is a new one gets files of its own (``set_apart``)
+before anyone sees it.
 
 Law: nothing is resolved but below the directory, through no link; what lies in a member's place is replaced.
 """
@@ -20,6 +23,7 @@ from sampan.wire.tar import Member
 _INSIDE = p.RESOLVE_BENEATH | p.RESOLVE_NO_SYMLINKS
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_COPIED = 1 << 24  # bytes at once
 
 
 class Placer:
@@ -28,13 +32,14 @@ class Placer:
     """
 
     def __init__(self, root: int, *, links: int = 0) -> None:
-        """``links``: files of the tree that is copied may be linked, if they have so many links; 0: none."""
+        """``links``: how many names a file of the tree has that no layer has; 0: none may be linked."""
         self._root = root
         self._links = links
         self._implied: dict[bytes, None] = {}
         self._times: dict[bytes, int] = {}
         self._linked: set[int] = set()
         self._parent = (b"", os.dup(root))
+        self.shared = 0
         self.size = 0
         self.entries = 0
         self.max_uid = 0
@@ -78,7 +83,7 @@ class Placer:
     def link(self, member: Member, directory: int, name: str, there: os.stat_result) -> bool:
         """Have the file ``name`` of ``directory`` as the member, if it is all that the member is to be."""
         same = (
-            there.st_nlink == self._links
+            0 < self._links <= there.st_nlink
             and there.st_ino not in self._linked
             and (there.st_uid, there.st_gid) == (member.uid, member.gid)
             and there.st_mode & 0o7777 == member.mode
@@ -95,6 +100,7 @@ class Placer:
                 return False
             raise
         self._linked.add(there.st_ino)
+        self.shared += there.st_nlink > self._links
         self._count(member)
         return True
 
@@ -153,3 +159,37 @@ class Placer:
 def _make_room(parent: int, base: bytes) -> None:
     with suppress(FileNotFoundError):
         os.unlink(base, dir_fd=parent)
+
+
+def set_apart(directory: int, links: int) -> None:
+    """Give what lies below files of its own for those that have more than ``links`` names."""
+    for name in os.listdir(directory):
+        there = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if stat.S_ISDIR(there.st_mode):
+            inner = os.open(name, _DIRECTORY, dir_fd=directory)
+            try:
+                set_apart(inner, links)
+                os.utime(inner, ns=(there.st_atime_ns, there.st_mtime_ns))
+            finally:
+                os.close(inner)
+        elif stat.S_ISREG(there.st_mode) and there.st_nlink > links:
+            _copy_in_place(directory, name, there)
+
+
+def _copy_in_place(directory: int, name: str, there: os.stat_result) -> None:
+    source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.unlink(name, dir_fd=directory)
+        made = os.open(name, _NEW, 0o600, dir_fd=directory)
+        try:
+            while os.copy_file_range(source, made, _COPIED):
+                pass
+            os.fchown(made, there.st_uid, there.st_gid)
+            os.fchmod(made, stat.S_IMODE(there.st_mode))
+            for attribute in os.listxattr(source):
+                os.setxattr(made, attribute, os.getxattr(source, attribute))
+            os.utime(made, ns=(there.st_atime_ns, there.st_mtime_ns))
+        finally:
+            os.close(made)
+    finally:
+        os.close(source)

@@ -11,6 +11,7 @@ container's files (``places``), does one thing, tells about it on the control so
     {"op": "layer", …}     {"stat": {}}, then an upper directory as a layer, then {"done": true, "size": …, …}
     {"op": "tree", …}      {"stat": {}}, then the archive of a directory of the host, then {"done": true}
     {"op": "fill", …}      {"stat": {}}, then {"done": true} once the archive is in an empty one
+    {"op": "apart", …}     {"stat": {}}, then {"done": true} once a layer shares no file with another
     {"op": "merge", …}     the same of several layers, which are put together to one
     {"op": "changes", …}   {"stat": {}}, then ``KIND path NUL`` for each change, then {"done": true}
     {"op": "unpack", …}    {"result": {…}}, see ``unpacker``: a layer's directory is what is visited
@@ -265,7 +266,7 @@ def _compose(request: dict[str, Any], control: socket.socket, fds: Sequence[int]
             "max_uid": placer.max_uid,
             "max_gid": placer.max_gid,
         }
-        found["implied"] = placer.implied
+        found |= {"implied": placer.implied, "shared": placer.shared}
     return found
 
 
@@ -298,6 +299,15 @@ def _merge(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) 
     return {"done": True, **found, "max_uid": settler.max_uid, "max_gid": settler.max_gid}
 
 
+def _apart(request: dict[str, Any], control: socket.socket, _fds: Sequence[int]) -> dict[str, Any]:
+    from sampan.sandbox.placing import set_apart
+
+    made = os.open(request["made"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    channel.send(control, {"stat": {}})
+    set_apart(made, request["links"])
+    return {"done": True}
+
+
 def _unpack(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
     archive, root, *pace = fds
     # Where the daemon found its libraries: this process may use them to decompress, and nothing else.
@@ -317,6 +327,7 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any], socket.socket, Sequence[int]], 
     "tree": _tree,
     "fill": _fill,
     "merge": _merge,
+    "apart": _apart,
     "changes": _changes,
     "unpack": _unpack,
 }
