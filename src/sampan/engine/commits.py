@@ -21,10 +21,11 @@ import msgspec
 from sampan.engine.model import Container, ContainerConfig, Status
 from sampan.errors import Conflict, Internal, NotFound
 from sampan.images import changes
-from sampan.images.catalog import NewImage, host_architecture
+from sampan.images.catalog import NewImage
 from sampan.images.model import Image, format_time
 from sampan.images.packing import Packed, packed, stack
 from sampan.spec import image as documents
+from sampan.spec import platform as platforms
 from sampan.spec import reference as references
 from sampan.spec.image import RunConfig
 
@@ -89,9 +90,8 @@ class Commits:
                 hold.add(self._catalog.layers[parent])
             async with AsyncExitStack() as unkept:
                 async with self._stillness.of(instance, wanted=options.pause):
-                    upper = f"{root.base}/{root.upper}"
                     try:
-                        layer = await unkept.enter_async_context(packed(self._catalog.blobs, upper))
+                        layer = await unkept.enter_async_context(packed(self._catalog.blobs, root))
                     except (OSError, Internal):
                         if not instance.removed:
                             raise
@@ -146,7 +146,7 @@ class Commits:
         step |= {"comment": options.comment} if options.comment else {}
         step |= {"empty_layer": True} if empty else {}
         members: dict[str, Any] = {
-            "architecture": parent.config.architecture if parent else host_architecture(),
+            "architecture": parent.config.architecture if parent else platforms.own_architecture(),
             **({"variant": parent.config.variant} if parent and parent.config.variant else {}),
             "os": parent.config.os if parent else "linux",
             "created": created,

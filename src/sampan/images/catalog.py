@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 import msgspec
 
 from sampan.errors import Failure, NotFound
-from sampan.images import indexes
+from sampan.images import indexes, rows
 from sampan.images.blobs import BlobStore
 from sampan.images.holds import Hold
 from sampan.images.indexes import ImageIndex, Indexes, Platform
@@ -217,11 +217,11 @@ class Catalog:
         def work(connection: sqlite3.Connection) -> None:
             for image in images:
                 self.layers.insert(connection, image.chain)
-                _insert_image(connection, image)
+                rows.insert_image(connection, image)
             for one in kept.values():
                 indexes.insert(connection, one)
             for name, owner, index in names:
-                _insert_names(connection, (name,), owner, index)
+                rows.insert_names(connection, (name,), owner, index)
 
         replaced = [known for image in images if (known := self._images.get(image.id)) is not None]
         await self._database.write(work)
@@ -279,7 +279,7 @@ class Catalog:
         def work(connection: sqlite3.Connection) -> None:
             if not connection.execute("SELECT 1 FROM images WHERE id = ?", (image.id,)).fetchone():
                 raise NotFound(f"No such image: {image.id}")
-            _insert_names(connection, (reference,), image.id, index)
+            rows.insert_names(connection, (reference,), image.id, index)
             connection.execute("UPDATE images SET tagged_ns = ? WHERE id = ?", (tagged.tagged_ns, image.id))
 
         await self._database.write(work)
@@ -455,8 +455,8 @@ class Catalog:
         """Read the rows, and remove what no row names. ``report`` gets one line for each thing lost."""
         await asyncio.to_thread(self.blobs.clear)
         await self.layers.recover(report)
-        rows = self._database.read(lambda connection: connection.execute(_SELECT_IMAGES).fetchall())
-        for image_id, manifest, loaded_ns, tagged_ns in rows:
+        found = self._database.read(lambda connection: connection.execute(rows.SELECT_IMAGES).fetchall())
+        for image_id, manifest, loaded_ns, tagged_ns in found:
             try:
                 document = documents.parse_image(self.blobs.read(image_id))
                 image = self._image(document, manifest=manifest, loaded_ns=loaded_ns, tagged_ns=tagged_ns)
@@ -466,7 +466,7 @@ class Catalog:
                 continue
             self._images[image.id] = image
         for text, owner in self._database.read(
-            lambda connection: connection.execute(_SELECT_NAMES).fetchall()
+            lambda connection: connection.execute(rows.SELECT_NAMES).fetchall()
         ):
             if owner in self._images:
                 reference = references.parse(text)
@@ -509,35 +509,6 @@ class Catalog:
         )
 
 
-_SELECT_IMAGES = "SELECT id, manifest, loaded_ns, tagged_ns FROM images"
-_SELECT_NAMES = "SELECT reference, image_id FROM image_references"
-
-
-def _insert_image(connection: sqlite3.Connection, image: Image) -> None:
-    connection.execute(
-        "INSERT INTO images (id, manifest, loaded_ns, tagged_ns) VALUES (?, ?, ?, ?) ON CONFLICT (id)"
-        " DO UPDATE SET manifest = excluded.manifest, tagged_ns = excluded.tagged_ns",
-        (image.id, image.manifest, image.loaded_ns, image.tagged_ns),
-    )
-
-
-def _insert_names(
-    connection: sqlite3.Connection, names: Iterable[Reference], image_id: str, index: ImageIndex | None
-) -> None:
-    digest = None if index is None else index.digest
-    connection.executemany(
-        "INSERT INTO image_references (reference, image_id, index_digest) VALUES (?, ?, ?)"
-        " ON CONFLICT (reference)"
-        " DO UPDATE SET image_id = excluded.image_id, index_digest = excluded.index_digest",
-        [(name.canonical, image_id, digest) for name in names],
-    )
-
-
 def _unlink(paths: list[str]) -> None:
     for path in paths:
         os.unlink(path)
-
-
-def host_architecture() -> str:
-    """This machine's architecture in Go's words, as images name it."""
-    return platforms.own_architecture()
