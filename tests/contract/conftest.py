@@ -25,6 +25,8 @@ Engine: TypeAlias = Callable[[Callable[[World], Awaitable[None]]], None]
 
 
 class BoxSnapshots:
+    driver = "overlay2"
+
     """Writable layers over a box's busybox root."""
 
     def __init__(self, box: Box) -> None:

@@ -153,6 +153,14 @@ TABLE = (
             "PATH",
         ),
         ("oom-score-adjust", "--oom-score-adjust", Kind.NUMBER, -500, "the engine's OOM score", "N"),
+        (
+            "storage-driver",
+            "-s --storage-driver",
+            Kind.TEXT,
+            "",
+            "overlay2, btrfs, fuse-overlayfs or vfs; the first that works here",
+            "NAME",
+        ),
         live=False,
     ),
     *_rows(
@@ -305,7 +313,6 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "live-restore": "containers always outlive the daemon",
     "raw-logs": "the log has one format",
     "shutdown-timeout": "containers always outlive the daemon",
-    "storage-driver": "the engine chooses how layers are stored",
     "storage-opts": "the engine chooses how layers are stored",
     "userns-remap": "every container has a user namespace of its own; see userns",
 }
@@ -316,7 +323,6 @@ AGREED: Mapping[str, tuple[Any, ...]] = {
     "ip-forward": (True,),
     "iptables": (True,),
     "live-restore": (True,),
-    "storage-driver": ("overlay2",),
 }
 
 REFUSED: Mapping[str, tuple[Callable[[Any], bool], str]] = {

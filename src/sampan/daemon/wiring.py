@@ -54,6 +54,7 @@ from sampan.images.blobs import BlobStore
 from sampan.images.catalog import Catalog
 from sampan.images.checking import Checker
 from sampan.images.compressed import CompressedForms
+from sampan.images.drivers import Driver, choose
 from sampan.images.directories import spread
 from sampan.images.layers import EMPTY, LayerStore
 from sampan.images.snapshots import Snapshots
@@ -78,7 +79,9 @@ class Wiring:
         self._paths = paths
         self._zygote = zygote
         _make_directories(paths)
-        self._settings = Settings(paths=paths, options=options.engine, facts=HostFacts.read(_idmaps(options)))
+        self._driver = choose(paths.data, options.settings["storage-driver"])
+        id_maps = _idmaps(options, self._driver)
+        self._settings = Settings(paths=paths, options=options.engine, facts=HostFacts.read(id_maps))
         settings = self._settings
         self._id_blocks = IdBlocks(paths.data, first=options.engine.first_host_id)
         self._database = Database.open(paths.database)
@@ -87,7 +90,14 @@ class Wiring:
 
         blobs = BlobStore(paths.blobs, paths.temporary)
         visits = Visits(zygote)
-        layers = LayerStore(paths.layers, self._database, blobs, boot_id=_boot_id(), run=visits.unpack)
+        layers = LayerStore(
+            paths.layers,
+            self._database,
+            blobs,
+            boot_id=_boot_id(),
+            driver=self._driver,
+            run=visits.unpack,
+        )
         self._snapshots = Snapshots(paths.data, paths.snapshots, layers)
         self._catalog = Catalog(self._database, blobs, layers, self._snapshots)
         self._runtime = Runtime(zygote, paths.bundles)
@@ -189,6 +199,7 @@ class Wiring:
                 snapshots=self._snapshots,
                 events=self._events,
                 count_images=lambda: len(self._catalog),
+                driver=self._driver,
                 settings=settings,
             ),
             statistics=Statistics(store=store, measure=gauges.read, settings=settings),
@@ -281,7 +292,9 @@ class Wiring:
         self._database.close()
 
 
-def _idmaps(options: Options) -> IdMaps:
+def _idmaps(options: Options, driver: Driver) -> IdMaps:
+    if driver.kind == "fuse":
+        return IdMaps(lacking=f"{driver.name} cannot show files with other ids")
     return probe(options.data_root, first=options.engine.first_host_id, count=options.engine.id_range)
 
 

@@ -167,7 +167,7 @@ class BuildMounts:
             tree = Fetched(partial(context.files, sources))
             return tree, await context.origin(sources), context.ignored, context.links
         chain = await stage.files_of(name)
-        return self._steps.tree(chain), f"layers {chain[-1] if chain else ''}", (), 0
+        return await self._steps.tree(chain), f"layers {chain[-1] if chain else ''}", (), 0
 
     def _composition(
         self,

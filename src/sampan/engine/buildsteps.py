@@ -412,7 +412,7 @@ class BuildSteps:
         visit = await self._visits.begin(
             "build",
             "compose",
-            root=self.tree(chain),
+            root=await self.tree(chain),
             flow="out",
             tree=tree,
             order=order,
@@ -423,7 +423,7 @@ class BuildSteps:
 
     async def packed(self, chain: tuple[Digest, ...]) -> AsyncIterator[bytes]:
         """The files of a chain as an archive."""
-        visit = await self._visits.begin("build", "export", root=self.tree(chain), flow="out")
+        visit = await self._visits.begin("build", "export", root=await self.tree(chain), flow="out")
         try:
             await visit.answer()
             while data := await visit.read():
@@ -432,14 +432,14 @@ class BuildSteps:
         finally:
             await visit.aclose()
 
-    def tree(self, chain: tuple[Digest, ...]) -> RootFilesystem:
+    async def tree(self, chain: tuple[Digest, ...]) -> RootFilesystem:
         """The files of a chain, to be looked at."""
         layers = self._catalog.layers
         if not chain:
             base, name = os.path.split(self._empty)
             return RootFilesystem(base=base, lowers=(), upper=name, work="")
         # Short names: the kernel may have to take them all in one page.
-        top, *rest = (os.path.relpath(layers.directory(layers[one]), layers.root) for one in reversed(chain))
+        top, *rest = (view[len(layers.root) + 1 :] for view in await layers.see(chain[-1]))
         return RootFilesystem(base=layers.root, lowers=tuple(rest), upper=top, work="")
 
 

@@ -91,7 +91,7 @@ class Commits:
             async with AsyncExitStack() as unkept:
                 async with self._stillness.of(instance, wanted=options.pause):
                     try:
-                        layer = await unkept.enter_async_context(packed(self._catalog.blobs, upper))
+                        layer = await unkept.enter_async_context(packed(self._catalog.blobs, root))
                     except (OSError, Internal):
                         if not instance.removed:
                             raise

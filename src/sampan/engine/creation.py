@@ -139,6 +139,7 @@ class Creation:
             path=command[0],
             args=command[1:],
             image_id=image.id,
+            driver=self._snapshots.driver,
             config=config,
             host=host,
             network=defaults.network_settings(config, host, networking),

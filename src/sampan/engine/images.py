@@ -68,11 +68,14 @@ class ImagesUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Details(msgspec.Struct, frozen=True, kw_only=True):
-    """An image as inspect shows it; ``directories`` are its layers' files, topmost first."""
+    """An image as inspect shows it; ``directories`` are its layers' files as ``driver`` keeps them, topmost
+    first.
+    """
 
     image: Image
     names: tuple[Reference, ...]
     directories: tuple[str, ...]
+    driver: str = "overlay2"
     platforms: Platforms | None = None
 
 
@@ -210,6 +213,7 @@ class Images:
             image=image,
             names=tuple(self._catalog.names_of(index.main if index else image.id)),
             directories=tuple(self._catalog.layers.directory(layer) for layer in layers),
+            driver=self._catalog.layers.driver.name,
             platforms=self._platforms(image, index) if manifests else None,
         )
 

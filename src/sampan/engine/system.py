@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sampan.engine.ports import Snapshots
     from sampan.engine.settings import Settings
     from sampan.engine.store import ContainerStore
+    from sampan.images.drivers import Driver
 
 API_VERSION = "1.56"
 MINIMUM_API_VERSION = "1.24"
@@ -109,29 +110,6 @@ def lacking(features: Features, cgroup_version: str) -> Iterator[str]:
             yield what
 
 
-_FAMILIES = {"ext2": "extfs", "ext3": "extfs", "ext4": "extfs"}
-"""Docker's names of file systems where they are not the kernel's."""
-
-
-def storage(path: str) -> tuple[tuple[str, str], ...]:
-    """What overlayfs stands on, below the data root."""
-    device = os.stat(path).st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    kind = "<unknown>"
-    with open("/proc/self/mountinfo") as file:
-        for line in file:
-            before, _, after = line.partition(" - ")
-            if before.split(" ")[2] == wanted:
-                kind = after.split(" ")[0]
-                break
-    return (
-        ("Backing Filesystem", _FAMILIES.get(kind, kind)),
-        ("Supports d_type", "true"),
-        ("Native Overlay Diff", "true"),
-        ("userxattr", "false"),
-    )
-
-
 class System:
     """Answers about the engine."""
 
@@ -142,10 +120,12 @@ class System:
         snapshots: Snapshots,
         events: Events,
         count_images: Callable[[], int],
+        driver: Driver,
         settings: Settings,
         features: Callable[[], Features] = detected,
     ) -> None:
         self._features = features
+        self._driver = driver
         self._store = store
         self._snapshots = snapshots
         self._events = events
@@ -165,7 +145,7 @@ class System:
             containers_paused=paused,
             containers_stopped=len(statuses) - running - paused,
             images=self._count_images(),
-            driver="overlay2",
+            driver=self._driver.name,
             root_dir=settings.paths.data,
             events_listeners=self._events.subscribers,
             system_time_ns=settings.now(),
@@ -183,7 +163,7 @@ class System:
             runtimes=runtimes.listed(options),
             security_options=self._security_options(),
             features=self._features(),
-            driver_status=storage(settings.paths.data),
+            driver_status=self._driver.status(),
             ip_forwarding=facts.ip_forwarding(),
             debug=options.debug,
             labels=options.labels,

@@ -174,7 +174,13 @@ class Checker:
             async with layers.unpacked_again(layer) as (number, implied):
                 here = layers.directory(layer)
                 text = (
-                    await asyncio.to_thread(difference, here, layers.directories.path(number), implied)
+                    await asyncio.to_thread(
+                        difference,
+                        here,
+                        layers.directories.path(number),
+                        implied,
+                        shared=layers.driver.plain_marks,
+                    )
                     if os.path.isdir(here)
                     else "its directory is missing"
                 )

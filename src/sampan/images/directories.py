@@ -42,8 +42,11 @@ class Early:
 class Directories:
     """Those below ``root``. ``clear`` once before any number is asked for."""
 
-    def __init__(self, root: str, *, limits: Limits, run: unpacking.Run | None) -> None:
+    def __init__(
+        self, root: str, *, limits: Limits, run: unpacking.Run | None, plain_marks: bool = False
+    ) -> None:
         """``limits`` hold for each layer; ``run`` unpacks, without it by an interpreter for each."""
+        self._plain_marks = plain_marks
         self.root = root
         self.limits = limits
         self._run = run
@@ -56,7 +59,11 @@ class Directories:
         os.makedirs(root, mode=0o711, exist_ok=True)
         spread(root)
 
-    def path(self, number: int | str) -> str:
+    def place(self, number: int) -> str:
+        """The directory of that number, absolute."""
+        return f"{self.root}/{number}"
+
+    def path(self, number: int) -> str:
         """The files in the directory of that number, absolute."""
         return f"{self.root}/{number}/fs"
 
@@ -107,6 +114,7 @@ class Directories:
                 compression=kind,
                 hashed=bool(kind),
                 limits=self.limits,
+                plain_marks=self._plain_marks,
                 run=self._run,
                 pace=pace,
             )

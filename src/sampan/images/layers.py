@@ -27,6 +27,7 @@ from sampan.errors import Internal, InvalidArgument
 from sampan.images import unpacking
 from sampan.images.blobs import BlobStore, Part
 from sampan.images.directories import Directories, Early, detect_compression, sync_file_system
+from sampan.images.drivers.interface import Driver
 from sampan.images.holds import Hold
 from sampan.images.model import Layer
 from sampan.images.turns import Turns
@@ -89,11 +90,15 @@ class LayerStore:
         blobs: BlobStore,
         *,
         boot_id: str,
+        driver: Driver,
         limits: Limits | None = None,
         run: unpacking.Run | None = None,
     ) -> None:
         """``run`` unpacks; without it each layer has an interpreter started for it."""
-        self.directories = Directories(root, limits=limits or Limits(), run=run)
+        self.driver = driver
+        self.directories = Directories(
+            root, limits=limits or Limits(), run=run, plain_marks=driver.plain_marks
+        )
         self._database = database
         self._blobs = blobs
         self._boot_id = boot_id
@@ -135,6 +140,20 @@ class LayerStore:
             found.append(layer)
             chain_id = layer.parent
         return found
+
+    async def see(self, chain_id: Digest | None) -> tuple[str, ...]:
+        """The directories that are a chain, one over another, to be read as long as its layers are here."""
+        places = self.places(chain_id)
+        await self.driver.see(places)
+        return self.driver.views(places)
+
+    def views(self, chain_id: Digest | None) -> tuple[str, ...]:
+        """As ``see`` said before, of a chain that has been there since."""
+        return self.driver.views(self.places(chain_id))
+
+    def places(self, chain_id: Digest | None) -> list[str]:
+        """The directories of a chain's layers, with all that is beside their files; topmost first."""
+        return [self.directories.place(layer.id) for layer in self.chain(chain_id)]
 
     # ------------------------------------------------------------------ making
 
@@ -199,6 +218,11 @@ class LayerStore:
         passes the limits.
         """
         part, directories = made.part, self.directories
+        archive = Archive(
+            digest=part.digest, size=part.size, compression="", media_type=documents.OCI_LAYER, part=part
+        )
+        if self.driver.plain_marks:  # which a directory from elsewhere has not
+            return await self.obtain_above(hold, parent, part.digest, archive, lambda *_: None)
         directories.limits.check(size=max(made.size, part.size), entries=made.entries)
         chain_id = digests.chain_id(parent, part.digest)
         async with self._turns.of(chain_id):
@@ -213,9 +237,6 @@ class LayerStore:
                 except BaseException:
                     directories.discard([number])
                     raise
-                archive = Archive(
-                    digest=part.digest, size=part.size, compression="", media_type=documents.OCI_LAYER
-                )
                 layer = self._add(number, chain_id, part.digest, parent, archive, made)
             hold.add(layer)
             return chain_id
@@ -418,6 +439,8 @@ class LayerStore:
             )
         )
         self._layers[layer.chain_id] = new
+        above = [self.directories.place(one.id) for one in self if new in self.chain(one.chain_id)]
+        await asyncio.to_thread(self.driver.forget, above)
         self.directories.keep(number)
         self.directories.discard([layer.id])
 

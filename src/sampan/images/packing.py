@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from sampan.errors import Internal
 from sampan.images.blobs import Part
 from sampan.images.layers import Archive
+from sampan.sandbox.trees import Trees
 from sampan.spec import digest as digests
 from sampan.spec import image as documents
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sampan.images.blobs import BlobStore
     from sampan.images.holds import Hold
     from sampan.images.layers import LayerStore
+    from sampan.sandbox.messages import RootFilesystem
     from sampan.spec.digest import Digest
 
 _BOOT = "import sys; sys.path[:] = {path!r}; from sampan.sandbox.packer import main; sys.exit(main())"
@@ -53,15 +55,16 @@ class Packed:
 
 
 @asynccontextmanager
-async def packed(blobs: BlobStore, directory: str) -> AsyncIterator[Packed]:
-    """The upper ``directory`` (absolute) as an archive, gone when the context ends unless it was ``stacked``.
+async def packed(blobs: BlobStore, root: RootFilesystem) -> AsyncIterator[Packed]:
+    """What a container changed in its root, as an archive, gone when the context ends unless it was
+    ``stacked``.
 
     Complete when the context begins: from then on the directory may change. Internal if the host fails.
     """
     with blobs.workspace() as workspace:
         part = Part(f"{workspace}/layer")
         try:
-            await _pack(directory, part)
+            await _pack(root, part)
         finally:
             part.close()
         yield Packed(part=part)
@@ -85,7 +88,21 @@ async def stack(
     return await layers.obtain_above(hold, parent, part.digest, archive, lambda *_: report())
 
 
-async def _pack(directory: str, part: Part) -> None:
+async def _pack(root: RootFilesystem, part: Part) -> None:
+    directory = f"{root.base}/{root.upper}"
+    arguments: tuple[str, ...] = ()
+    below = Trees(())
+    if root.kind == "tree":
+        below = Trees.open(f"{root.base}/{lower}" for lower in root.lowers)
+        made = os.stat(f"{root.base}/{root.work}").st_ctime_ns
+        arguments = (str(made), *map(str, below.fds))
+    with below:
+        await _pack_directory(directory, arguments, below.fds, part)
+
+
+async def _pack_directory(
+    directory: str, arguments: tuple[str, ...], below: tuple[int, ...], part: Part
+) -> None:
     read, write = os.pipe2(os.O_CLOEXEC)
     with suppress(OSError):
         fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, _PIECE)
@@ -96,6 +113,8 @@ async def _pack(directory: str, part: Part) -> None:
             "-S",
             "-c",
             _BOOT.format(path=[entry for entry in sys.path if os.path.isabs(entry)]),
+            *arguments,
+            pass_fds=below,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=write,
             stderr=asyncio.subprocess.PIPE,

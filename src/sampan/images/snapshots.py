@@ -23,7 +23,7 @@ from sampan.images.directories import spread
 from sampan.images.layers import INIT, LayerStore
 from sampan.images.model import Image
 from sampan.linux import tree
-from sampan.linux.diskspace import Space, measure
+from sampan.linux.diskspace import Space
 from sampan.sandbox.messages import RootFilesystem
 from sampan.spec.digest import Digest
 
@@ -50,9 +50,14 @@ class Snapshots:
         self._parents |= {key: None for key in os.listdir(root) if key not in self._parents}
         _make_init_layer(f"{layers.root}/{INIT}")
 
+    @property
+    def driver(self) -> str:
+        """The name of the storage driver."""
+        return self._layers.driver.name
+
     async def prepare(self, key: str, image: Image) -> RootFilesystem:
         """Make the writable layer of a new container. Conflict if the key is in use."""
-        chain_id = image.chain_id
+        chain_id, layers = image.chain_id, self._layers
         place = f"{self._root}/{key}"
         try:
             os.mkdir(place, 0o711)
@@ -61,11 +66,15 @@ class Snapshots:
         # In memory first: from now on the layers below are needed.
         self._parents[key] = chain_id
         os.symlink(chain_id or _NO_LAYERS, f"{place}/{_PARENT}")
-        # As in Docker, whatever an archive says of its own root: those made in a private directory say 0700.
-        os.mkdir(f"{place}/fs", 0o755)
-        os.chmod(f"{place}/fs", 0o755)
-        os.mkdir(f"{place}/work", 0o700)
+        await self._made(place, await layers.see(chain_id))
         return self.mounts(key)
+
+    async def _made(self, place: str, views: tuple[str, ...]) -> None:
+        driver, init = self._layers.driver, f"{self._layers.root}/{INIT}/fs"
+        if driver.kind:
+            await asyncio.to_thread(driver.make, place, views, init)
+        else:
+            driver.make(place, views, init)  # three directories: sooner done than handed to a thread
 
     def mounts(self, key: str) -> RootFilesystem:
         """The directories of an existing snapshot, relative to the data root, topmost lower first.
@@ -74,22 +83,22 @@ class Snapshots:
         """
         if key not in self._parents:
             raise Internal(f"snapshot {key} is missing")
-        layers = os.path.relpath(self._layers.root, self._base)
-        place = f"{os.path.relpath(self._root, self._base)}/{key}"
-        numbers = [str(layer.id) for layer in self._layers.chain(self._parents[key])]
+        below = len(self._base) + 1
+        place = f"{self._root[below:]}/{key}"
+        views = (*self._layers.views(self._parents[key]), f"{self._layers.root}/{INIT}/fs")
         return RootFilesystem(
             base=self._base,
-            lowers=tuple(f"{layers}/{number}/fs" for number in (*numbers, INIT)),
+            lowers=tuple(view[below:] for view in views),
             upper=f"{place}/fs",
             work=f"{place}/work",
+            kind=self._layers.driver.kind,
         )
 
     def layers(self, key: str) -> tuple[str, ...]:
         """The directories of the image that a snapshot stands on, absolute, topmost first."""
         if key not in self._parents:
             raise Internal(f"snapshot {key} is missing")
-        root = self._layers.root
-        return tuple(f"{root}/{layer.id}/fs" for layer in self._layers.chain(self._parents[key]))
+        return self._layers.views(self._parents[key])
 
     async def remove(self, key: str) -> None:
         """Remove the writable layer and the snapshot's parts; it must not be mounted. Succeeds if it is
@@ -123,8 +132,11 @@ class Snapshots:
 
     async def usage(self, keys: Iterable[str]) -> dict[str, Space]:
         """What containers have written, by key."""
-        wanted = list(keys)
-        return await asyncio.to_thread(lambda: {key: measure(f"{self._root}/{key}/fs") for key in wanted})
+        driver, init = self._layers.driver, f"{self._layers.root}/{INIT}/fs"
+        wanted = {key: self._layers.views(self._parents.get(key)) for key in keys}
+        return await asyncio.to_thread(
+            lambda: {key: driver.written(f"{self._root}/{key}", views, init) for key, views in wanted.items()}
+        )
 
 
 def part(key: str, number: int) -> str:

@@ -91,11 +91,14 @@ class Spaces:
 
     def _measure(self, layers: Iterable[Layer], blobs: Iterable[str]) -> dict[str, int]:
         parts = {}
+        store = self._catalog.layers
         for layer in layers:
             if layer.id not in self._layers:
-                place = os.path.dirname(self._catalog.layers.directory(layer))
-                self._layers[layer.id] = measure(place).occupied
-            parts[_LAYER + layer.chain_id] = self._layers[layer.id]
+                files = store.directory(layer)
+                top = os.stat(files).st_blocks * _BLOCK
+                self._layers[layer.id] = top + measure(files).occupied
+            beside = store.driver.beside(store.directories.place(layer.id))
+            parts[_LAYER + layer.chain_id] = self._layers[layer.id] + beside
         for digest in blobs:
             try:
                 parts[str(digest)] = os.stat(self._catalog.blobs.path(digest)).st_blocks * _BLOCK

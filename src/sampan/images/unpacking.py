@@ -51,6 +51,7 @@ async def unpack(
     compression: str,
     hashed: bool,
     limits: Limits | None = None,
+    plain_marks: bool = False,
     run: Run | None = None,
     pace: int | None = None,
 ) -> Answer:
@@ -65,6 +66,7 @@ async def unpack(
         "digest": hashed,
         "size_limit": limits.size,
         "entry_limit": limits.entries,
+        "plain_marks": plain_marks,
     }
     answer = msgspec.convert(await (run or by_itself)(request, archive, directory, pace), type=Answer)
     if answer.error:

@@ -11,6 +11,8 @@ import contextlib
 import errno
 import os
 
+from sampan.linux import btrfs
+
 _STAGING = ".removing"
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
@@ -64,6 +66,9 @@ def _flatten(top: int, name: str, serial: int) -> int:
                     os.rename(entry, f"{_STAGING}-{serial}", src_dir_fd=fd, dst_dir_fd=top)
                     break
                 except OSError as error:
+                    if error.errno == errno.EXDEV:
+                        _remove_subvolume(fd, entry)
+                        break
                     if error.errno not in _TAKEN:
                         raise
                     # a name left by an interrupted removal
@@ -72,6 +77,14 @@ def _flatten(top: int, name: str, serial: int) -> int:
     with contextlib.suppress(FileNotFoundError):
         _drop(top, name)  # what appeared in it meanwhile is for the next round
     return serial
+
+
+def _remove_subvolume(fd: int, name: str) -> None:
+    """btrfs moves nothing out of a subvolume."""
+    try:
+        btrfs.destroy(fd, name)
+    except OSError:
+        remove_tree(fd, name)
 
 
 def _drop(fd: int, name: str | bytes) -> bool:

@@ -1,7 +1,9 @@
 """Whether two trees are the same, to the last attribute: what a check of unpacked layers asks.
 
 Nothing is followed: every entry is looked at by its name in an open directory. Access and change times are
-not compared, nor inode numbers; names that are one file in one tree must be one file in the other.
+not compared, nor inode numbers; names that are one file in one tree must be one file in the other. Of marks
+that hide something (overlayfs's devices 0:0, files called ``.wh.NAME``) nothing counts but that they are
+there.
 """
 
 from __future__ import annotations
@@ -12,17 +14,20 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 _BLOCK = 1 << 20
+_MARK = ".wh."
+_OVERLAY, _OPAQUE = "trusted.overlay.", "trusted.overlay.opaque"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-def difference(one: str, other: str, timeless: Collection[str] = ()) -> str:
+def difference(one: str, other: str, timeless: Collection[str] = (), *, shared: bool = False) -> str:
     """The first difference between two directories, as ``path: what``; empty for none. Blocks.
 
-    ``timeless`` are directories, relative and ``.`` for the whole, whose times may differ.
+    ``timeless`` are directories, relative and ``.`` for the whole, whose times may differ. ``shared``: files
+    may have further names elsewhere.
     """
     with _Opened(one) as first, _Opened(other) as second:
-        return _Comparison(frozenset(timeless)).directories(first, second, "")
+        return _Comparison(frozenset(timeless), shared).directories(first, second, "")
 
 
 class _Opened:
@@ -40,9 +45,13 @@ class _Opened:
 
 @dataclass(slots=True)
 class _Comparison:
-    """``same`` leads from the files of one tree that have several names to those of the other."""
+    """``same`` leads from the files of one tree that have several names to those of the other, and ``back``
+    from these to those.
+    """
 
     timeless: frozenset[str]
+    shared: bool
+    back: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     same: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
 
     def directories(self, one: int, other: int, path: str) -> str:
@@ -67,6 +76,8 @@ class _Comparison:
         if stat.S_ISDIR(first.st_mode):
             with _Opened(name, one) as below, _Opened(name, other) as below_other:
                 return self.directories(below, below_other, f"{path}/")
+        if name.startswith(_MARK) or (stat.S_ISCHR(first.st_mode) and first.st_rdev == second.st_rdev == 0):
+            return ""
         if found := self.looks(first, second, path):
             return found
         if stat.S_ISREG(first.st_mode):
@@ -90,7 +101,12 @@ class _Comparison:
             return f"{path}: {first.st_size} bytes, expected {second.st_size}"
         if first.st_nlink > 1 or second.st_nlink > 1:
             here, there = (first.st_dev, first.st_ino), (second.st_dev, second.st_ino)
-            if first.st_nlink != second.st_nlink or self.same.setdefault(here, there) != there:
+            one_more = first.st_nlink != second.st_nlink and not self.shared
+            if (
+                one_more
+                or self.same.setdefault(here, there) != there
+                or self.back.setdefault(there, here) != here
+            ):
                 return f"{path}: other hard links"
         return ""
 
@@ -112,4 +128,6 @@ def _files(one: int, other: int, name: str, path: str) -> str:
 
 
 def _attributes(fd: int) -> dict[str, bytes]:
-    return {name: os.getxattr(fd, name) for name in os.listxattr(fd)}
+    """All but what overlayfs noted for itself where a container wrote."""
+    names = (name for name in os.listxattr(fd) if name == _OPAQUE or not name.startswith(_OVERLAY))
+    return {name: os.getxattr(fd, name) for name in names}

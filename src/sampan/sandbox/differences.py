@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from sampan.errors import InvalidArgument
-from sampan.sandbox.pack import OPAQUE_XATTR
+from sampan.sandbox.pack import OPAQUE, OPAQUE_XATTR
+from sampan.sandbox.trees import Trees
 
 MODIFIED, ADDED, DELETED = 0, 1, 2
 """Docker's numbers for kinds of changes."""
@@ -26,17 +27,22 @@ MODIFIED, ADDED, DELETED = 0, 1, 2
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CAPABILITY = "security.capability"
-_NONE = -1
+_MARK = os.fsdecode(OPAQUE)
 _LONGEST = 4096  # bytes of a path; what lies deeper has no name that a system call takes
 
 Change = tuple[int, bytes]
 """A kind and an absolute path."""
 
 
-def differences(upper: int, lower: int) -> Iterator[Change]:
-    """The changes of the upper directory over the merged tree ``lower``; both stay the caller's."""
+def differences(upper: int, lower: Trees, *, whole: bool = False) -> Iterator[Change]:
+    """The changes of the upper directory over what is below it; both stay the caller's.
+
+    ``whole``: the upper directory is the whole tree, and what is not in it was deleted. fuse-overlayfs marks
+    what hides all below by a file as well, which is no change.
+    """
     unsaid: list[bytes] = []
-    for change in _below(os.dup(upper), os.dup(lower), b"", unsaid):
+    below = Trees(os.dup(fd) for fd in lower.fds)
+    for change in _below(os.dup(upper), below, b"", unsaid, whole=whole):
         # A directory is mentioned once something in it is.
         for path in unsaid:
             yield MODIFIED, path
@@ -44,46 +50,45 @@ def differences(upper: int, lower: int) -> Iterator[Change]:
         yield change
 
 
-def _below(upper: int, lower: int, path: bytes, unsaid: list[bytes]) -> Iterator[Change]:
+def _below(upper: int, lower: Trees, path: bytes, unsaid: list[bytes], *, whole: bool) -> Iterator[Change]:
     """The changes in one directory, whose descriptors are owned. ``unsaid`` are parents nobody mentioned."""
     try:
         deleted: list[bytes] = []
-        names = sorted(os.fsencode(name) for name in os.listdir(upper))
+        names = sorted(os.fsencode(name) for name in os.listdir(upper) if name != _MARK or whole)
         for name in names:
             with suppress(FileNotFoundError, NotADirectoryError):  # the container goes on meanwhile
                 there = os.stat(name, dir_fd=upper, follow_symlinks=False)
-                before = _lower(lower, name)
+                before = lower.find(name)
                 if stat.S_ISCHR(there.st_mode) and there.st_rdev == 0:
                     if before is not None:
                         deleted.append(name)
                     continue
-                yield from _entry(upper, lower, path + b"/" + name, there, before, unsaid)
-        if lower != _NONE and _is_opaque(upper):
-            present = set(names)
-            below = (os.fsencode(name) for name in os.listdir(lower))
-            deleted += [name for name in below if name not in present]
+                yield from _entry(upper, lower, path + b"/" + name, there, before, unsaid, whole=whole)
+        if whole or _is_opaque(upper):
+            deleted += lower.names() - set(names)
         for name in sorted(deleted):
             yield DELETED, path + b"/" + name
     finally:
-        for fd in (upper, lower):
-            if fd != _NONE:
-                os.close(fd)
+        os.close(upper)
+        lower.close()
 
 
 def _entry(
     upper: int,
-    lower: int,
+    lower: Trees,
     path: bytes,
     there: os.stat_result,
-    before: os.stat_result | None,
+    found: tuple[int, os.stat_result] | None,
     unsaid: list[bytes],
+    *,
+    whole: bool,
 ) -> Iterator[Change]:
     name = path.rpartition(b"/")[2]
     directory = stat.S_ISDIR(there.st_mode)
     said = True
-    if before is None:
+    if found is None:
         yield ADDED, path
-    elif _differ(there, before) or _capability(upper, name, there) != _capability(lower, name, before):
+    elif _differ(there, found[1]) or _capability(upper, name, there) != _capability(found[0], name, found[1]):
         yield MODIFIED, path
     else:
         said = False
@@ -91,23 +96,13 @@ def _entry(
         return
     if len(path) >= _LONGEST:
         raise InvalidArgument("file name too long: the tree is too deep")
-    covered = before is not None and stat.S_ISDIR(before.st_mode)
     inside = os.open(name, _DIRECTORY, dir_fd=upper)
-    outside = os.open(name, _DIRECTORY, dir_fd=lower) if covered else _NONE
+    outside = lower.inside(name)
     if not said:
         unsaid.append(path)
-    yield from _below(inside, outside, path, unsaid)
+    yield from _below(inside, outside, path, unsaid, whole=whole)
     if unsaid and unsaid[-1] == path:
         unsaid.pop()
-
-
-def _lower(lower: int, name: bytes) -> os.stat_result | None:
-    if lower == _NONE:
-        return None
-    try:
-        return os.stat(name, dir_fd=lower, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
 
 
 def _differ(there: os.stat_result, before: os.stat_result) -> bool:

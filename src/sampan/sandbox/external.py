@@ -41,7 +41,7 @@ from sampan.sandbox.external_calls import (
     wait,
     write,
 )
-from sampan.sandbox.hostmounts import Bind, LayersView, NeighboursMount, OverlayRoot
+from sampan.sandbox.hostmounts import Bind, LayersView, NeighboursMount, root_mount
 from sampan.sandbox.launch import LaunchError, Started, failure_of
 from sampan.sandbox.messages import (
     Endpoint,
@@ -97,7 +97,7 @@ def _start(launch: Launch, stdio: Sequence[int], cgroup: Cgroup, on_create: Call
     caller = Caller(launch.runtime, place, group_fd(cgroup))
     _see_alone(spec, launch.bundle)
     assert isinstance(launch.root, RootFilesystem)
-    root = OverlayRoot(root=launch.root).open(None)
+    root = root_mount(launch.root).open(None)
     m.move_mount(root, place.root)
     os.close(root)
     spec["root"]["path"] = place.root

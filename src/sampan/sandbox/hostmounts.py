@@ -129,6 +129,51 @@ class OverlayRoot:
             os.chdir("/")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeRoot:
+    """The container's root where there is no overlay: a tree of its own, which is all of it."""
+
+    root: RootFilesystem
+
+    def open(self, ids: IdMap | None) -> int:
+        fd = m.open_tree(f"{self.root.base}/{self.root.upper}")
+        try:
+            m.mount_setattr(fd, propagation=m.MS_PRIVATE)
+            if ids is not None:
+                idmap(fd, ids, f"the data root {self.root.base}")
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FuseRoot:
+    """The container's root as an overlay that a program of the host makes."""
+
+    root: RootFilesystem
+
+    def open(self, ids: IdMap | None) -> int:
+        from sampan.sandbox import fuse  # few hosts need it
+
+        root = self.root
+        if ids is not None:
+            raise IdmapError("a mount of fuse-overlayfs cannot be given a container's own user ids")
+        return fuse.mount(root.base, root.lowers, root.upper, root.work)
+
+
+def root_mount(root: RootFilesystem) -> OverlayRoot | TreeRoot | FuseRoot:
+    """How a root that is described so is put together."""
+    return _ROOTS[root.kind](root=root)
+
+
+_ROOTS: dict[str, type[OverlayRoot] | type[TreeRoot] | type[FuseRoot]] = {
+    "": OverlayRoot,
+    "tree": TreeRoot,
+    "fuse": FuseRoot,
+}
+
+
 @contextmanager
 def acting_as(uid: int, gid: int | None, *, saved: bool = False) -> Iterator[None]:
     """Have other effective ids, ``saved`` ones too if asked for, and keep the capabilities of root."""
@@ -388,4 +433,6 @@ def beneath(place: int, shown: str, subpath: str) -> int:
     raise AssertionError("unreachable")
 
 
-HostMount = OverlayRoot | DirectoryRoot | DeviceDirectory | Bind | LayersView | NeighboursMount
+HostMount = (
+    OverlayRoot | TreeRoot | FuseRoot | DirectoryRoot | DeviceDirectory | Bind | LayersView | NeighboursMount
+)

@@ -18,16 +18,19 @@ PROTOCOL = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RootFilesystem:
-    """An overlay root as directories; described by the snapshot store, mounted by the keeper.
+    """A container's root as directories; described by the snapshot store, mounted by the keeper.
 
-    All paths are relative to ``base`` (absolute), which keeps them short: the kernel takes one page of
-    mount options. ``lowers`` is topmost first.
+    All paths are relative to ``base`` (absolute), which keeps them short: the kernel takes one page of mount
+    options. ``lowers`` is topmost first. ``kind`` says how the root is put together of them: "" by an
+    overlay; "fuse" by fuse-overlayfs; with "tree" it is ``upper`` alone, a copy of ``lowers`` with all that
+    was changed in it, and ``work`` a file made when the copy was complete.
     """
 
     base: str
     lowers: tuple[str, ...]
     upper: str
     work: str
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,6 +143,8 @@ class Packer:
             self._gather(tar.header(mark))
 
     def _member(self, parent: int, base: bytes, name: bytes, there: os.stat_result) -> None:
+        if self._style.overlay and base == OPAQUE:
+            return  # fuse-overlayfs's, which has set the attribute as well
         if self._style.overlay and stat.S_ISCHR(there.st_mode) and there.st_rdev == 0:
             # Before links: one node serves for all whiteouts.
             mark = self._described(name[: len(name) - len(base)] + WHITEOUT + base, tar.REGULAR, there)

@@ -1,27 +1,39 @@
 """The process that packs one upper directory into a layer: started for it, confined to it, gone after it.
 
 The working directory is the upper directory, descriptor 1 takes the archive, descriptor 2 one line if it
-fails. Confined as ``unpacker`` is; what it reads was written by a container, which may still be writing.
+fails. Where the directory is a whole tree, the arguments are when it was copied, in ns, and the descriptors
+of the trees that it was copied from. Confined as ``unpacker`` is; what it reads was written by a container,
+which may still be writing.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import sys
 
 from sampan.errors import Failure
 from sampan.sandbox.pack import Packer, Style
+from sampan.sandbox.trees import Changes, Trees
 from sampan.sandbox.unpacker import confine
 
 # CAP_DAC_OVERRIDE, DAC_READ_SEARCH, SYS_ADMIN (trusted.* attributes)
 _CAPABILITIES = (1, 2, 21)
+_DEEP = 20_000  # Python frames; a path has at most 2,048 components
 
 
 def main() -> int:
     """Pack; 0 when all of it went out."""
     root = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    confine(root, _CAPABILITIES)
+    made, below = int(sys.argv[1]) if sys.argv[1:] else 0, tuple(map(int, sys.argv[2:]))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    sys.setrecursionlimit(_DEEP)
+    confine(root, _CAPABILITIES, keep=below)
     try:
+        if below:
+            Changes(1, made).run(root, Trees(below))
+            return 0
         packer = Packer(1, Style(overlay=True, sparse=True))
         packer.tree(root, None, b"")
         packer.finish()

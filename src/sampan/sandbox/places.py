@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from sampan.linux import capabilities, kernel
 from sampan.linux import mount as m
 from sampan.linux import process as p
-from sampan.sandbox.hostmounts import OverlayRoot, beneath
+from sampan.sandbox.hostmounts import beneath, root_mount
 from sampan.sandbox.launch import become_root
 from sampan.sandbox.messages import RootFilesystem
+from sampan.sandbox.trees import Trees
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PLACE = os.O_PATH | os.O_CLOEXEC
@@ -86,7 +87,7 @@ def enter_stopped(root: RootFilesystem, binds: list[Bind], *, writable: bool) ->
     """
     _alone()
     sources = [(bind, _taken(bind)) for bind in sorted(binds, key=lambda bind: bind.destination)]
-    top = OverlayRoot(root=root).open(None)
+    top = root_mount(root).open(None)
     m.mount_setattr(top, attr_set=m.MOUNT_ATTR_NODEV)
     # On one of its own layers: that hides nothing which is still needed.
     _become_root_of(top, f"{root.base}/{root.upper}")
@@ -106,7 +107,7 @@ def enter_reading(root: RootFilesystem) -> int:
 
 
 def _enter_merged(root: RootFilesystem) -> int:
-    fd = _merged(root.base, (root.upper, *root.lowers))
+    fd = root_mount(root).open(None) if root.kind else _merged(root.base, (root.upper, *root.lowers))
     m.mount_setattr(fd, attr_set=m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_RDONLY)
     _become_root_of(fd, f"{root.base}/{root.upper}")
     _keep_few_capabilities()
@@ -125,6 +126,13 @@ def open_both(root: RootFilesystem) -> tuple[int, int]:
     _alone()
     upper = os.open(f"{root.base}/{root.upper}", _DIRECTORY)
     return upper, _merged(root.base, root.lowers)
+
+
+def open_whole(root: RootFilesystem) -> tuple[int, Trees, int]:
+    """A root that is no overlay of the kernel's, the trees below it, and when it was made, in ns."""
+    made = os.stat(f"{root.base}/{root.work}").st_ctime_ns
+    upper = os.open(f"{root.base}/{root.upper}", _DIRECTORY)
+    return upper, Trees.open(f"{root.base}/{lower}" for lower in root.lowers), made
 
 
 def stand_in_directory(fd: int) -> None:

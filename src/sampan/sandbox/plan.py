@@ -19,7 +19,7 @@ from sampan.sandbox.hostmounts import (
     HostMount,
     LayersView,
     NeighboursMount,
-    OverlayRoot,
+    root_mount,
 )
 from sampan.sandbox.messages import RootDirectory, RootFilesystem
 
@@ -71,7 +71,7 @@ def compile_plan(launch: Launch, hierarchies: Hierarchies) -> Plan:
     flags, joins = _namespaces(spec)
     root = launch.root
     host_mounts: list[HostMount] = [
-        OverlayRoot(root=root) if isinstance(root, RootFilesystem) else DirectoryRoot(path=root.path)
+        root_mount(root) if isinstance(root, RootFilesystem) else DirectoryRoot(path=root.path)
     ]
     propagation = _PROPAGATION.get(linux.get("rootfsPropagation", ""), m.MS_SLAVE)
     late: list[steps.Step] = (

@@ -40,8 +40,7 @@ class Settler(Packer):
 
     def run(self, upper: int, lowers: Sequence[int], stubs: Iterable[str]) -> None:
         """``lowers`` are the layers below, by descriptor."""
-        for stub in sorted(stubs, key=len, reverse=True):
-            _take_away(upper, lowers, stub)
+        take_away(upper, lowers, stubs)
         self.tree(upper, None, b"")
         self.finish()
         os.fchown(upper, 0, 0)
@@ -69,6 +68,12 @@ class Settler(Packer):
             if there.st_nlink > 1:
                 self._counted.add(there.st_ino)
         return fd
+
+
+def take_away(upper: int, lowers: Sequence[int], stubs: Iterable[str]) -> None:
+    """Remove what was made to mount on, and the layers below lack."""
+    for stub in sorted(stubs, key=len, reverse=True):
+        _take_away(upper, lowers, stub)
 
 
 def _take_away(upper: int, lowers: Sequence[int], path: str) -> None:

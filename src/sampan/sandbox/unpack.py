@@ -13,6 +13,7 @@ Laws:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -84,12 +85,15 @@ class _Directory:
     xattrs: Mapping[str, bytes] | None
 
 
-def unpack(source: Source, root: int, limits: Limits | None = None) -> Unpacked:
+def unpack(source: Source, root: int, limits: Limits | None = None, *, plain_marks: bool = False) -> Unpacked:
     """Unpack the archive onto the empty directory ``root``; the process's umask must be 0.
+
+    ``plain_marks``: what hides something stays an empty file with the archive's own name, ``.wh.NAME``.
 
     Raises InvalidArgument that names the bad member, or Internal where the host fails.
     """
-    extractor = Extractor(source, root, limits or Limits())
+    kind = _PlainMarks if plain_marks else Extractor
+    extractor = kind(source, root, limits or Limits())
     try:
         extractor.run()
     finally:
@@ -440,6 +444,23 @@ class Extractor:
                 os.utime(fd, ns=(looks.mtime, looks.mtime))
             finally:
                 os.close(fd)
+
+
+class _PlainMarks(Extractor):
+    """Where no overlay file system will look at the layer: marks are files, and hide nothing in it."""
+
+    def whiteout(self, parent: int, path: bytes, base: bytes, member: tar.Member) -> None:
+        if base != OPAQUE and (base.startswith(WHITEOUT_META) or base[len(WHITEOUT) :] in (b"", b".", b"..")):
+            super().whiteout(parent, path, base, member)
+            return
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(base, _CREATE, 0o600, dir_fd=parent))
+
+    def node(self, parent: int, base: bytes, member: tar.Member) -> None:
+        if member.kind == tar.CHARACTER and member.major == member.minor == 0:
+            self.whiteout(parent, b"", WHITEOUT + base, member)
+        else:
+            super().node(parent, base, member)
 
 
 def _times(member: tar.Member) -> tuple[int, int]:

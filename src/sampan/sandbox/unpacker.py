@@ -4,7 +4,7 @@ It is forked by the zygote (``serve``) or, where there is none, started by itsel
 0 is the archive, descriptor 1 takes one JSON line of result, the working directory is the empty directory of
 the layer, and the only argument is the request:
 
-    {"compression": "gzip", "digest": true, "size_limit": 0, "entry_limit": 0}
+    {"compression": "gzip", "digest": true, "size_limit": 0, "entry_limit": 0, "plain_marks": false}
 
 The result is ``{"unpacked": {…}, "digest": "sha256:…"|null}`` or ``{"error": text, "kind": failure kind}``.
 
@@ -61,7 +61,8 @@ def serve(
     confine(root, _CAPABILITIES, keep)
     try:
         limits = Limits(size=request["size_limit"], entries=request["entry_limit"])
-        return {"unpacked": asdict(unpack(source, root, limits)), "digest": source.digest()}
+        found = unpack(source, root, limits, plain_marks=request["plain_marks"])
+        return {"unpacked": asdict(found), "digest": source.digest()}
     except Failure as error:
         kind = "invalid" if isinstance(error, InvalidArgument) else "internal"
         return {"error": str(error), "kind": kind}

@@ -46,8 +46,9 @@ from sampan.sandbox.differences import differences
 from sampan.sandbox.extract import Rules, Target, extract
 from sampan.sandbox.messages import RootFilesystem
 from sampan.sandbox.pack import Packer, write_all
-from sampan.sandbox.settle import Settler
+from sampan.sandbox.settle import Settler, take_away
 from sampan.sandbox.source import Source
+from sampan.sandbox.trees import Changes, Trees
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -199,10 +200,15 @@ def _fill(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -
 
 
 def _changes(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
-    upper, lower = places.open_both(_root(request))
+    root = _root(request)
+    if root.kind:
+        upper, below, _ = places.open_whole(root)
+    else:
+        upper, lower = places.open_both(root)
+        below = Trees((lower,))
     channel.send(control, {"stat": {}})
     batch = bytearray()
-    for kind, path in differences(upper, lower):
+    for kind, path in differences(upper, below, whole=root.kind == "tree"):
         batch += b"%d%b\0" % (kind, path)
         if len(batch) >= _BATCH:
             write_all(fds[-1], bytes(batch))
@@ -273,8 +279,15 @@ def _compose(request: dict[str, Any], control: socket.socket, fds: Sequence[int]
 def _layer(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
     root = _root(request)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    upper = os.open(f"{root.base}/{root.upper}", flags)
     stubs = request["stubs"]
+    if root.kind == "tree":
+        upper, below, made = places.open_whole(root)
+        places.stand_in_directory(upper)
+        channel.send(control, {"stat": {}})
+        take_away(upper, below.fds, stubs)
+        Changes(fds[-1], made, request["latest"]).run(upper, below)
+        return {"done": True, "size": 0, "entries": 0, "max_uid": 0, "max_gid": 0}
+    upper = os.open(f"{root.base}/{root.upper}", flags)
     lowers = [os.open(f"{root.base}/{lower}", flags) for lower in root.lowers] if stubs else []
     places.stand_in_directory(upper)
     channel.send(control, {"stat": {}})

@@ -113,7 +113,7 @@ def _merged(root: RootFilesystem) -> Iterator[int]:
     """The layers as one read-only tree, seen by the calling thread alone until it ends."""
     # Mounted on one of its own layers, which hides nothing that is needed: the volume may lie below the base.
     directory = os.path.join(root.base, root.lowers[0])
-    if len(root.lowers) > 1:
+    if len(root.lowers) > 1 and not root.kind:  # whose first is the whole image
         process.unshare(_CLONE_NEWNS)  # and with it, this thread's working directory
         mount.mount("none", "/", "", mount.MS_REC | mount.MS_PRIVATE)
         os.chdir(root.base)

@@ -13,6 +13,7 @@ from sampan.engine.lookups import ImageUse
 from sampan.engine.model import Event
 from sampan.images.blobs import BlobStore
 from sampan.images.catalog import Catalog
+from sampan.images.drivers import choose
 from sampan.images.layers import EMPTY, INIT, LayerStore, boot_id
 from sampan.images.model import Image, Span
 from sampan.images.snapshots import Snapshots
@@ -72,14 +73,21 @@ def read(piece: bytes | Span) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def opened(root: Path, *, boot: str = "", limits: Limits | None = None) -> AsyncIterator[Store]:
+async def opened(
+    root: Path, *, boot: str = "", limits: Limits | None = None, driver: str = ""
+) -> AsyncIterator[Store]:
     """Open the store; ``boot`` pretends that the machine was started again."""
     root.mkdir(exist_ok=True)
     database = Database.open(f"{root}/state.db")
     try:
         blobs = BlobStore(f"{root}/blobs", f"{root}/tmp/images")
         layers = LayerStore(
-            f"{root}/layers", database, blobs, boot_id=boot or boot_id(), limits=limits or Limits()
+            f"{root}/layers",
+            database,
+            blobs,
+            boot_id=boot or boot_id(),
+            driver=choose(str(root), driver),
+            limits=limits or Limits(),
         )
         snapshots = Snapshots(str(root), f"{root}/snapshots", layers)
         catalog = Catalog(database, blobs, layers, snapshots)

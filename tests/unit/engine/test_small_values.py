@@ -209,6 +209,7 @@ class TestFilters:
 
 async def test_info_counts_containers(world: World) -> None:
     from sampan.engine.system import System
+    from sampan.images.drivers.overlay import Overlay
 
     await world.run("sleep", name="up")
     await world.run("sleep", name="frozen")
@@ -219,6 +220,7 @@ async def test_info_counts_containers(world: World) -> None:
         snapshots=world.snapshots,
         events=world.events,
         count_images=lambda: 4,
+        driver=Overlay(root="/"),
         settings=world.settings,
     )
     info = system.info()

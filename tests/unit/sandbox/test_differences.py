@@ -11,6 +11,7 @@ import pytest
 
 from sampan.sandbox.differences import differences
 from sampan.sandbox.pack import OPAQUE_XATTR
+from sampan.sandbox.trees import Trees
 
 
 class Tree:
@@ -43,7 +44,8 @@ class Tree:
     def changes(self) -> list[str]:
         upper, lower = (os.open(one, os.O_RDONLY) for one in (self.upper, self.lower))
         try:
-            return [f"{'CAD'[kind]} {os.fsdecode(path)}" for kind, path in differences(upper, lower)]
+            found = differences(upper, Trees((lower,)))
+            return [f"{'CAD'[kind]} {os.fsdecode(path)}" for kind, path in found]
         finally:
             os.close(upper)
             os.close(lower)

@@ -88,7 +88,7 @@ def details(found: Details, version: tuple[int, int]) -> dict[str, Any]:
         "Os": document.os,
         "OsVersion": document.os_version,
         "Size": image.size,
-        "GraphDriver": _graph_driver(found.directories),
+        "GraphDriver": _graph_driver(found.driver, found.directories),
         "RootFS": {"Type": "layers", "Layers": list(document.diff_ids)},
         "Metadata": {"LastTagTime": rfc3339(image.tagged_ns)},
     }
@@ -194,10 +194,15 @@ def _names(names: Iterable[Reference]) -> tuple[list[str], list[str]]:
     return tags, [name.familiar for name in names if name.digest]
 
 
-def _graph_driver(directories: tuple[str, ...]) -> dict[str, Any]:
-    if not directories:
-        return {"Data": None, "Name": "overlay2"}
+def _graph_driver(name: str, directories: tuple[str, ...]) -> dict[str, Any]:
+    """``directories`` are those that are mounted one over another."""
+    if not directories or name in _TREES:
+        return {"Data": None, "Name": name}
     data = {"UpperDir": directories[0]}
     if len(directories) > 1:
         data["LowerDir"] = ":".join(directories[1:])
-    return {"Data": data, "Name": "overlay2"}
+    return {"Data": data, "Name": name}
+
+
+_TREES = ("vfs", "btrfs", "fuse-overlayfs")
+"""Drivers of which Docker shows no directories."""
