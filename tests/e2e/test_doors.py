@@ -11,6 +11,8 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.certificates import Authority
 from tests.e2e import serving
 from tests.e2e.conftest import PROGRAMS
+from tests.e2e.talk import ask
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -29,6 +32,8 @@ class Doors:
     readers: str
     audit: Path
     metrics: str
+    confined: str
+    socket: str
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +44,11 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     authority.sign("client")
     address, metrics = f"tcp://127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     with serving.daemon(
-        *("--metrics-addr", metrics),
+        *("--metrics-addr", metrics, "--confined-host", f"unix://{place}/confined.sock=users"),
         *("-H", address, "--read-only-host", f"unix://{place}/readers.sock"),
         *("--audit-log", f"{place}/audit", "--tlsverify", "--tlscacert", f"{place}/ca.pem"),
         *("--tlscert", f"{place}/server.pem", "--tlskey", f"{place}/server-key.pem"),
-    ):
+    ) as daemon:
         readers = f"unix://{place}/readers.sock"
         yield Doors(
             place=place,
@@ -51,6 +56,8 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
             readers=readers,
             audit=place / "audit",
             metrics=f"http://{metrics}/metrics",
+            confined=f"{place}/confined.sock",
+            socket=daemon.socket,
         )
 
 
@@ -147,3 +154,146 @@ def test_tcp_is_not_open_by_accident(tmp_path: Path, options: tuple[str, ...], w
     assert result.returncode == 1
     assert words in result.stderr
     assert "Traceback" not in result.stderr
+
+
+# ---- a group's own socket ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def strangers(doors: Doors) -> Iterator[str]:
+    """The id of a container that is not the group's, with a volume and a network that are not either."""
+    host = f"unix://{doors.socket}"
+    assert run("docker", "-H", host, "network", "create", "theirs").returncode == 0
+    made = run("docker", "-H", host, "create", "--name", "theirs", "-v", "theirs:/v", "busybox", "true")
+    yield made.stdout.decode().strip()
+    assert run("docker", "-H", host, "rm", "-f", "theirs").returncode == 0
+    assert run("docker", "-H", host, "volume", "rm", "theirs").returncode == 0
+    assert run("docker", "-H", host, "network", "rm", "theirs").returncode == 0
+
+
+def test_a_group_works_with_what_is_its_own(doors: Doors, strangers: str) -> None:
+    def docker(*arguments: str) -> str:
+        result = run("docker", "-H", f"unix://{doors.confined}", *arguments)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.decode().strip()
+
+    assert docker("run", "--rm", "-m", "64m", "busybox", "echo", "hello") == "hello"
+    docker("network", "create", "ours")
+    docker("volume", "create", "ours")
+    options = ("--network", "ours", "-v", "ours:/v", "-p", "127.0.0.1::80", "--tmpfs", "/t", "--init")
+    docker("run", "-d", "--name", "ours", "--label", "a=b", *options, "busybox", "sleep", "1000")
+    docker("run", "--rm", "--network", "container:ours", "--volumes-from", "ours", "busybox", "true")
+    assert docker("ps", "-a", "--format", "{{.Names}}") == "ours"
+    assert docker("ps", "-a", "--format", "{{.Names}}", "--filter", "label=a=c") == ""
+    assert docker("volume", "ls", "-q") == "ours"
+    assert docker("network", "ls", "--format", "{{.Name}}") == "ours"
+    assert docker("exec", "ours", "cat", "/etc/hostname") == docker("ps", "-q")
+    assert docker("inspect", "--format", '{{index .Config.Labels "sampan.owner"}}', "ours") == "users"
+    docker("rm", "-f", "ours")
+    assert docker("volume", "prune", "-af").count("ours") == 1
+    docker("network", "rm", "ours")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/containers/theirs/json", 404),
+        ("GET", "/containers/{id}/json", 404),
+        ("POST", "/containers/theirs/start", 404),
+        ("DELETE", "/containers/{short}?force=1", 404),
+        ("GET", "/containers/theirs/archive?path=/", 404),
+        ("GET", "/volumes/theirs", 404),
+        ("DELETE", "/volumes/theirs", 404),
+        ("GET", "/networks/theirs", 404),
+        ("DELETE", "/networks/bridge", 404),
+        ("DELETE", "/images/busybox?force=1", 403),
+        ("POST", "/images/create?fromImage=busybox&tag=latest", 403),
+        ("POST", "/images/busybox/tag?repo=x", 403),
+        ("GET", "/images/busybox/get", 403),
+        ("POST", "/build", 403),
+        ("POST", "/commit?container=theirs", 403),
+        ("POST", "/system/check?repair=1", 403),
+        ("GET", "/system/df", 403),
+        ("POST", "/auth", 403),
+    ],
+)
+def test_a_group_does_not_reach_what_is_others(
+    doors: Doors, strangers: str, method: str, path: str, status: int
+) -> None:
+    target = path.format(id=strangers, short=strangers[:12])
+    body = b"{}" if method == "POST" else None
+    assert ask(doors.confined, method, target, body)[0] == status
+    assert ask(doors.socket, "GET", f"/containers/{strangers}/json")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"HostConfig": {"Privileged": True}},
+        {"hostconfig": {"privileged": True}},
+        {"HostConfig": {"Binds": ["/:/host"]}},
+        {"HostConfig": {"binds": ["/etc:/host:ro"]}},
+        {"HostConfig": {"Binds": ["theirs:/v"]}},
+        {"HostConfig": {"Mounts": [{"Type": "bind", "Source": "/", "Target": "/host"}]}},
+        {"HostConfig": {"Mounts": [{"type": "volume", "source": "theirs", "target": "/v"}]}},
+        {
+            "HostConfig": {
+                "Mounts": [
+                    {
+                        "Type": "volume",
+                        "Target": "/v",
+                        "VolumeOptions": {"DriverConfig": {"Options": {"o": "bind", "device": "/"}}},
+                    }
+                ]
+            }
+        },
+        {"HostConfig": {"VolumesFrom": ["theirs"]}},
+        {"HostConfig": {"PidMode": "host"}},
+        {"HostConfig": {"IpcMode": "host"}},
+        {"HostConfig": {"UTSMode": "host"}},
+        {"HostConfig": {"UsernsMode": "host"}},
+        {"HostConfig": {"CgroupnsMode": "host"}},
+        {"HostConfig": {"NetworkMode": "host"}},
+        {"HostConfig": {"NetworkMode": "theirs"}},
+        {"HostConfig": {"NetworkMode": "container:theirs"}},
+        {"HostConfig": {"PidMode": "container:theirs"}},
+        {"NetworkingConfig": {"EndpointsConfig": {"theirs": {}}}},
+        {"HostConfig": {"CapAdd": ["SYS_ADMIN"]}},
+        {"HostConfig": {"Devices": [{"PathOnHost": "/dev/sda"}]}},
+        {"HostConfig": {"DeviceCgroupRules": ["a *:* rwm"]}},
+        {"HostConfig": {"SecurityOpt": ["seccomp=unconfined"]}},
+        {"HostConfig": {"MaskedPaths": []}},
+        {"HostConfig": {"ReadonlyPaths": []}},
+        {"HostConfig": {"CgroupParent": "/"}},
+        {"HostConfig": {"Runtime": "runc"}},
+        {"HostConfig": {"OomScoreAdj": -900}},
+        {"HostConfig": {"Links": ["theirs"]}},
+        {"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "80"}]}}},
+        {
+            "HostConfig": {
+                "LogConfig": {"Type": "syslog", "Config": {"syslog-address": "unixgram:///dev/log"}}
+            }
+        },
+        {"HostConfig": {"Sysctls": {"net.ipv4.ip_forward": "1"}}},
+        {"HostConfig": {}, "hostConfig": {"Privileged": True}},
+    ],
+    ids=json.dumps,
+)
+def test_a_group_gets_no_rights_on_the_host(doors: Doors, strangers: str, asked: dict[str, Any]) -> None:
+    body = json.dumps({"Image": "busybox", "Cmd": ["true"], **asked}).encode()
+    status, said = ask(doors.confined, "POST", "/containers/create", body)
+    assert status in (400, 403, 404), said
+    assert json.loads(ask(doors.confined, "GET", "/containers/json?all=1")[1]) == []
+
+
+def test_a_label_of_another_group_is_replaced(doors: Doors) -> None:
+    body = json.dumps({"Image": "busybox", "labels": {"sampan.owner": "root", "a": "b"}}).encode()
+    status, said = ask(doors.confined, "POST", "/containers/create", body)
+    assert status == 201, said
+    key = json.loads(said)["Id"]
+    labels = json.loads(ask(doors.confined, "GET", f"/containers/{key}/json")[1])["Config"]["Labels"]
+    assert labels == {"sampan.owner": "users", "a": "b"}
+    filters = quote(json.dumps({"label": ["sampan.owner=root"]}))
+    listed = json.loads(ask(doors.confined, "GET", f"/containers/json?all=1&filters={filters}")[1])
+    assert [each["Id"] for each in listed] == [key]
+    assert ask(doors.confined, "DELETE", f"/containers/{key}")[0] == 204

@@ -89,6 +89,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._outlet = Outlet(self._transport)
         self._service.connections.add(self)
+        if self._door.guards and self._client is None:
+            # Now: the kernel forgets who it was when the client goes away.
+            self._client = caller(self._transport.get_extra_info("socket"))
         if self._service.closing:
             self._transport.close()
 
@@ -347,10 +350,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def caller(self) -> Caller:
-        """Who sent the request; see `request.Exchange`."""
-        if self._client is None:
-            self._client = caller(self._transport.get_extra_info("socket"))
-        return self._client
+        """Who sent the request; see `request.Exchange`. Known at doors that have guards."""
+        return self._client or Caller()
 
     # Bodies
 

@@ -69,13 +69,26 @@ def caller(sock: Any) -> Caller:
             sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         )
         return Caller(uid=uid, gid=gid, pid=pid)
-    return Caller(address=address(sock.getpeername()))
+    try:
+        return Caller(address=address(sock.getpeername()))
+    except OSError:
+        return Caller()  # gone already
 
 
 def address(peer: Any) -> str:
     """``HOST:PORT`` of what getpeername gives."""
     host, port = peer[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def route(request: Request) -> str:
+    """The pattern of the request's path: ``/containers/{name}/start``."""
+    if not request.name:
+        return request.path
+    first, _, rest = request.path.lstrip("/").partition("/")
+    # A name may have as many segments as it likes; its decoded form has no fewer.
+    ending = rest.split("/")[request.name.count("/") + 1 :]
+    return "/".join(("", first, "{name}", *ending))
 
 
 async def guarded(handler: Handler, request: Request, engine: Any, guards: Sequence[Guard]) -> Answer:

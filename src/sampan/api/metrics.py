@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from sampan.api.doors import route
 from sampan.api.responses import Answer, Hijacked, Response
 from sampan.api.routing import Route
 
@@ -73,16 +74,6 @@ class RequestMetrics:
         if action is not None and status < 300:
             self._actions[action[0]].labels(action[1]).observe(seconds)
         return answer
-
-
-def route(request: Request) -> str:
-    """The pattern of the request's path: ``/containers/{name}/start``."""
-    if not request.name:
-        return request.path
-    first, _, rest = request.path.lstrip("/").partition("/")
-    # A name may have as many segments as it likes; its decoded form has no fewer.
-    ending = rest.split("/")[request.name.count("/") + 1 :]
-    return "/".join(("", first, "{name}", *ending))
 
 
 Collect = Callable[[], Awaitable[list[Metric]]]

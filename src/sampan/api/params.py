@@ -57,6 +57,10 @@ class Query:
         """All values of a repeated parameter."""
         return self._values.get(name, [])
 
+    def first(self) -> dict[str, str]:
+        """Every parameter with the value that counts."""
+        return {name: values[0] for name, values in self._values.items()}
+
     def flag(self, name: str, default: bool = False) -> bool:
         """Docker's boolean: absent gives the default; "", 0, no, false and none are false."""
         values = self._values.get(name)

@@ -117,6 +117,10 @@ class Request:
             query = self._query = Query(self.raw_query)
         return query
 
+    def requery(self, raw: str) -> None:
+        """Have whoever answers find other parameters."""
+        self.raw_query, self._query = raw, None
+
     def replay(self, body: bytes) -> None:
         """Have the body, which was read, read again by whoever answers."""
         self._exchange = _Replay(self._exchange, body)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sampan.api.audit import Audit
+from sampan.api.confined import Confined
 from sampan.api.doors import Door, Guard, ReadersOnly
 from sampan.api.tls import Identity, rules
 from sampan.errors import InvalidArgument
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sampan.api.server import Server
     from sampan.daemon.options import Options
     from sampan.daemon.service import Service
+    from sampan.engine.facade import Engine
 
 log = logging.getLogger(__name__)
 
@@ -29,23 +31,24 @@ _FILES = {"tlscacert": "ca.pem", "tlscert": "cert.pem", "tlskey": "key.pem"}
 
 
 async def listen(
-    server: Server, options: Options, service: Service, everywhere: tuple[Guard, ...] = ()
+    server: Server, options: Options, service: Service, engine: Engine, everywhere: tuple[Guard, ...] = ()
 ) -> None:
     """Open every door of the settings. InvalidArgument for an address or a file that cannot be used.
 
     ``everywhere`` are guards of every door, before those that the settings ask for.
     """
-    # Refusals are written down too: who writes down is asked first, and told last.
     settings = options.settings
     judges = await _judges(settings["authorization-plugins"])
-    for host in (*options.hosts, *options.read_only_hosts):
-        guards = list(everywhere)
-        if settings["audit-log"]:
-            guards.append(Audit(settings["audit-log"], host))
-        if host in options.read_only_hosts:
-            guards.append(ReadersOnly())
-        guards += judges
-        await _open(server, Door(name=host, guards=tuple(guards)), options, service)
+    doors: dict[str, tuple[list[Guard], str]] = {
+        **{host: ([], options.group) for host in options.hosts},
+        **{host: ([ReadersOnly()], options.group) for host in options.read_only_hosts},
+        **{host: ([Confined(group, engine)], group) for host, group in options.confined_hosts.items()},
+    }
+    for host, (own, group) in doors.items():
+        # Refusals are written down too: who writes down is asked first, and told last.
+        audit = [Audit(settings["audit-log"], host)] if settings["audit-log"] else []
+        door = Door(name=host, guards=(*everywhere, *audit, *own, *judges))
+        await _open(server, door, options, service, group)
 
 
 async def _judges(names: Sequence[str]) -> list[Guard]:
@@ -60,13 +63,13 @@ async def _judges(names: Sequence[str]) -> list[Guard]:
     return [authorization]
 
 
-async def _open(server: Server, door: Door, options: Options, service: Service) -> None:
+async def _open(server: Server, door: Door, options: Options, service: Service, group: str) -> None:
     host = door.name
     scheme, separator, rest = host.partition("://")
     if not separator:
         scheme, rest = "unix", host
     if scheme == "unix":
-        await server.listen_unix(rest, gid=_group_id(options.group), door=door)
+        await server.listen_unix(rest, gid=_group_id(group), door=door)
     elif scheme == "fd":
         for listener in service.listeners(host):
             await server.listen(listener, door)

@@ -115,7 +115,8 @@ async def _serve_engine(
         await wiring.start()
         server = wiring.server()
         metrics = await _metrics(options, wiring, server)
-        await listen(server, options, service, everywhere=(metrics.guard,) if metrics else ())
+        everywhere = (metrics.guard,) if metrics else ()
+        await listen(server, options, service, wiring.engine, everywhere)
         reloads = Reloads(line, options, service, wiring)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloads.reload)
         log.info(

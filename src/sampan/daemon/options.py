@@ -41,6 +41,7 @@ class Options:
 
     hosts: tuple[str, ...]
     read_only_hosts: tuple[str, ...]
+    confined_hosts: Mapping[str, str]
     data_root: str
     exec_root: str
     pidfile: str
@@ -89,6 +90,7 @@ def settle(line: CommandLine) -> Options:
     return Options(
         hosts=given["hosts"] or (f"unix://{exec_root}/sampan.sock",),
         read_only_hosts=given["read-only-hosts"],
+        confined_hosts=given["confined-hosts"],
         data_root=data_root,
         exec_root=exec_root,
         pidfile=os.path.abspath(given["pidfile"] or f"{exec_root}/sampan.pid"),

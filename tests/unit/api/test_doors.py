@@ -12,8 +12,7 @@ import pytest
 from tests.unit.api.test_listening import BASIC
 
 from sampan.api.audit import Audit
-from sampan.api.doors import Door, Guard, ReadersOnly
-from sampan.api.metrics import route
+from sampan.api.doors import Door, Guard, ReadersOnly, route
 from sampan.api.request import Request
 from sampan.api.responses import Answer, text
 from sampan.api.routing import Route
