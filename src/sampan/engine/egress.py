@@ -126,7 +126,7 @@ def _interfaces(places: Iterable[Place]) -> list[Interface]:
         endpoint = place.endpoint
         if endpoint is None:
             continue
-        if not endpoint.bridge:
+        if endpoint.kind or not endpoint.bridge:
             raise Unavailable(f"an egress policy cannot be enforced on network {place.name}")
         found.append(Interface(port=endpoint.host_name, addresses=endpoint.addresses))
     return found

@@ -82,7 +82,8 @@ class Bridges:
 
     def _subnets(self) -> list[str]:
         """Those of this engine's networks."""
-        return [bridge.site.subnet for bridge in self._bridges.values() if bridge.site is not None]
+        sites = [bridge.site for bridge in self._bridges.values() if bridge.site is not None]
+        return [subnet for site in sites for subnet in (site.subnet, site.subnet6) if subnet]
 
     def site_of(self, network: str) -> Site | None:
         return self._bridges[network].site
