@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from sampan.engine.endpoints import Place, leading, leased
 from sampan.engine.model import Container, ContainerConfig, HostConfig, PortBinding
 from sampan.errors import InvalidArgument, Unavailable
-from sampan.network.published import Published, Wish
+from sampan.network.published import Published, Wish, check_protocol
 
 _LARGEST = 65535
 
@@ -56,8 +56,7 @@ def wanted(config: ContainerConfig, host: HostConfig) -> list[Wish]:
 def check(config: ContainerConfig, host: HostConfig) -> None:
     """Raise for what cannot be published at all."""
     for wish in wanted(config, host):
-        if wish.protocol not in ("tcp", "udp"):
-            raise InvalidArgument(f"publishing {wish.protocol} ports is not offered by this engine yet")
+        check_protocol(wish.protocol)
 
 
 def _parse(port: str) -> tuple[int, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -29,7 +30,18 @@ _Kinds: TypeAlias = dict[str, tuple[int, int]]
 _KINDS: _Kinds = {
     "tcp": (socket.SOCK_STREAM, 0),
     "udp": (socket.SOCK_DGRAM, 0),
+    "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
 }
+
+
+@functools.cache
+def has_sctp() -> bool:
+    """Whether the kernel has SCTP, which it may load for the asking."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError:
+        return False
+    return True
 
 
 def bound(protocol: str, host: str, port: int) -> socket.socket:
@@ -47,7 +59,7 @@ def bound(protocol: str, host: str, port: int) -> socket.socket:
         else:
             sock.setsockopt(socket.IPPROTO_IP, _IP_PACKET_INFO, 1)
         sock.bind((host, port))
-        if kind == socket.SOCK_STREAM:
+        if protocol == "tcp":
             sock.listen(_BACKLOG)
         sock.setblocking(False)
     except OSError:
@@ -66,6 +78,8 @@ class Copying:
     def serve(self, sock: socket.socket, address: str, port: int) -> None:
         """Copy what reaches the socket to ``port`` of ``address``."""
         loop = asyncio.get_running_loop()
+        if sock.proto == socket.IPPROTO_SCTP:
+            return  # held, so that nobody else has it; the kernel alone leads there
         if sock.type == socket.SOCK_STREAM:
             loop.add_reader(sock.fileno(), self._accept, sock, address, port)
         else:

@@ -15,6 +15,8 @@ Laws:
 - A port that is published is held by a socket of ours: nobody else can take it, and ``ss`` shows it. What
   reaches the socket itself is copied to the container by the daemon (``copying.py``): [::1], addresses of a
   version of IP that the container has not, and everything while rules are missing.
+- A flow of datagrams goes where a port leads now: what the kernel remembers of where it led before is
+  forgotten whenever the port is published or withdrawn, so that clients need not fall silent first.
 - The host's forward chains decide about what is forwarded as about anything else.
 """
 
@@ -27,14 +29,15 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from sampan.errors import InvalidArgument, Unavailable
+from sampan.linux import ctnetlink, rtnetlink
 from sampan.linux import nfnetlink as nft
-from sampan.linux.netlink import Request
-from sampan.network.copying import Copying, bound
+from sampan.linux.netlink import Netlink, Request
+from sampan.network.copying import Copying, bound, has_sctp
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ ANY, ANY6, LOOPBACK6 = "0.0.0.0", "::", "::1"
 _DSTNAT = -100
 _PORT_OFFSET = 2  # in the headers of TCP, UDP and SCTP
 _LOOPBACK = b"\x7f"
-_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
+_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
 _PORT = 13  # nft(8)'s number of the type
 
 
@@ -143,6 +146,7 @@ class PublishedPorts:
             _route_loopback(bridge)
             async with self._changing:
                 await self._add([published for published, _ in made])
+            await _forget([published for published, _ in made], withdrawn=False)
         except BaseException:
             for published, sock in made:
                 self._let_go(published, sock)
@@ -162,6 +166,7 @@ class PublishedPorts:
             self._let_go(published, sock)
         async with self._changing:
             await self._delete([published for published, _ in made])
+        await _forget([published for published, _ in made], withdrawn=True)
 
     async def check(self) -> None:
         """Put the table back if somebody removed it."""
@@ -203,8 +208,7 @@ class PublishedPorts:
 
     def _reserve(self, wish: Wish, addresses: Sequence[str]) -> list[_Held]:
         """Sockets that hold one port, on all the addresses that are asked for."""
-        if wish.protocol not in _PROTOCOLS:
-            raise InvalidArgument(f"publishing {wish.protocol} ports is not offered by this engine yet")
+        check_protocol(wish.protocol)
         own = {":" in address: address for address in addresses}
         hosts = [wish.address] if wish.address else [ANY, ANY6] if _HAS_IPV6 else [ANY]
         targets = [(host, own.get(":" in host) or addresses[0]) for host in hosts]
@@ -319,8 +323,48 @@ def _route_loopback(bridge: str) -> None:
         file.write("1")
 
 
+def check_protocol(protocol: str) -> None:
+    """Raise InvalidArgument for one whose ports cannot be published on this host."""
+    if protocol not in _PROTOCOLS:
+        raise InvalidArgument(f"invalid proto: {protocol}")
+    if protocol == "sctp" and not has_sctp():
+        raise InvalidArgument("an sctp port cannot be published: the kernel of this host has no SCTP")
+
+
+async def _forget(ports: Iterable[Published], *, withdrawn: bool) -> None:
+    """Let the kernel forget where datagrams to these ports went."""
+    datagrams = [port for port in ports if port.protocol == "udp"]
+    if datagrams:
+        try:
+            await asyncio.to_thread(_forget_blocking, datagrams, withdrawn=withdrawn)
+        except OSError as error:
+            logger.warning("flows to published ports cannot be forgotten: %s", error)
+
+
+def _forget_blocking(ports: Sequence[Published], *, withdrawn: bool) -> None:
+    targets = {(_packed(port.address), port.target) for port in ports}
+    numbers = {port.port for port in ports}
+    for family in {socket.AF_INET6 if ":" in port.host else socket.AF_INET for port in ports}:
+        with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
+            own = {_packed(address.local) for address in rtnetlink.addresses(netlink, family)}
+
+        def unwanted(flow: ctnetlink.Flow, own: set[bytes] = own) -> bool:
+            """One to an address of the host: what a container begins with others is its own business."""
+            if flow.protocol != socket.IPPROTO_UDP or flow.destination not in own:
+                return False
+            led_there = (flow.answerer, flow.answering_port) in targets
+            return led_there if withdrawn else flow.port in numbers and not led_there
+
+        ctnetlink.forget(family, frozenset(numbers | {target for _, target in targets}), unwanted)
+
+
 def _families() -> Sequence[int]:
     return tuple(_FORMS) if _HAS_IPV6 else (nft.IP,)
+
+
+def _served() -> Mapping[str, int]:
+    """The protocols whose ports this host can publish, with their numbers."""
+    return {name: number for name, number in _PROTOCOLS.items() if name != "sctp" or has_sctp()}
 
 
 def _packed(address: str) -> bytes:
@@ -345,7 +389,7 @@ def _rules(family: int) -> list[tuple[str, str, list[nft.Expression]]]:
                 )
             )
     for chain in ("prerouting", "output"):
-        for protocol, number in _PROTOCOLS.items():
+        for protocol, number in _served().items():
             of_protocol = [nft.meta(nft.META_PROTOCOL), nft.equals(bytes((number,)))]
             port = nft.payload(nft.TRANSPORT_HEADER, _PORT_OFFSET, 2, register=second)
             at = nft.lookup(f"{protocol}_at", register=first, into_register=first)
@@ -373,8 +417,8 @@ def _table_changes(name: str) -> list[Request]:
             nft.delete_table(family, name),
             nft.add_table(family, name),
             *(nft.add_chain(chain) for chain in chains),
-            *(nft.add_set(family, name, f"{p}_at", key=both, value=both) for p in _PROTOCOLS),
-            *(nft.add_set(family, name, f"{p}_any", key=(_PORT, 2), value=both) for p in _PROTOCOLS),
+            *(nft.add_set(family, name, f"{p}_at", key=both, value=both) for p in _served()),
+            *(nft.add_set(family, name, f"{p}_any", key=(_PORT, 2), value=both) for p in _served()),
             *(
                 nft.append_rule(family, name, chain, expressions, comment=comment)
                 for chain, comment, expressions in _rules(family)

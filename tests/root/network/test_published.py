@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from tests.root.network.test_bridges import FIRST, SECOND, instance
 
-from sampan.errors import Unavailable
+from sampan.errors import InvalidArgument, Unavailable
 from sampan.linux import nfnetlink as nft
 from sampan.network import Bridges
+from sampan.network.copying import has_sctp
 from sampan.network.published import Wish
 from sampan.sandbox.messages import Endpoint
 
@@ -179,6 +180,68 @@ def test_a_thousand_ports_and_flushed_rules(as_host: AsHost) -> None:
                 with host.listen(container) as server:
                     assert from_here(host, server, "127.0.0.1", 8080) is not None
                 await bridges.ports.withdraw(FIRST)
+                await bridges.release(FIRST)
+
+        asyncio.run(life())
+
+    as_host(work)
+
+
+def test_datagrams_follow_the_port(as_host: AsHost) -> None:
+    """A client that never falls silent reaches whoever has the port by now."""
+
+    def work(host: Host) -> None:
+        internet = host.internet()
+
+        async def life() -> None:
+            async with instance(host) as bridges:
+                with internet.socket(socket.SOCK_DGRAM) as client:
+                    client.settimeout(5)
+                    # Not connected: it is not to hear that nobody is there.
+                    there = (host.ADDRESS, 8053)
+
+                    async def answered(container: Any) -> bool:
+                        with container.socket(socket.SOCK_DGRAM) as server:
+                            server.bind(("0.0.0.0", 53))
+                            server.settimeout(5)
+                            client.sendto(b"question", there)
+                            data, source = await asyncio.to_thread(server.recvfrom, 100)
+                            server.sendto(b"answer", source)
+                            said, _ = await asyncio.to_thread(client.recvfrom, 100)
+                            return (data, said, source[0]) == (b"question", b"answer", str(host.INTERNET))
+
+                    wish = Wish(protocol="udp", target=53, ports=range(8053, 8054))
+                    # Before anybody has the port: a flow to the host itself, which the kernel remembers.
+                    client.sendto(b"too early", there)
+                    for _ in range(2):
+                        endpoint = await bridges.connect(FIRST)
+                        # First the container: it is a fork, and would hold the port's socket as well.
+                        container = host.container(endpoint)
+                        await publish(bridges, endpoint, wish)
+                        assert await answered(container)
+                        await bridges.ports.withdraw(FIRST)
+                        await bridges.release(FIRST)
+                        await bridges.sweep()
+
+        asyncio.run(life())
+
+    as_host(work)
+
+
+def test_sctp_where_the_kernel_has_it(as_host: AsHost) -> None:
+    def work(host: Host) -> None:
+        async def life() -> None:
+            async with instance(host) as bridges:
+                endpoint = await bridges.connect(FIRST)
+                wish = Wish(protocol="sctp", target=80, ports=range(8080, 8081))
+                if has_sctp():
+                    assert await publish(bridges, endpoint, wish) == [8080, 8080]
+                    with nft.Firewall() as ruleset:
+                        assert ruleset.elements(nft.IP, f"{bridges.name}-ports", "sctp_any")
+                    await bridges.ports.withdraw(FIRST)
+                else:
+                    with pytest.raises(InvalidArgument, match="the kernel of this host has no SCTP"):
+                        await publish(bridges, endpoint, wish)
                 await bridges.release(FIRST)
 
         asyncio.run(life())
