@@ -1,0 +1,56 @@
+"""An engine to attack, with busybox:latest. What attacks make is removed after each."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import pytest
+
+from tests.e2e import conftest as live
+from tests.e2e.serving import Daemon
+
+Docker: TypeAlias = "Callable[..., subprocess.CompletedProcess[str]]"
+
+daemon = live.daemon
+docker = live.docker
+
+OWN_IDS, HOSTS_IDS = (), ("--userns", "host")
+
+
+@pytest.fixture(params=[OWN_IDS, HOSTS_IDS], ids=["own-ids", "hosts-ids"])
+def ids(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The flags of a container with ids of its own, and of one that fell back to the host's."""
+    given: tuple[str, ...] = request.param
+    return given
+
+
+@pytest.fixture
+def engine(daemon: Daemon, docker: str) -> Iterator[Docker]:
+    """Run docker with arguments, whatever comes of it; attacks do not get longer than 30 seconds."""
+
+    def run(*arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [docker, "-H", daemon.host, *arguments],
+            input=stdin,
+            capture_output=True,
+            timeout=30,
+            check=False,
+            env={"PATH": "/usr/bin:/bin", "DOCKER_BUILDKIT": "0", "DOCKER_CONFIG": f"{daemon.root}/none"},
+        )
+        return subprocess.CompletedProcess(
+            done.args,
+            done.returncode,
+            done.stdout.decode(errors="replace"),
+            done.stderr.decode(errors="replace"),
+        )
+
+    yield run
+    boxes = run("ps", "-aq").stdout.split()
+    if boxes:
+        run("rm", "-fv", *boxes)
+    run("volume", "prune", "-af")
+    for name in run("images", "--format", "{{.Repository}}").stdout.split():
+        if name.startswith("evil"):
+            run("rmi", "-f", name)

@@ -1,0 +1,56 @@
+"""Attacks by builds: mounts of steps that lead elsewhere, and rights that nobody granted."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.attacks.conftest import Docker
+
+pytestmark = [pytest.mark.root, pytest.mark.e2e]
+
+
+def build(engine: Docker, *lines: str) -> tuple[int, str]:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        text = "\n".join(("FROM busybox", *lines, "")).encode()
+        member = tarfile.TarInfo("Dockerfile")
+        member.size = len(text)
+        archive.addfile(member, io.BytesIO(text))
+    done = engine("build", "--no-cache", "-t", "evil", "-", stdin=made.getvalue())
+    engine("builder", "prune", "-af")
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_cve_2024_23651_a_part_of_a_cache_that_is_a_link(engine: Docker, tmp_path: Path) -> None:
+    """A step makes a link in a cache that the next one mounts a part of."""
+    (tmp_path / "secret").write_text("the host's")
+    code, said = build(
+        engine,
+        f"RUN --mount=type=cache,id=evil,target=/c ln -sfn {tmp_path} /c/part",
+        "RUN --mount=type=cache,id=evil,source=part,target=/d cat /d/secret; touch /d/left; true",
+    )
+    assert "the host's" not in said, code
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+@pytest.mark.parametrize("kind", ["type=cache", "type=tmpfs", "type=bind,from=busybox,source=/etc/passwd"])
+def test_cve_2024_23652_what_is_cleaned_away_after_a_step(engine: Docker, tmp_path: Path, kind: str) -> None:
+    """A step puts a link in the place of the directory that its mount's stand-in was made in."""
+    victim = tmp_path / "stub"
+    victim.touch() if "passwd" in kind else victim.mkdir()
+    build(engine, f"RUN --mount={kind},target=/m/stub mv /m /n; ln -s {tmp_path} /m")
+    assert victim.exists()
+
+
+def test_cve_2024_23653_rights_that_nobody_granted(engine: Docker) -> None:
+    code, said = build(
+        engine,
+        "RUN --security=insecure grep CapEff /proc/self/status | grep -q 1ffffffffff && echo TAKEN",
+        "RUN echo more",
+    )
+    assert "TAKEN" not in said.replace("&& echo TAKEN", ""), said
+    assert code != 0, said
