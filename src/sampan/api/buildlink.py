@@ -178,6 +178,10 @@ class Link(asyncio.Protocol):
         except msgspec.MsgspecError as error:
             raise InvalidArgument(f"malformed greeting of a session: {error}") from None
 
+    def finish(self) -> None:
+        """All was told."""
+        self.send_soon(sessions.END, 0)
+
     async def close(self) -> None:
         """Send what is still to be sent, for a client that reads, and end the connection."""
         self._transport.close()

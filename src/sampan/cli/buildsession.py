@@ -71,6 +71,7 @@ class Conversation:
         self._taking = 0  # the channel of the result that is taken
         self._taken: list[bytes] = []
         self._complete = False
+        self._over = False
         self._closed = False
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
@@ -86,14 +87,16 @@ class Conversation:
         self._sock.close()
 
     def messages(self) -> Iterator[Any]:
-        """What the engine tells, until it closes. Raises Failure in the engine's words."""
+        """What the engine tells, until the build is over. Raises Failure in the engine's words."""
         if self._early:
             self._feed(self._early)
         while True:
             while self._told:
                 yield self._told.pop(0)
-            if self._closed:
+            if self._over:
                 return
+            if self._closed:
+                raise Failure("unexpected EOF")
             self._turn()
 
     # ------------------------------------------------------------------ the connection
@@ -159,6 +162,8 @@ class Conversation:
     def _take(self, kind: int, channel: int, payload: bytes) -> None:
         if kind == sessions.NOTE and channel == 0:
             self._told.append(document.decode(payload))
+        elif kind == sessions.END and channel == 0:
+            self._over = True
         elif kind == sessions.ASK:
             question = document.decode(payload)
             if not isinstance(question, dict):

@@ -152,6 +152,7 @@ class Wiring:
         self._recovery = use_cases.recovery
         pulls = Pulls(images=images, catalog=self._catalog, publish=self._events.publish, settings=settings)
         self._build_cache = BuildCache(self._database, self._catalog)
+        self._held = HeldFiles(f"{self._paths.data}/buildfiles", _boot_id())
         self._secrets = Secrets(f"{self._paths.run}/buildsecrets")
         self._cache_mounts = CacheMounts(f"{self._paths.data}/buildcache")
         self._close_containers = use_cases.close
@@ -236,7 +237,7 @@ class Wiring:
             cache=self._build_cache,
             steps=steps,
             explanations=Explanations(f"{self._paths.data}/buildinputs"),
-            held=HeldFiles(f"{self._paths.data}/buildfiles", _boot_id()),
+            held=self._held,
             mounts=BuildMounts(
                 steps=steps, caches=self._cache_mounts, secrets=self._secrets, run=visits.unpack
             ),
@@ -262,6 +263,7 @@ class Wiring:
     async def start(self) -> None:
         """Recover what the last daemon left; afterwards the engine is true to the host."""
         self._secrets.clear()
+        self._held.clear()
         self._build_cache.load()
         await self._catalog.recover(lambda problem: log.warning("images: %s", problem))
         await self._volumes.start()

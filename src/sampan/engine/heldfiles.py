@@ -86,6 +86,10 @@ class HeldFiles:
         finally:
             self._open -= 1
 
+    def clear(self) -> None:
+        """Remove what an earlier daemon was receiving."""
+        shutil.rmtree(f"{self._root}/partial", ignore_errors=True)
+
     def prepare(self) -> None:
         """Read what is there; before anything else. Idempotent."""
         if self._ready:
@@ -94,7 +98,7 @@ class HeldFiles:
         with suppress(OSError), open(mark, encoding="ascii") as file:
             if file.read() != self._boot_id:
                 shutil.rmtree(self._root, ignore_errors=True)
-        shutil.rmtree(f"{self._root}/partial", ignore_errors=True)
+        self.clear()
         for path in (self._files, self._folders, f"{self._root}/partial"):
             os.makedirs(path, mode=0o700, exist_ok=True)
         spread(f"{self._root}/partial")

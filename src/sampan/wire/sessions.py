@@ -6,7 +6,7 @@ followed by the payload. The engine opens a channel by asking on it; what the ki
     HELLO   client   one JSON object on channel 0, before all else: what is to be built, and with what
     ASK     engine   a JSON object that opens a channel: the name of a service and its arguments
     DATA    both     bytes of the channel
-    END     both     this side sends no more on the channel
+    END     both     this side sends no more on the channel; on channel 0 the build is over
     FAIL    client   the channel's question has no answer; the payload says why
     NOTE    both     JSON beside the data: that an agent is there, a terminal's size; on channel 0 how the
                      build goes on

@@ -82,6 +82,7 @@ def conversing(given: Answers, scene: Callable[[Link], Awaitable[None]], **hello
             try:
                 await link.greeted()
                 await scene(link)
+                link.finish()
             finally:
                 await link.close()
 
@@ -173,6 +174,13 @@ def test_an_agent_is_reached_through_the_client(folder: Path, tmp_path: Path) ->
     conversing(answers(folder, agents={"default": path}), scene)
     thread.join(10)
     listener.close()
+
+
+def test_an_engine_that_goes_has_not_built(folder: Path) -> None:
+    with client(answers(folder)) as (sock, told):
+        sock.sendall(frame(NOTE, 0, b'{"stream":"x"}'))
+        sock.shutdown(socket.SHUT_RDWR)
+    assert told == [{"stream": "x"}, "unexpected EOF"]
 
 
 # ---------------------------------------------------------------------- an engine that means harm

@@ -82,6 +82,7 @@ async def _converse(link: Link, engine: Engine, options: BuildOptions) -> None:
     except Exception as error:
         log.exception("a build's session failed")
         await link.tell(_failure(Failure(f"the engine failed: {type(error).__name__}")))
+    link.finish()
 
 
 def _line(message: Message) -> bytes:
