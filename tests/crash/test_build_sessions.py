@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,11 +97,14 @@ def go_to(client: Client, stage: int) -> None:
         client.send_some()
 
 
+def is_empty(path: Path) -> bool:
+    return not path.exists() or os.listdir(path) == []
+
+
 def nothing_remains(daemon: Daemon) -> None:
     wait_for(lambda: os.listdir(daemon.root / "data/tmp") == [], "no work is left")
     for name in ("data/buildfiles/partial", "run/buildsecrets"):
-        path = daemon.root / name
-        wait_for(lambda path=path: not path.exists() or os.listdir(path) == [], f"{name} is empty")
+        wait_for(partial(is_empty, daemon.root / name), f"{name} is empty")
     is_as_the_rows_say(daemon)
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import images
+from tests.e2e.building import NAME, Builder, nothing_left
 from tests.e2e.conftest import PROGRAMS
 from tests.e2e.serving import Daemon
 from tests.e2e.terminal import Terminal
-from tests.e2e.test_builds import NAME, Builder, nothing_left
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 __all__ = ["nothing_left"]

@@ -352,7 +352,7 @@ class BuildSteps:
             os.mkdir(directory, 0o755)
             try:
                 visit = await self._visits.begin(
-                    "build", "merge", root=self.tree(above), flow="out", made=directory, latest=latest
+                    "build", "merge", root=await self.tree(above), flow="out", made=directory, latest=latest
                 )
                 answer = await _received(visit, part)
             finally:
@@ -382,7 +382,7 @@ class BuildSteps:
             hold.add(here)
         elif composed.shared:
             visit = await self._visits.begin(
-                "build", "apart", root=self.tree(()), made=made.directory, links=composed.shared + 1
+                "build", "apart", root=await self.tree(()), made=made.directory, links=composed.shared + 1
             )
             try:
                 await visit.answer()
