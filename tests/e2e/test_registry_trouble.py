@@ -32,6 +32,9 @@ SECONDS = 30
 PLAIN = archives.layer(big=random.Random(1).randbytes(4 << 20))
 LAYER = gzip.compress(PLAIN, mtime=0)
 CONFIG = archives.config([PLAIN])
+_SMALL = 1 << 16
+LARGE = 17 << 20
+"""Bytes of a layer that is unpacked while it comes."""
 
 
 def manifest(**changes: object) -> bytes:
@@ -96,7 +99,7 @@ def source() -> Iterator[Source]:
             self.wfile.write(body)
 
         def _blob(self, data: bytes) -> None:
-            if data is CONFIG:
+            if len(data) < _SMALL:
                 self._send(200, "application/octet-stream", data)
                 return
             wanted = self.headers.get("Range", "")
@@ -191,32 +194,50 @@ def unpacked(daemon: Daemon) -> list[int]:
     return [path.stat().st_size for path in Path(daemon.root, "data/layers").glob("*/fs/big")]
 
 
-def test_a_layer_is_unpacked_while_it_comes_and_seen_by_nobody(daemon: Daemon, source: Source) -> None:
+@pytest.fixture
+def large(source: Source) -> Source:
+    """The registry, whose image has one large layer."""
+    plain = archives.layer(big=random.Random(2).randbytes(LARGE))
+    layer, config = gzip.compress(plain, 1, mtime=0), archives.config([plain])
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": archives.descriptor(config, OCI_CONFIG),
+        "layers": [archives.descriptor(layer, f"{OCI_LAYER}+gzip")],
+    }
+    source.blobs |= {digests.of(layer): layer, digests.of(config): config}
+    source.offer("latest", json.dumps(document).encode())
+    return source
+
+
+def test_a_layer_is_unpacked_while_it_comes_and_seen_by_nobody(daemon: Daemon, large: Source) -> None:
+    source = large
     source.gate = threading.Event()
     pulling = threading.Thread(target=pull, args=(daemon, source))
     pulling.start()
     try:
         until(daemon, lambda: sum(unpacked(daemon)) > 0)
-        assert sum(unpacked(daemon)) < len(PLAIN)
+        assert sum(unpacked(daemon)) < LARGE
         assert source.host.encode() not in ask(daemon.socket, "GET", "/images/json?all=1")[1]
         assert json.loads(ask(daemon.socket, "POST", "/system/check")[1])["Problems"] == []
     finally:
         source.gate.set()
         pulling.join()
-    assert unpacked(daemon) == [4 << 20]
+    assert unpacked(daemon) == [LARGE]
     assert source.ranges == [""]
     remove(daemon, source)
     until(daemon, lambda: unpacked(daemon) == [])
 
 
 @pytest.mark.parametrize("ranged", [True, False])
-def test_a_connection_that_breaks_is_gone_on_with(daemon: Daemon, source: Source, *, ranged: bool) -> None:
+def test_a_connection_that_breaks_is_gone_on_with(daemon: Daemon, large: Source, *, ranged: bool) -> None:
+    source = large
     source.cuts, source.ranged = [1 << 20, 1 << 19, 0, 1], ranged
     before = os.listdir(f"{daemon.root}/data/layers")
     assert b"Status: Downloaded newer image" in pull(daemon, source)
     came = [0, 1 << 20, 3 << 19, 3 << 19, (3 << 19) + 1] if ranged else [0, 1 << 20, 1 << 19, 0, 1]
     assert source.ranges == [f"bytes={start}-" if start else "" for start in came]
-    assert unpacked(daemon) == [4 << 20]
+    assert unpacked(daemon) == [LARGE]
     assert json.loads(ask(daemon.socket, "POST", "/system/check")[1])["Problems"] == []
     remove(daemon, source)
     until(daemon, lambda: os.listdir(f"{daemon.root}/data/layers") == before)

@@ -51,7 +51,9 @@ T = TypeVar("T")
 _INDEX_DEPTH = 3
 _TELL_EVERY = 0.1  # seconds
 _FOREIGN = ("application/vnd.docker.image.rootfs.foreign", "application/vnd.oci.image.layer.nondistributable")
-_WORTHWHILE = 1 << 18  # bytes from which a layer is unpacked while it comes
+_WORTHWHILE = (
+    1 << 24
+)  # bytes from which a layer is unpacked while it comes; of small ones others come meanwhile
 _STALLED = 5  # broken connections in a row without a byte in between
 
 

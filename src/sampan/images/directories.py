@@ -26,7 +26,7 @@ from sampan.linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from sampan.sandbox.unpack import Limits
 from sampan.wire import compression
 
-_FOLLOWERS = 8
+_FOLLOWERS = 4
 """Archives that are unpacked while they come from elsewhere, at once."""
 
 
