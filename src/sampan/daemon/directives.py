@@ -25,6 +25,7 @@ class Kind(enum.Enum):
     LISTS = enum.auto()
     ULIMITS = enum.auto()
     RUNTIMES = enum.auto()
+    BUILDER = enum.auto()
 
 
 MANY = frozenset({Kind.LIST, Kind.MAP, Kind.ULIMITS, Kind.RUNTIMES})
@@ -199,6 +200,14 @@ TABLE = (
             "NAME",
         ),
         ("runtimes", "--add-runtime", Kind.RUNTIMES, {}, "another OCI runtime (repeatable)", "NAME=PATH"),
+        (
+            "builder",
+            "--build-cache-limit",
+            Kind.BUILDER,
+            None,
+            "size to which the build cache is kept; 0: none; in the file gc.defaultKeepStorage",
+            "SIZE",
+        ),
         ("dns", "--dns", Kind.LIST, (), "resolver of containers (repeatable)", "ADDRESS"),
         ("dns-opts", "--dns-opt", Kind.LIST, (), "resolver option of containers (repeatable)", "OPTION"),
         ("dns-search", "--dns-search", Kind.LIST, (), "search domain (repeatable)", "DOMAIN"),
@@ -308,7 +317,6 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     **dict.fromkeys(("containerd", "containerd-namespace", "containerd-plugin-namespace"), _NO_CONTAINERD),
     **dict.fromkeys(("swarm-default-advertise-addr", "node-generic-resources"), _NO_SWARM),
     "api-cors-header": "the API serves no browsers",
-    "builder": "there is no build cache to limit",
     "cdi-spec-dirs": "CDI files are looked for in /etc/cdi and /var/run/cdi",
     "cpu-rt-period": "groups are given real-time shares one by one",
     "cpu-rt-runtime": "groups are given real-time shares one by one",

@@ -117,6 +117,7 @@ def _engine(given: Mapping[str, Any], data_root: str, *, debug: bool) -> EngineO
         log_options=given["log-opts"],
         no_new_privileges=given["no-new-privileges"],
         registries=_registries(given),
+        build_cache_limit=given["builder"],
         max_downloads=_at_least_one(given, "max-concurrent-downloads"),
         max_uploads=_at_least_one(given, "max-concurrent-uploads"),
         seccomp_profile=_profile(given["seccomp-profile"]),

@@ -9,6 +9,7 @@ from typing import Any
 from sampan.daemon.directives import Directive, Kind
 from sampan.errors import InvalidArgument
 
+_KEPT = ("defaultKeepStorage", "defaultReservedSpace")
 _BINARY = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -128,6 +129,17 @@ def _ordered(name: str, soft: int, hard: int) -> tuple[int, int]:
     return soft, hard
 
 
+def _builder(value: Any) -> int | None:
+    """The size of the build cache that may stay: dockerd's rules for it, as far as they are one size."""
+    found = _object(value)
+    gc = _object(found.get("gc", {}))
+    for name in (*(found.keys() - {"gc"}), *(gc.keys() - {"enabled", *_KEPT})):
+        raise InvalidArgument(f"{name} is not offered: gc has enabled and {_KEPT[0]}")
+    if not _switch(gc.get("enabled", True)):
+        return 0
+    return next((_size(gc[name]) for name in _KEPT if name in gc), None)
+
+
 def _runtimes(value: Any) -> dict[str, tuple[str, ...]]:
     """Name → path and arguments."""
     found = {}
@@ -182,6 +194,7 @@ _FROM_DOCUMENT: Mapping[Kind, Callable[[Any], Any]] = {
     Kind.LISTS: _lists,
     Kind.ULIMITS: _ulimits,
     Kind.RUNTIMES: _runtimes,
+    Kind.BUILDER: _builder,
 }
 
 _FROM_FLAG: Mapping[Kind, Callable[[Any], Any]] = {
@@ -189,6 +202,7 @@ _FROM_FLAG: Mapping[Kind, Callable[[Any], Any]] = {
     Kind.SWITCH: _switch_flag,
     Kind.NUMBER: _decimal,
     Kind.SIZE: _size,
+    Kind.BUILDER: _bytes,
     Kind.LIST: tuple,
     Kind.MAP: _pairs,
     Kind.ULIMITS: _ulimit_flags,

@@ -19,7 +19,7 @@ from sampan.engine.buildmounts import BuildMounts
 from sampan.engine.builds import Builds
 from sampan.engine.buildsecrets import Secrets
 from sampan.engine.buildsteps import BuildSteps
-from sampan.engine.buildusage import BuildUsage
+from sampan.engine.buildusage import BuildUsage, default_limit
 from sampan.engine.cachemounts import CacheMounts
 from sampan.engine.commits import Commits
 from sampan.engine.connections import Connections
@@ -54,8 +54,8 @@ from sampan.images.blobs import BlobStore
 from sampan.images.catalog import Catalog
 from sampan.images.checking import Checker
 from sampan.images.compressed import CompressedForms
-from sampan.images.drivers import Driver, choose
 from sampan.images.directories import spread
+from sampan.images.drivers import Driver, choose
 from sampan.images.layers import EMPTY, LayerStore
 from sampan.images.snapshots import Snapshots
 from sampan.network import Bridges, Names
@@ -159,18 +159,26 @@ class Wiring:
         gauges = Gauges()
         visitors = Visitors(store=store, snapshots=self._snapshots, volumes=self._volumes, visits=visits)
         stillness = Stillness(store=store, killing=use_cases.killing, events=self._events, settings=settings)
+        share = default_limit(paths.data)
+
+        def cache_limit() -> int:
+            wanted = settings.options.build_cache_limit
+            return share if wanted is None else wanted
+
+        build_usage = BuildUsage(
+            cache=self._build_cache,
+            mounts=self._cache_mounts,
+            catalog=self._catalog,
+            clock=time.time_ns,
+            limit=cache_limit,
+        )
         self.engine = Engine(
             containers=use_cases.containers,
             execs=use_cases.execs,
             images=images,
             pulls=pulls,
-            builds=self._builds(images, pulls, use_cases.containers, visits),
-            build_usage=BuildUsage(
-                cache=self._build_cache,
-                mounts=self._cache_mounts,
-                catalog=self._catalog,
-                clock=time.time_ns,
-            ),
+            builds=self._builds(images, pulls, use_cases.containers, visits, build_usage),
+            build_usage=build_usage,
             registries=Registries(settings=settings),
             storage=Checker(self._catalog, self._snapshots, self._database),
             pushes=Pushes(
@@ -222,7 +230,9 @@ class Wiring:
             ),
         )
 
-    def _builds(self, images: Images, pulls: Pulls, containers: Containers, visits: Visits) -> Builds:
+    def _builds(
+        self, images: Images, pulls: Pulls, containers: Containers, visits: Visits, usage: BuildUsage
+    ) -> Builds:
         steps = BuildSteps(
             catalog=self._catalog,
             snapshots=self._snapshots,
@@ -237,6 +247,7 @@ class Wiring:
             cache=self._build_cache,
             steps=steps,
             explanations=Explanations(f"{self._paths.data}/buildinputs"),
+            collect=usage.collect,
             held=self._held,
             mounts=BuildMounts(
                 steps=steps, caches=self._cache_mounts, secrets=self._secrets, run=visits.unpack

@@ -125,6 +125,7 @@ class BuildMounts:
             for name, text in work.inline:
                 with open(f"{place}/{posixpath.basename(name)}", "w", encoding="utf-8") as file:
                     file.write(text)
+                os.utime(file.name, (stage.since, stage.since))
             names = tuple(posixpath.basename(name) for name, _ in work.inline)
             found.append(self._composition(stage, work, place, names, origin=repr(work.inline)))
         return found

@@ -113,11 +113,15 @@ class Builds:
         steps: BuildSteps,
         mounts: BuildMounts,
         held: HeldFiles,
+        collect: Callable[[], Coroutine[Any, Any, None]] | None = None,
         explanations: Explanations,
         run: unpacking.Run | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
+        """``collect`` keeps the cache to its limit, and is called after a build."""
         self._held = held
+        self._collect = collect
+        self._collecting: set[asyncio.Task[None]] = set()
         self._explanations = explanations
         self._going_on: set[asyncio.Future[None]] = set()
         self._catalog = catalog
@@ -146,6 +150,7 @@ class Builds:
         for task in self._going_on:
             task.cancel()
         await asyncio.gather(*self._going_on, return_exceptions=True)
+        await asyncio.gather(*self._collecting)
 
     async def _tracked(self, build: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(build)
@@ -156,6 +161,10 @@ class Builds:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             self._going_on.discard(task)
+            if self._collect is not None:
+                collecting = asyncio.create_task(self._collect())
+                self._collecting.add(collecting)
+                collecting.add_done_callback(self._collecting.discard)
 
     @asynccontextmanager
     async def _context(

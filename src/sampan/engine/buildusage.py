@@ -9,9 +9,12 @@ first where only so much is to go that the rest fits.
 
 from __future__ import annotations
 
+import asyncio
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sampan.engine.model import Filters
 from sampan.errors import InvalidArgument
 from sampan.wire import durations
 
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
 
     from sampan.engine.buildcache import BuildCache
     from sampan.engine.cachemounts import CacheMounts
-    from sampan.engine.model import Filters
     from sampan.images.catalog import Catalog
     from sampan.spec.digest import Digest
 
@@ -47,8 +49,17 @@ class BuildUsage:
     """Looks and prunes."""
 
     def __init__(
-        self, *, cache: BuildCache, mounts: CacheMounts, catalog: Catalog, clock: Callable[[], int]
+        self,
+        *,
+        cache: BuildCache,
+        mounts: CacheMounts,
+        catalog: Catalog,
+        clock: Callable[[], int],
+        limit: Callable[[], int] = lambda: 0,
     ) -> None:
+        """``limit`` tells what may stay when ``collect`` was called, in bytes; 0: all."""
+        self._limit = limit
+        self._collecting = asyncio.Lock()
         self._cache = cache
         self._mounts = mounts
         self._catalog = catalog
@@ -92,6 +103,14 @@ class BuildUsage:
             )
         return sorted(found, key=lambda record: record.used_ns)
 
+    async def collect(self) -> None:
+        """Forget what was used longest ago until the rest fits; one look after another."""
+        if limit := self._limit():
+            async with self._collecting:
+                records = await self.records()
+                if sum(record.size for record in records if not record.shared) > limit:
+                    await self.prune(Filters(), everything=False, keep=limit)
+
     async def prune(self, filters: Filters, *, everything: bool, keep: int) -> tuple[list[str], int]:
         """Forget records: (their ids, bytes of files that went).
 
@@ -114,6 +133,16 @@ class BuildUsage:
         freed = await self._cache.forget(steps) if steps else 0
         await self._mounts.remove(record.identity for record in mounts)
         return [record.identity for record in chosen], freed + sum(record.size for record in mounts)
+
+
+_SHARE = 10
+_LEAST = 2 << 30
+
+
+def default_limit(path: str) -> int:
+    """What a build cache may take where nobody says: a tenth of the disk of ``path``, at least 2 GB."""
+    disk = os.statvfs(path)
+    return max(_LEAST, disk.f_blocks * disk.f_frsize // _SHARE)
 
 
 def _condition(filters: Filters, now: int) -> Callable[[CacheRecord], bool]:

@@ -42,6 +42,7 @@ class CacheMounts:
         self._turns = Turns()
         self._users: Counter[str] = Counter()
         self._alone: set[str] = set()
+        self._sizes: dict[str, int] = {}
         self._changed = asyncio.Condition()
 
     @asynccontextmanager
@@ -77,6 +78,7 @@ class CacheMounts:
         finally:
             self._users[name] -= 1
             self._alone.discard(name)
+            self._sizes.pop(name, None)
             async with self._changed:
                 self._changed.notify_all()
 
@@ -112,12 +114,21 @@ class CacheMounts:
         return [
             CacheMount(
                 name=name,
-                size=measure(f"{self._root}/{name}").apparent,
+                size=self._size(name),
                 used_ns=os.stat(f"{self._root}/{name}").st_atime_ns,
                 in_use=self._users[name] > 0,
             )
             for name in names
         ]
+
+    def _size(self, name: str) -> int:
+        """Measured once after each use: some have very many files."""
+        size = self._sizes.get(name)
+        if size is None:
+            size = measure(f"{self._root}/{name}").apparent
+            if not self._users[name]:
+                self._sizes[name] = size
+        return size
 
     async def remove(self, names: Iterable[str]) -> None:
         """Remove those that nobody has mounted."""

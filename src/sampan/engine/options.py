@@ -17,8 +17,9 @@ class EngineOptions:
     host's ids where it is private; id ranges are taken from
     ``first_host_id`` on, ``id_range`` ids each. ``cgroup_parent`` is absolute. ``log_options`` are the
     json-file driver's. ``seccomp_profile`` is the text of a profile, "unconfined", or None for the built-in
-    one. ``max_downloads`` and ``max_uploads`` are how many layers of a pull or push go at once. Times are
-    seconds, sizes bytes.
+    one. ``build_cache_limit`` is what the build cache may take,
+    0 for no limit and None for a tenth of the disk; ``max_downloads`` and ``max_uploads`` are how many layers
+    of a pull or push go at once. Times are seconds, sizes bytes.
     """
 
     userns: Literal["private", "host"] = "private"
@@ -41,6 +42,7 @@ class EngineOptions:
     runtimes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # name → (program, arguments…)
     default_runtime: str = "sampan"
     registries: RegistrySettings = field(default_factory=RegistrySettings)
+    build_cache_limit: int | None = None
     max_downloads: int = 3
     max_uploads: int = 5
     debug: bool = False

@@ -205,7 +205,8 @@ class Composer(Packer):
             there = os.fstat(fd)
         finally:
             os.close(fd)
-        self._moment = max(order.since, int(there.st_mtime))
+        # The top of a tree is as old as the engine's copy of it.
+        self._moment = max(order.since, int(there.st_mtime)) if path else order.since
         target = order.target
         if order.parents:
             pivot = self._pivot(path)
