@@ -130,6 +130,7 @@ _SYSTEM = {
     "dial-stdio": "dialstdio",
     "events": "events",
     "info": "info",
+    "ports": "reach",
     "prune": "prune",
     "report": "report",
     "service": "service",

@@ -38,6 +38,7 @@ from sampan.engine.paths import Paths
 from sampan.engine.processes import Processes
 from sampan.engine.pulls import Pulls
 from sampan.engine.pushes import Pushes
+from sampan.engine.reach import Reach
 from sampan.engine.registries import Registries
 from sampan.engine.seccomp import Filters
 from sampan.engine.settings import Settings
@@ -189,6 +190,7 @@ class Wiring:
                 settings=settings,
             ),
             networks=self._networks,
+            reach=Reach(store=store, networks=self._networks, bridges=self._bridges),
             connections=Connections(
                 store=store,
                 networks=self._networks,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sampan.engine.processes import Processes
     from sampan.engine.pulls import Pulls
     from sampan.engine.pushes import Pushes
+    from sampan.engine.reach import Reach
     from sampan.engine.registries import Registries
     from sampan.engine.stats import Statistics
     from sampan.engine.system import System
@@ -48,5 +49,6 @@ class Engine:
     pushes: Pushes
     registries: Registries
     storage: Checker
+    reach: Reach
     builds: Builds
     build_usage: BuildUsage

@@ -23,10 +23,11 @@ _PREFIX = "com.docker.network."
 _NAME = f"{_PREFIX}bridge.name"
 _MTU = f"{_PREFIX}driver.mtu"
 _PARENT = drivers.PARENT
-_ICC = f"{_PREFIX}bridge.enable_icc"
+ICC = f"{_PREFIX}bridge.enable_icc"
+MASTERLESS = drivers.SEGMENTS
 _MASQUERADE = f"{_PREFIX}bridge.enable_ip_masquerade"
 HOST_BINDING = f"{_PREFIX}bridge.host_binding_ipv4"
-_FLAGS = (_ICC, _MASQUERADE, f"{_PREFIX}bridge.default_bridge")
+_FLAGS = (ICC, _MASQUERADE, f"{_PREFIX}bridge.default_bridge")
 _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 _LONGEST_INTERFACE = 15
 
@@ -111,7 +112,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
             ranges=tuple(self.ranges()),
             mtu=int(self.options.get(_MTU) or 0),
             internal=self.internal or (self.driver != BRIDGE and not self.options.get(_PARENT)),
-            isolated=self.options.get(_ICC, "true") in _FALSE,
+            isolated=says_no(self.options.get(ICC)),
             masquerade=self.options.get(_MASQUERADE, "true") in _TRUE,
         )
 
@@ -141,6 +142,11 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
             elif subnet:
                 found.append(Pool(subnet=subnet, gateway=shown.get(version, "")))
         return tuple(found)
+
+
+def says_no(value: str | None) -> bool:
+    """Whether an option is given and off."""
+    return value in _FALSE
 
 
 def derived(request: NetworkRequest, source: Definition | None) -> NetworkRequest:

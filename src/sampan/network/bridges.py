@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 from sampan.errors import Unavailable
 from sampan.linux import nfnetlink
 from sampan.linux.netlink import Netlink
-from sampan.network import host
+from sampan.network import forwarding, host
 from sampan.network.bridge import Bridge, Plan
 from sampan.network.egress import EgressRules
+from sampan.network.forwarding import Forwarding
 from sampan.network.host import Site
 from sampan.network.naming import bridge_name
 from sampan.network.published import PublishedPorts
@@ -84,6 +85,21 @@ class Bridges:
         """Those of this engine's networks."""
         sites = [bridge.site for bridge in self._bridges.values() if bridge.site is not None]
         return [subnet for site in sites for subnet in (site.subnet, site.subnet6) if subnet]
+
+    @property
+    def bypass(self) -> bool:
+        """Whether published ports do not obey the host's forward rules."""
+        return self._bypass
+
+    def forwarding(self, version: int) -> Forwarding:
+        """What the host's own firewall says of forwarded packets. Blocking; OSError."""
+        names = [self.name, *(bridge.name for bridge in self._bridges.values())]
+        names += self._shared.names()
+
+        def ours(name: str) -> bool:
+            return any(name == own or name.startswith((f"{own}: ", f"{own}-")) for own in names)
+
+        return forwarding.look(version, ours=ours)
 
     def site_of(self, network: str) -> Site | None:
         return self._bridges[network].site

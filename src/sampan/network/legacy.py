@@ -27,6 +27,12 @@ def rules(bridge: str, subnet: str, comments: Sequence[str]) -> list[tuple[str, 
     ]
 
 
+def look(*, ipv6: bool) -> list[str] | None:
+    """The chain as the program lists it; None where legacy iptables is not in use."""
+    program = _program(ipv6=ipv6) if "filter" in _tables(ipv6=ipv6) else None
+    return _run(program, "-S", "FORWARD").splitlines() if program is not None else None
+
+
 def ensure(bridge: str, wanted: Sequence[tuple[str, ...]], *, ipv6: bool) -> bool:
     """Let the chain have these rules and no others of the bridge's, where its policy is DROP.
 

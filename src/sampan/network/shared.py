@@ -43,6 +43,10 @@ class SharedDirectory:
         """Bridge name → subnets of every registered bridge except ``but``; damaged records are skipped."""
         return {name: subnets for name, (subnets, _) in self._records().items() if subnets and name != but}
 
+    def names(self) -> list[str]:
+        """Every registered bridge."""
+        return list(self._records())
+
     def owned(self, owner: str) -> list[str]:
         """The bridges that an instance registered."""
         return [name for name, (_, found) in self._records().items() if found == owner]

@@ -256,9 +256,15 @@ def test_the_table_of_the_documents(as_host: AsHost, policy: Callable[[Host], No
                 await publish(bridges, endpoints["web"])
                 with world(host, outside, endpoints) as worlds:
                     await check(worlds, forwards=policy is no_policy)
+                    ways = [bridges.forwarding(version) for version in (4, 6)]
+                    assert all(way.enabled for way in ways)
+                    assert [bool(way.drops) for way in ways] == [policy is not no_policy] * 2
+                    # Ours are not counted.
+                    assert not any(way.rules for way in ways)
                     if policy is not no_policy:
                         host_allows(host, policy)
                         await check(worlds, forwards=True)
+                        assert all(bridges.forwarding(version).rules for version in (4, 6))
                 await bridges.ports.withdraw(IDS["web"])
                 for name in NETWORKS:
                     await bridges.release(IDS[name])

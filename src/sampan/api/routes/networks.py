@@ -109,7 +109,27 @@ async def prune(request: Request, engine: Engine) -> Answer:
     return json_response({"NetworksDeleted": removed or None})
 
 
+async def ports(_request: Request, engine: Engine) -> Answer:
+    """GET /system/ports: who can reach which port, which Docker does not tell."""
+    found = await engine.reach.ports()
+    return json_response(
+        [
+            {
+                "ContainerID": one.container_id,
+                "Container": one.container,
+                "Network": one.network,
+                "Port": one.port,
+                "Host": one.host,
+                "ReachedBy": one.reached_by,
+                "Why": one.why,
+            }
+            for one in found
+        ]
+    )
+
+
 ROUTES = (
+    Route("GET", "/system/ports", ports),
     Route("GET", "/networks", list_networks),
     Route("POST", "/networks/create", create),
     Route("POST", "/networks/prune", prune),
