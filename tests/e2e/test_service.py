@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sampan.network.naming import bridge_name
-from tests.e2e import images
+from tests.e2e import images, serving
 from tests.e2e.talk import ask
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -232,3 +233,30 @@ def test_a_unit_of_somebody_elses_stays(
         assert done.returncode == 1
         assert "was not made by `sampan system service install`: remove it first" in done.stderr
     assert (units / "sampan.service").read_text() == "[Unit]\n"
+
+
+def test_the_daemon_opens_more_files_than_a_container_may(tmp_path: Path) -> None:
+    """systemd starts services with a soft limit of 1024, which programs that use select() rely on."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1000, before[1]))
+    try:
+        with serving.daemon() as served:
+            command = [
+                "docker",
+                "-H",
+                served.host,
+                "run",
+                "--rm",
+                "busybox",
+                "sh",
+                "-c",
+                "ulimit -Sn; ulimit -Hn",
+            ]
+            ran = subprocess.run(command, capture_output=True, text=True, check=True)
+            pid = Path(served.root, "run/sampan.pid").read_text().strip()
+            limits = Path(f"/proc/{pid}/limits").read_text()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert ran.stdout.split() == ["1000", str(before[1])]
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
+    assert line.split()[3:5] == [str(before[1])] * 2

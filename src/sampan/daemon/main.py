@@ -12,6 +12,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -89,7 +90,10 @@ async def _serve(line: CommandLine, options: Options, service: Service) -> None:
         log.warning("%s: %s", line.file, warning)
     paths = Paths(data=options.data_root, run=options.exec_root)
     zygote = Zygote(
-        paths.run, f"{paths.data}/zygote.log", group=cgroups.engine_group(options.engine.cgroup_parent)
+        paths.run,
+        f"{paths.data}/zygote.log",
+        group=cgroups.engine_group(options.engine.cgroup_parent),
+        descriptors=_raise_descriptors(),
     )
     zygote.begin()
     idle = False
@@ -147,6 +151,13 @@ async def _metrics(options: Options, wiring: Wiring, server: Server) -> Metrics 
     metrics = Metrics(wiring, server)
     await metrics.listen(address)
     return metrics
+
+
+def _raise_descriptors() -> int:
+    """Let this process open as many files as it may; the soft limit before, which is for containers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft
 
 
 def _leave(options: Options, *, on_demand: bool) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -27,9 +28,16 @@ _END_PATIENCE = 10.0
 
 
 class Zygote:
-    """A connection to the zygote of ``exec_root``, which lives in the cgroup ``group``."""
+    """A connection to the zygote of ``exec_root``, which lives in the cgroup ``group``.
 
-    def __init__(self, exec_root: str, log_path: str, *, group: str = "") -> None:
+    ``descriptors`` is the soft limit of open files that containers start with, by default this process's.
+    """
+
+    def __init__(
+        self, exec_root: str, log_path: str, *, group: str = "", descriptors: int | None = None
+    ) -> None:
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._descriptors = soft if descriptors is None else descriptors
         self._exec_root = exec_root
         self._group = group
         self._log_path = log_path
@@ -119,7 +127,7 @@ class Zygote:
     def _launch(self) -> int:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{self._exec_root}/{SOCKET}")
-        return spawn(self._exec_root, self._log_path, self._group)
+        return spawn(self._exec_root, self._log_path, self._group, self._descriptors)
 
     def _hung_up(self, sock: socket.socket) -> None:
         """The zygote sends nothing after its greeting: readable means gone."""
@@ -165,10 +173,11 @@ async def _ended(pid: int, *, patience: float) -> None:
         os.close(pidfd)
 
 
-def spawn(exec_root: str, log_path: str, group: str = "") -> int:
+def spawn(exec_root: str, log_path: str, group: str, descriptors: int) -> int:
     """Start a zygote for ``exec_root``; its pid, to be waited for. Its complaints go to ``log_path``.
 
-    It moves to the cgroup ``group``, if one is named, and takes that away when it ends.
+    It moves to the cgroup ``group``, if one is named, and takes that away when it ends. Its soft limit of
+    open files is ``descriptors``.
 
     A fresh interpreter without site packages: it carries nothing of the daemon's memory or environment. It is
     executed through a read-only mount of its own: whoever gets hold of ``/proc/PID/exe`` of a process that is
@@ -182,7 +191,7 @@ def spawn(exec_root: str, log_path: str, group: str = "") -> int:
     interpreter = mount.open_tree(os.path.realpath(sys.executable))
     try:
         mount.mount_setattr(interpreter, attr_set=mount.MOUNT_ATTR_RDONLY)
-        return _spawn(f"/proc/self/fd/{interpreter}", code, (exec_root, group), log_path)
+        return _spawn(f"/proc/self/fd/{interpreter}", code, (exec_root, group, str(descriptors)), log_path)
     finally:
         os.close(interpreter)
 

@@ -1,8 +1,12 @@
-"""``python -m sampan.sandbox EXEC_ROOT [CGROUP]``: run the zygote; see ``zygote``."""
+"""``python -m sampan.sandbox EXEC_ROOT CGROUP DESCRIPTORS``: run the zygote; see ``zygote``.
+
+DESCRIPTORS is the soft limit of open files that containers start with: the daemon raised its own.
+"""
 
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import sys
 from contextlib import suppress
@@ -11,7 +15,10 @@ from sampan.linux import process
 from sampan.sandbox import zygote
 
 
-def main(exec_root: str, group: str = "") -> None:
+def main(exec_root: str, group: str, descriptors: str) -> None:
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (int(descriptors), resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    )
     os.closerange(3, 1 << 20)  # whatever the starter let through would live as long as the containers
     path = f"{exec_root}/{zygote.SOCKET}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
