@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
@@ -24,6 +27,15 @@ def ids(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """The flags of a container with ids of its own, and of one that fell back to the host's."""
     given: tuple[str, ...] = request.param
     return given
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory of the host that anybody may read and write: no user ids stand before it."""
+    path = Path(tempfile.mkdtemp(prefix="sampan-public-"))
+    path.chmod(0o777)
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture

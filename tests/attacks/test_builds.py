@@ -25,24 +25,24 @@ def build(engine: Docker, *lines: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_cve_2024_23651_a_part_of_a_cache_that_is_a_link(engine: Docker, tmp_path: Path) -> None:
+def test_cve_2024_23651_a_part_of_a_cache_that_is_a_link(engine: Docker, public: Path) -> None:
     """A step makes a link in a cache that the next one mounts a part of."""
-    (tmp_path / "secret").write_text("the host's")
+    (public / "secret").write_text("the host's")
     code, said = build(
         engine,
-        f"RUN --mount=type=cache,id=evil,target=/c ln -sfn {tmp_path} /c/part",
+        f"RUN --mount=type=cache,id=evil,target=/c ln -sfn {public} /c/part",
         "RUN --mount=type=cache,id=evil,source=part,target=/d cat /d/secret; touch /d/left; true",
     )
     assert "the host's" not in said, code
-    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+    assert [path.name for path in public.iterdir()] == ["secret"]
 
 
 @pytest.mark.parametrize("kind", ["type=cache", "type=tmpfs", "type=bind,from=busybox,source=/etc/passwd"])
-def test_cve_2024_23652_what_is_cleaned_away_after_a_step(engine: Docker, tmp_path: Path, kind: str) -> None:
+def test_cve_2024_23652_what_is_cleaned_away_after_a_step(engine: Docker, public: Path, kind: str) -> None:
     """A step puts a link in the place of the directory that its mount's stand-in was made in."""
-    victim = tmp_path / "stub"
+    victim = public / "stub"
     victim.touch() if "passwd" in kind else victim.mkdir()
-    build(engine, f"RUN --mount={kind},target=/m/stub mv /m /n; ln -s {tmp_path} /m")
+    build(engine, f"RUN --mount={kind},target=/m/stub mv /m /n; ln -s {public} /m")
     assert victim.exists()
 
 
