@@ -36,21 +36,27 @@ class ChunkedDecoder:
 
     def take(self, buffer: bytearray) -> bytes:
         """Consume what can be consumed of ``buffer`` and return the decoded bytes (may be empty)."""
-        pieces: list[bytes] = []
+        pieces: list[memoryview] = []
         position = 0
-        while self._state != _DONE:
-            in_data = self._state == _DATA
-            step = self._data(buffer, position, pieces) if in_data else self._line(buffer, position)
-            if step == position:
-                break
-            position = step
+        with memoryview(buffer) as view:
+            try:
+                while self._state != _DONE:
+                    in_data = self._state == _DATA
+                    step = self._data(view, position, pieces) if in_data else self._line(buffer, position)
+                    if step == position:
+                        break
+                    position = step
+                data = b"".join(pieces)  # the one copy of what may be a large upload
+            finally:
+                for piece in pieces:
+                    piece.release()
         del buffer[:position]
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return data
 
-    def _data(self, buffer: bytearray, position: int, pieces: list[bytes]) -> int:
-        end = min(position + self._left, len(buffer))
+    def _data(self, view: memoryview, position: int, pieces: list[memoryview]) -> int:
+        end = min(position + self._left, len(view))
         if end > position:
-            pieces.append(bytes(memoryview(buffer)[position:end]))
+            pieces.append(view[position:end])
             self._left -= end - position
             if self._left == 0:
                 self._state = _DATA_END
