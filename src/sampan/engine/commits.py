@@ -90,7 +90,6 @@ class Commits:
                 hold.add(self._catalog.layers[parent])
             async with AsyncExitStack() as unkept:
                 async with self._stillness.of(instance, wanted=options.pause):
-                    upper = f"{root.base}/{root.upper}"
                     try:
                         layer = await unkept.enter_async_context(packed(self._catalog.blobs, root))
                     except (OSError, Internal):
