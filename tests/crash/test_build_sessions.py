@@ -98,7 +98,7 @@ def go_to(client: Client, stage: int) -> None:
 
 
 def is_empty(path: Path) -> bool:
-    return not path.exists() or os.listdir(path) == []
+    return not any(inner.is_file() for inner in path.rglob("*"))
 
 
 def nothing_remains(daemon: Daemon) -> None:

@@ -169,6 +169,7 @@ class Wiring:
         build_usage = BuildUsage(
             cache=self._build_cache,
             mounts=self._cache_mounts,
+            held=self._held,
             catalog=self._catalog,
             clock=time.time_ns,
             limit=cache_limit,

@@ -433,13 +433,14 @@ class BuildSteps:
             await visit.aclose()
 
     async def tree(self, chain: tuple[Digest, ...]) -> RootFilesystem:
-        """The files of a chain, to be looked at."""
+        """The files of a chain, or of the upper part of one, to be looked at."""
         layers = self._catalog.layers
         if not chain:
             base, name = os.path.split(self._empty)
             return RootFilesystem(base=base, lowers=(), upper=name, work="")
         # Short names: the kernel may have to take them all in one page.
-        top, *rest = (view[len(layers.root) + 1 :] for view in await layers.see(chain[-1]))
+        views = await layers.see(chain[-1])
+        top, *rest = (view[len(layers.root) + 1 :] for view in views[: len(chain)])
         return RootFilesystem(base=layers.root, lowers=tuple(rest), upper=top, work="")
 
 

@@ -1,7 +1,8 @@
 """What the build cache takes of the disk, and its pruning.
 
-A record is a remembered step or a cache mount. The size of a step is that of the layer that it added, once;
-it is shared when an image has that layer too, so that forgetting the step frees nothing.
+A record is a remembered step, a cache mount, or all files of contexts that are held. The size of a step is
+that of the layer that it added, once; it is shared when an image has that layer too, so that forgetting the
+step frees nothing.
 
 Law: ``prune`` forgets what meets all conditions and is used by no step at work; least recently used goes
 first where only so much is to go that the rest fits.
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 
     from sampan.engine.buildcache import BuildCache
     from sampan.engine.cachemounts import CacheMounts
+    from sampan.engine.heldfiles import HeldFiles
     from sampan.images.catalog import Catalog
     from sampan.spec.digest import Digest
 
-STEP, MOUNT = "regular", "exec.cachemount"
+STEP, MOUNT, FILES = "regular", "exec.cachemount", "source.local"
 _WORDS = "until unused-for id type description inuse shared private label label!"
 _FILTERS = frozenset(_WORDS.split())
 
@@ -53,11 +55,13 @@ class BuildUsage:
         *,
         cache: BuildCache,
         mounts: CacheMounts,
+        held: HeldFiles,
         catalog: Catalog,
         clock: Callable[[], int],
         limit: Callable[[], int] = lambda: 0,
     ) -> None:
         """``limit`` tells what may stay when ``collect`` was called, in bytes; 0: all."""
+        self._held = held
         self._limit = limit
         self._collecting = asyncio.Lock()
         self._cache = cache
@@ -101,6 +105,20 @@ class BuildUsage:
                     used_ns=mount.used_ns,
                 )
             )
+        held = await asyncio.to_thread(self._held.usage)
+        if held.size:
+            found.append(
+                CacheRecord(
+                    identity="files-of-contexts",
+                    kind=FILES,
+                    words="files of contexts that clients sent",
+                    size=held.size,
+                    shared=False,
+                    in_use=held.in_use,
+                    created_ns=held.used_ns,
+                    used_ns=held.used_ns,
+                )
+            )
         return sorted(found, key=lambda record: record.used_ns)
 
     async def collect(self) -> None:
@@ -132,6 +150,8 @@ class BuildUsage:
         mounts = [record for record in chosen if record.kind == MOUNT]
         freed = await self._cache.forget(steps) if steps else 0
         await self._mounts.remove(record.identity for record in mounts)
+        if any(record.kind == FILES for record in chosen):
+            freed += await asyncio.to_thread(self._held.trim, 0)
         return [record.identity for record in chosen], freed + sum(record.size for record in mounts)
 
 

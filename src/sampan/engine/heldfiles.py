@@ -19,6 +19,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import msgspec
 
@@ -52,6 +53,15 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         """The name of the file with these contents and this look."""
         extra = f".{self.capability}" if self.capability else ""
         return f"{digest}.{self.size}.{self.mode:o}.{self.seconds}{extra}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """``size`` in bytes, ``used_ns`` since the epoch."""
+
+    size: int
+    used_ns: int
+    in_use: bool
 
 
 Index = dict[str, tuple[str, str]]
@@ -191,6 +201,17 @@ class HeldFiles:
 
     # ------------------------------------------------------------------ what it takes
 
+    def usage(self) -> Usage:
+        """What it takes of the disk, but for files that layers have too."""
+        self.prepare()
+        own, used = 0, 0
+        for entry in os.scandir(self._files):
+            there = entry.stat(follow_symlinks=False)
+            own += there.st_size if there.st_nlink == 1 else 0
+        for entry in os.scandir(self._folders):
+            used = max(used, entry.stat().st_mtime_ns)
+        return Usage(size=own, used_ns=used, in_use=self._open > 0)
+
     @property
     def size(self) -> int:
         """Bytes of all that is held."""
@@ -201,7 +222,7 @@ class HeldFiles:
         wanted = self._limit if limit is None else limit
         if self._open or not self._ready or self.size <= wanted:
             return 0
-        before = self.size
+        before = self.usage().size
         folders = sorted(os.scandir(self._folders), key=lambda one: one.stat().st_mtime_ns, reverse=True)
         needed: set[str] = set()
         for one in folders:
@@ -217,7 +238,7 @@ class HeldFiles:
                 del self._names[name]
         self._by_digest = {name.split(".")[0]: name for name in self._names}
         self._sizes = set(self._names.values())
-        return before - self.size
+        return before - self.usage().size
 
     def _digests(self, path: str) -> Iterable[str]:
         try:
