@@ -122,16 +122,26 @@ def _read(path: str, named: Reference) -> Entry:
             from json import dumps
 
             kept = found.get("OCIManifest") or found["SchemaV2Manifest"]
-            return Entry(
-                found["Ref"], found["Descriptor"], dumps(kept, indent=3, ensure_ascii=False).encode()
-            )
-        return Entry(found["Ref"], found["Descriptor"], a2b_base64(raw))
+            raw = dumps(kept, indent=3, ensure_ascii=False).encode()
+        else:
+            raw = a2b_base64(raw)
+        return Entry(found["Ref"], _checked(found["Descriptor"]), raw)
     except FileNotFoundError:
         raise NotFound(f"No such manifest: {named.canonical}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failure(f"{path} is no manifest of a list: {error}") from error
     except OSError as error:
         raise _failure("open", path, error) from error
+
+
+def _checked(descriptor: dict[str, Any]) -> dict[str, Any]:
+    """The descriptor. ValueError for what is none."""
+    kinds = {"mediaType": str, "digest": str, "size": int}
+    if not all(isinstance(descriptor.get(name), kind) for name, kind in kinds.items()):
+        raise ValueError("its descriptor is none")
+    if not isinstance(descriptor.get("platform") or {}, dict):
+        raise ValueError("its platform is none")
+    return descriptor
 
 
 def _failure(verb: str, path: str, error: OSError) -> Failure:
