@@ -25,13 +25,15 @@ def build(engine: Docker, *lines: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_cve_2024_23651_a_part_of_a_cache_that_is_a_link(engine: Docker, public: Path) -> None:
-    """A step makes a link in a cache that the next one mounts a part of."""
+@pytest.mark.parametrize("kind", ["type=cache,id=evil", "type=bind,rw"])
+def test_cve_2024_23651_a_part_of_a_mount_that_is_a_link(engine: Docker, public: Path, kind: str) -> None:
+    """A step makes a link at the place that another step mounts a part of its files from."""
     (public / "secret").write_text("the host's")
     code, said = build(
         engine,
-        f"RUN --mount=type=cache,id=evil,target=/c ln -sfn {public} /c/part",
-        "RUN --mount=type=cache,id=evil,source=part,target=/d cat /d/secret; touch /d/left; true",
+        f"RUN ln -s {public} /part",
+        "FROM busybox",
+        f"RUN --mount={kind},from=0,source=/part,target=/d cat /d/secret; touch /d/left; true",
     )
     assert "the host's" not in said, code
     assert [path.name for path in public.iterdir()] == ["secret"]
