@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
@@ -18,6 +19,8 @@ from urllib.parse import unquote, urlsplit
 from sampan.errors import InvalidArgument
 
 _PORTS = {"http": 80, "https": 443}
+_USER = re.compile(r"^([^/@]*//)?[^/]*@")
+_HIDDEN = r"\1xxxxx:xxxxx@"  # Docker's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,12 @@ def proxy_of(url: str, environment: Mapping[str, str] = os.environ) -> Proxy | N
     if _is_direct(parts.hostname, parts.port or _PORTS[parts.scheme], _variable(environment, "no_proxy")):
         return None
     return _parse(given)
+
+
+def shown(environment: Mapping[str, str] = os.environ) -> tuple[str, str, str]:
+    """HTTP_PROXY, HTTPS_PROXY and NO_PROXY as anybody may see them: without names and passwords."""
+    http, https, none = (_variable(environment, f"{name}_proxy") for name in ("http", "https", "no"))
+    return _USER.sub(_HIDDEN, http), _USER.sub(_HIDDEN, https), none
 
 
 def _variable(environment: Mapping[str, str], name: str) -> str:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sampan.errors import InvalidArgument
-from sampan.registry.proxies import proxy_of
+from sampan.registry.proxies import proxy_of, shown
 
 P = {"HTTP_PROXY": "http://p:3128", "HTTPS_PROXY": "q"}
 
@@ -63,3 +63,19 @@ def test_a_proxy_learns_who_asks() -> None:
 def test_a_proxy_that_cannot_be_used_is_told(given: str) -> None:
     with pytest.raises(InvalidArgument, match="the environment names a proxy"):
         proxy_of("http://r.test/", {"HTTP_PROXY": given})
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ("", ""),
+        ("p:3128", "p:3128"),
+        ("http://p:3128/", "http://p:3128/"),
+        ("http://me:secret@p:3128", "http://xxxxx:xxxxx@p:3128"),
+        ("http://me:se@cret@p:3128", "http://xxxxx:xxxxx@p:3128"),
+        ("me:secret@p:3128", "xxxxx:xxxxx@p:3128"),
+    ],
+)
+def test_what_anybody_may_see_of_a_proxy(given: str, seen: str) -> None:
+    environment = {"HTTP_PROXY": given, "https_proxy": given, "NO_PROXY": "a,b"}
+    assert shown(environment) == (seen, seen, "a,b")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.api.render import container as render_container
 from sampan.api.render import image as render_image
 from sampan.api.render.times import rfc3339
+from sampan.registry import proxies
 
 if TYPE_CHECKING:
     from sampan.engine.buildusage import CacheRecord
@@ -82,6 +83,7 @@ def version(found: SystemVersion) -> JSONObject:
 def info(found: SystemInfo, version: Version, *, descriptors: int) -> JSONObject:
     """GET /info; ``descriptors`` is how many this process has open."""
     features = found.features
+    http_proxy, https_proxy, no_proxy = proxies.shown()
     shown: JSONObject = {
         "ID": found.id,
         "Containers": found.containers,
@@ -120,9 +122,9 @@ def info(found: SystemInfo, version: Version, *, descriptors: int) -> JSONObject
         "MemTotal": found.memory_total,
         "GenericResources": None,
         "DockerRootDir": found.root_dir,
-        "HttpProxy": "",
-        "HttpsProxy": "",
-        "NoProxy": "",
+        "HttpProxy": http_proxy,
+        "HttpsProxy": https_proxy,
+        "NoProxy": no_proxy,
         "Name": found.name,
         "Labels": found.labels,
         "ExperimentalBuild": False,
