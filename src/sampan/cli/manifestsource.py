@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sampan.spec.reference import Reference
 
 _PLATFORM = ("architecture", "os", "os.version", "os.features", "variant")
+_LARGEST = 8 << 20  # bytes of a configuration
 _NO_TLS = "server gave HTTP response to HTTPS client"
 _ABSENT = (NotFound, Unauthenticated, Forbidden)
 
@@ -104,17 +105,31 @@ class Source:
         if platform is None:
             platform = self._platform(manifest)
         descriptor = {"mediaType": manifest.media_type, "digest": found.digest, "size": len(found.raw)}
-        told = {name: platform[name] for name in _PLATFORM if platform.get(name)}
+        told = {name: platform[name] for name in _PLATFORM if _is_part(name, platform.get(name))}
         kept = {"architecture": "", "os": "", **told}  # both are always written
         return Entry(reference.canonical, {**descriptor, "platform": kept}, found.raw)
 
     def _platform(self, manifest: documents.Manifest) -> dict[str, Any]:
         """What the image's configuration says of its platform."""
-        raw = b"".join(self.repository.blob(manifest.config.digest)[1])
+        raw = bytearray()
+        for block in self.repository.blob(manifest.config.digest)[1]:
+            raw += block
+            if len(raw) > min(manifest.config.size, _LARGEST):
+                break
         if digests.of(raw) != manifest.config.digest:
             raise Unavailable(f"image config verification failed for digest {manifest.config.digest}")
-        found = document.decode(raw)
+        try:
+            found = document.decode(bytes(raw))
+        except (ValueError, RecursionError) as error:
+            raise Failure(f"{self._reference.canonical}: its configuration is no JSON: {error}") from error
         return found if isinstance(found, dict) else {}
+
+
+def _is_part(name: str, value: object) -> bool:
+    """Whether a member of a platform is there, and is what it should be."""
+    if name == "os.features":
+        return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
+    return isinstance(value, str) and bool(value)
 
 
 def _at(reference: Reference, digest: str) -> Reference:

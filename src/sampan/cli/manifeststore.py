@@ -125,6 +125,8 @@ def _read(path: str, named: Reference) -> Entry:
             raw = dumps(kept, indent=3, ensure_ascii=False).encode()
         else:
             raw = a2b_base64(raw)
+        if not isinstance(document.decode(raw), dict):
+            raise ValueError("its document is none")
         return Entry(found["Ref"], _checked(found["Descriptor"]), raw)
     except FileNotFoundError:
         raise NotFound(f"No such manifest: {named.canonical}") from None

@@ -62,7 +62,13 @@ def test_what_is_not_there_is_named() -> None:
         store.entry(LIST, TWO)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"Ref":1}', '{"Ref":"x","Descriptor":{},"Raw":"?"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "{}", '{"Ref":1}', '{"Ref":"x","Descriptor":{},"Raw":"?"}'),
+        json.dumps({"Ref": "x", "Descriptor": DESCRIPTOR, "Raw": "W10="}),
+    ],
+)
 def test_a_file_that_is_none_is_told_of(text: str, lists: Path) -> None:
     _put(ONE)
     path = lists / "example.org-5000_a_b-list" / "example.org-5000_a_b-one"
