@@ -120,6 +120,7 @@ ANSWERS: dict[str, Any] = {
     "POST /volumes/create": _VOLUME,
     "POST /volumes/prune": {"VolumesDeleted": ["vol"], "SpaceReclaimed": 1},
     "GET /system/df": _DISK,
+    "POST /build/session": 404,  # an engine that is asked for all flags of the classic build
     "POST /build": {"aux": {"ID": "sha256:" + "5" * 64}},
     "POST /build/prune": {"CachesDeleted": [], "SpaceReclaimed": 0},
     "GET /version": {"Version": "1", "ApiVersion": "1.50", "Components": []},

@@ -45,7 +45,6 @@ FLAGS: dict[tuple[str, str], str] = {
             "io-maxiops": WINDOWS,
         }.items()
     },
-    ("build", "squash"): "squash is not offered: a stage of its own and COPY --from do it",
     ("volume ls", "cluster"): CLUSTER,
     **{
         ("volume create", flag): CLUSTER

@@ -20,7 +20,10 @@ pytestmark = pytest.mark.skipif(
 ROOT = Path(__file__).resolve().parents[2]
 
 OURS = {
-    "build": {"progress"},
+    "build": {
+        *("progress", "secret", "ssh", "output", "build-context", "push", "metadata-file", "check"),
+        *("explain", "shell-on-failure", "allow"),
+    },
     "create": {"egress", "restart-unhealthy", "timeout"},
     "run": {"egress", "restart-unhealthy", "timeout"},
     "network create": {"egress"},
