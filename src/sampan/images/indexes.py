@@ -108,6 +108,8 @@ class Indexes:
         self._blobs = blobs
         self._indexes: dict[Digest, ImageIndex] = {}
         self._names: dict[str, Digest] = {}
+        self._leading: dict[Digest, set[str]] = {}  # the same the other way round
+        self._owners: dict[Digest, set[Digest]] = {}  # the indexes of an image
 
     def __iter__(self) -> Iterator[ImageIndex]:
         return iter(tuple(self._indexes.values()))
@@ -135,11 +137,15 @@ class Indexes:
 
     def mains(self, image_id: str) -> list[ImageIndex]:
         """Every index whose main image it is."""
-        return [index for index in self if index.main == image_id]
+        return [index for index in self._with(image_id) if index.main == image_id]
+
+    def _with(self, image_id: str) -> list[ImageIndex]:
+        """Every index of which it is a part."""
+        return [self._indexes[digest] for digest in self._owners.get(Digest(image_id), ())]
 
     def is_hidden(self, image_id: str) -> bool:
         """Whether an image without names is shown as a part only: it is one, and no main image."""
-        found = [index for index in self if image_id in index.images]
+        found = self._with(image_id)
         return bool(found) and all(index.main != image_id for index in found)
 
     def by_digest(self, digest: str) -> Digest | None:
@@ -169,23 +175,36 @@ class Indexes:
     # ------------------------------------------------------------------ in memory
 
     def keep(self, index: ImageIndex) -> None:
+        self._disown(index.digest)
         self._indexes[index.digest] = index
+        for image_id in index.images:
+            self._owners.setdefault(image_id, set()).add(index.digest)
+
+    def _disown(self, digest: Digest) -> None:
+        index = self._indexes.get(digest)
+        for image_id in index.images if index is not None else ():
+            owners = self._owners[image_id]
+            owners.discard(digest)
+            if not owners:
+                del self._owners[image_id]
 
     def lead(self, canonical: str, digest: Digest | None) -> None:
         """Have a name lead to an index, or to none."""
-        if digest is None:
-            self._names.pop(canonical, None)
-        else:
+        former = self._names.pop(canonical, None)
+        if former is not None:
+            self._leading[former].discard(canonical)
+        if digest is not None:
             self._names[canonical] = digest
+            self._leading.setdefault(digest, set()).add(canonical)
 
     def names_to(self, digest: Digest) -> list[str]:
         """The names that lead to an index."""
-        return [name for name, found in self._names.items() if found == digest]
+        return sorted(self._leading.get(digest, ()))
 
     def drop_images(self, image_ids: Iterable[str]) -> list[ImageIndex]:
         """Forget images that go, and the indexes whose main image goes; what is touched, as it was."""
-        gone = frozenset(image_ids)
-        touched = [index for index in self if gone.intersection(index.images)]
+        gone = frozenset(Digest(image_id) for image_id in image_ids)
+        touched = [self._indexes[one] for one in {one for key in gone for one in self._owners.get(key, ())}]
         for index in touched:
             left = None if index.main in gone else index.without(gone)
             if left is None:
@@ -195,8 +214,9 @@ class Indexes:
         return touched
 
     def forget(self, digest: Digest) -> None:
+        self._disown(digest)
         self._indexes.pop(digest, None)
-        for name in self.names_to(digest):
+        for name in self._leading.pop(digest, ()):
             del self._names[name]
 
     def read(
@@ -215,7 +235,7 @@ class Indexes:
                 lost.append(Digest(digest))
         for name, digest in connection.execute(_SELECT_NAMES):
             if digest in self._indexes:
-                self._names[name] = Digest(digest)
+                self.lead(name, Digest(digest))
         return lost
 
     def _read(
