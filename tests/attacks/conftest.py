@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ import pytest
 
 from tests.e2e import conftest as live
 from tests.e2e.serving import Daemon
+from tests.e2e.talk import ask
 
 Docker: TypeAlias = "Callable[..., subprocess.CompletedProcess[str]]"
 
@@ -59,10 +61,9 @@ def engine(daemon: Daemon, docker: str) -> Iterator[Docker]:
         )
 
     yield run
-    boxes = run("ps", "-aq").stdout.split()
-    if boxes:
-        run("rm", "-fv", *boxes)
-    run("volume", "prune", "-af")
-    for name in run("images", "--format", "{{.Repository}}").stdout.split():
-        if name.startswith("evil"):
-            run("rmi", "-f", name)
+    for box in json.loads(ask(daemon.socket, "GET", "/containers/json?all=1")[1]):
+        ask(daemon.socket, "DELETE", f"/containers/{box['Id']}?force=1&v=1")
+    ask(daemon.socket, "POST", "/volumes/prune?filters=%7B%22all%22:%5B%221%22%5D%7D")
+    for image in json.loads(ask(daemon.socket, "GET", "/images/json")[1]):
+        if any(name.startswith("evil") for name in image["RepoTags"]):
+            ask(daemon.socket, "DELETE", f"/images/{image['Id']}?force=1")
