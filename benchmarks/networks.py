@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Networks of an engine and of a peer, in turns: throughput, connections, look-ups, and what a network costs a
-start. Prints a Markdown table of medians (quartiles), and each row's median of the ratios in its turns.
+"""Networks of an engine and of a peer, in turns: throughput, connections, look-ups, what a network costs a start.
+
+Prints a Markdown table of medians (quartiles), and each row's median of the ratios in its turns.
 
     benchmarks/networks.py --ours /run/sampan/sampan.sock [--peer /path/docker.sock] [--reps 9] [--starts 40]
 
