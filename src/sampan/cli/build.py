@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     Messages = Iterator[Any]
 
 _LACKING = {
-    "cache-to": "a cache elsewhere is not offered yet",
     "attest": "attestations are not offered yet",
     "provenance": "provenance is not offered yet",
     "sbom": "lists of materials are not offered yet",
@@ -37,7 +36,13 @@ def _build(context: Context, options: Options, arguments: list[str]) -> int:
     _forget(options["iidfile"])
     wanted = Wanted(options, arguments[0])
     said = wanted.said
-    identity = _follow(wanted.messages(context), said, _shown_by(options["progress"]))
+    caches = wanted.caches
+    if caches is not None:
+        caches.bring(context)
+    keys: list[str] = []
+    identity = _follow(wanted.messages(context), said, _shown_by(options["progress"]), keys)
+    if caches is not None and caches.target:
+        caches.fetch(context, keys)
     if options["iidfile"]:
         if not identity:
             raise Failure(f"server did not provide an image ID. Cannot write {options['iidfile']}")
@@ -65,8 +70,11 @@ def tag(text: str) -> str:
 # ------------------------------------------------------------------ what is shown
 
 
-def _follow(messages: Messages, said: Said, show: Callable[[Any], None] | None) -> str:
-    """Show the stream; the image's id. A failed step ends the program with the step's own exit code."""
+def _follow(messages: Messages, said: Said, show: Callable[[Any], None] | None, keys: list[str]) -> str:
+    """Show the stream; the image's id. ``keys`` of steps are added if they are told.
+
+    A failed step ends the program with the step's own exit code.
+    """
     identity = ""
     for message in messages:
         if "stream" in message:
@@ -74,7 +82,9 @@ def _follow(messages: Messages, said: Said, show: Callable[[Any], None] | None) 
         elif show is not None and ("vertexes" in message or "logs" in message):
             show(message)
         elif "aux" in message:
-            identity = (message["aux"] or {}).get("ID") or identity
+            aux = message["aux"] or {}
+            identity = aux.get("ID") or identity
+            keys += aux.get("BuildCache") or ()
         elif "error" in message or "errorDetail" in message:
             said.failed()
             detail = message.get("errorDetail") or {}
@@ -150,7 +160,7 @@ COMMANDS: tuple[Command, ...] = (
         flags=(
             ("", "add-host", "host-list", "Add a host name and its address (host:ip)"),
             ("", "build-arg", "env", "Set a variable of the build"),
-            ("", "cache-from", "strings", "Images whose steps may be taken"),
+            ("", "cache-from", "list", "Where steps may come from (an image, or type=local,src=FOLDER)"),
             ("", "check", "bool", "Tell what is better not written in the Dockerfile, and build nothing"),
             ("", "cgroup-parent", "string", "Cgroup under which those of RUN instructions are made"),
             ("", "compress", "bool", "Compress the build context using gzip"),
@@ -182,7 +192,7 @@ COMMANDS: tuple[Command, ...] = (
             ("", "allow", "strings", "Rights that RUN may ask for (security.insecure, network.host)"),
             ("", "attest", "list", ""),
             ("", "build-context", "list", "Another context by name (NAME=FOLDER, docker-image://… or a URL)"),
-            ("", "cache-to", "list", ""),
+            ("", "cache-to", "list", "Where the cache goes (type=inline, or type=local,dest=FOLDER)"),
             ("o", "output", "list", "Where the result goes (type=local|tar|oci|docker|image,dest=PATH)"),
             ("", "progress", "string", "How progress is shown: auto, plain, tty, quiet or rawjson", "auto"),
             ("", "provenance", "string", ""),

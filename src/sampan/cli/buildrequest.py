@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from sampan.cli.buildcache import Caches
     from sampan.cli.command import Options
     from sampan.cli.context import Context
 
@@ -80,7 +81,9 @@ def compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def target(options: Options, dockerfile: str, path: str, names: list[str]) -> str:
+def target(
+    options: Options, dockerfile: str, path: str, names: list[str], caches: Caches | None = None
+) -> str:
     """The request's path with its parameters, of which some are repeated."""
     from sampan.client.http import quote
     from sampan.wire import document
@@ -91,7 +94,7 @@ def target(options: Options, dockerfile: str, path: str, names: list[str]) -> st
     documents = {
         "buildargs": _arguments(options["build-arg"]),
         "labels": {name: value for name, _, value in (text.partition("=") for text in options["label"])},
-        "cachefrom": _each(options["cache-from"]),
+        "cachefrom": caches.images if caches is not None else [],
         "ulimits": options["ulimit"],
         "securityopt": _each(options["security-opt"]),
     }
@@ -112,6 +115,8 @@ def target(options: Options, dockerfile: str, path: str, names: list[str]) -> st
         "memory": options["memory"],
         "memswap": options["memory-swap"],
         "shmsize": options["shm-size"],
+        "cacheinline": int(caches is not None and caches.inline),
+        "cachetold": int(caches is not None and bool(caches.target)),
         "check": int(options["check"]),
         "nocache": int(options["no-cache"]),
         "pull": int(options["pull"]),

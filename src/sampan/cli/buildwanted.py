@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from sampan.cli.buildcache import Caches
     from sampan.cli.buildcontext import Found
     from sampan.cli.buildoutputs import Results
     from sampan.cli.command import Options
@@ -61,6 +62,11 @@ class Wanted:
         self._options = options
         self._path = path
         self.results: Results | None = None
+        self.caches: Caches | None = None
+        if options["cache-from"] or options["cache-to"]:
+            from sampan.cli.buildcache import Caches
+
+            self.caches = Caches(options["cache-from"], options["cache-to"])
         self._hello: dict[str, Any] = {}
         self._given: dict[str, Any] = {"contexts": {}}
         self._take_inputs()
@@ -156,7 +162,7 @@ class Wanted:
         if self._found is None and not self._needs_session:
             return self._classic(context)
         dockerfile = self._options["file"] if self._found is None else self._found.dockerfile
-        path = buildrequest.target(self._options, dockerfile, self._path, self.names).replace(
+        path = buildrequest.target(self._options, dockerfile, self._path, self.names, self.caches).replace(
             "/build?", "/build/session?", 1
         )
         try:
@@ -195,7 +201,7 @@ class Wanted:
         from sampan.client.api import json_stream
 
         headers = buildrequest.credentials(context)
-        path = buildrequest.target(self._options, dockerfile, self._path, self.names)
+        path = buildrequest.target(self._options, dockerfile, self._path, self.names, self.caches)
         answer = context.client.upload(path, None, pieces, kind="application/x-tar", headers=headers)
         return json_stream(answer)
 

@@ -92,6 +92,16 @@ class BuildCache:
             self._database.post(lambda db: db.execute(_INSERT, msgspec.structs.astuple(alias)))
         return used
 
+    def whole(self, entry: Remembered) -> Remembered:
+        """The step of which ``entry`` may be a second key."""
+        if entry.words:
+            return entry
+        same = (entry.chain_id, entry.created_ns)
+        found = (
+            one for one in self._entries.values() if one.words and (one.chain_id, one.created_ns) == same
+        )
+        return next(found, entry)
+
     async def put(
         self, key: str, chain_id: Digest | None, words: str, created_ns: int, short: str = ""
     ) -> Remembered:

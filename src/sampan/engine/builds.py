@@ -14,6 +14,7 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+import json
 import posixpath
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.build import dockerfile, evaluate, lint, stages
 from sampan.build.dockerfile import Dockerfile, DockerfileError
 from sampan.build.stages import Recipe, Stage
-from sampan.engine import remotes
+from sampan.engine import cachetransfer, remotes
 from sampan.engine.buildcontext import filled, sent_by, working
 from sampan.engine.buildexplain import Explanations, Inputs, reasons
 from sampan.engine.buildnamed import NamedContexts
@@ -35,16 +36,17 @@ from sampan.engine.buildstages import SECOND, StageBuild, StageResult, automatic
 from sampan.engine.buildsteps import StepFailed
 from sampan.engine.model import HostConfig
 from sampan.engine.telling import told
-from sampan.errors import InvalidArgument, NotFound
+from sampan.errors import Failure, InvalidArgument, NotFound
 from sampan.images.catalog import NewImage
 from sampan.images.model import Image, format_time
 from sampan.spec import digest as digests
+from sampan.spec import image as documents
 from sampan.spec import platform as platforms
 from sampan.spec import reference as references
 from sampan.spec.reference import Reference
 
 if TYPE_CHECKING:
-    from sampan.engine.buildcache import BuildCache
+    from sampan.engine.buildcache import BuildCache, Remembered
     from sampan.engine.buildcontext import Context
     from sampan.engine.buildmounts import BuildMounts
     from sampan.engine.buildsession import Session
@@ -66,7 +68,9 @@ class BuildOptions:
     """What the user asked for. ``credentials`` are by registry; ``host`` are limits of the containers.
 
     ``remote`` is the address of a context that is not sent; ``allowed`` are rights that RUN may ask for;
-    with ``check`` the Dockerfile is only looked at, ``squash`` makes one layer of what the steps add.
+    ``cache_from`` are images whose own records of their steps are taken, ``cache_inline`` gives the image
+    such records, ``cache_told`` has the keys of all steps told. With ``check`` the Dockerfile is only looked
+    at, ``squash`` makes one layer of what the steps add.
     """
 
     dockerfile: str = "Dockerfile"
@@ -76,6 +80,9 @@ class BuildOptions:
     arguments: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     platform: str = ""
+    cache_from: tuple[str, ...] = ()
+    cache_inline: bool = False
+    cache_told: bool = False
     check: bool = False
     squash: bool = False
     no_cache: bool = False
@@ -119,6 +126,7 @@ class Builds:
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """``collect`` keeps the cache to its limit, and is called after a build."""
+        self.transfer = cachetransfer.CacheTransfer(catalog=catalog, cache=cache)
         self._held = held
         self._collect = collect
         self._collecting: set[asyncio.Task[None]] = set()
@@ -211,6 +219,7 @@ class Builds:
                 options=options,
                 stack=stack,
             )
+            await self._take_caches(options, tell)
             build = Build(self, options, context, recipe, tell, session, others)
             try:
                 image = await build.run()
@@ -236,6 +245,17 @@ class Builds:
             if not options.quiet:
                 tell(f"Successfully tagged {name.familiar}\n")
             self._images.tell(image, "tag", name.familiar)
+
+    async def _take_caches(self, options: BuildOptions, tell: Callable[[Message], None]) -> None:
+        """Take what images tell of their steps; one that cannot be had is passed over, and told."""
+        for name in options.cache_from:
+            try:
+                image = await self.base(name, "", options, lambda _text: None)
+            except Failure as error:
+                if not options.quiet:
+                    tell(f"[Warning] no cache of {name}: {error}\n")
+            else:
+                await self.transfer.take_inline(image)
 
     # ------------------------------------------------------------------ what stages begin with
 
@@ -301,6 +321,8 @@ class Build:
         self.results: dict[int, asyncio.Task[StageResult]] = {}
         self.consumed: set[str] = set()
         self._unsaid: list[str] = []
+        self.steps: list[Remembered] = []
+        """What each step came to, as it is remembered."""
         self._inputs: list[tuple[Inputs, bool]] = []
         self.epoch = _epoch(options.arguments)
 
@@ -376,18 +398,31 @@ class Build:
 
     async def _keep(self, result: StageResult, hold: Hold) -> Image:
         unused = sorted(set(self.options.arguments) - self.consumed - set(self.recipe.arguments))
-        unused = [name for name in unused if name not in evaluate.PREDEFINED and name != _EPOCH]
+        unused = [
+            name for name in unused if name not in evaluate.PREDEFINED and name not in (_EPOCH, _INLINE)
+        ]
         if unused and not self.options.quiet:
             self._tell(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n")
         if self.options.squash:
             await self._squash(result, hold)
-        raw = result.document(self.options)
+        raw = self._with_records(result.document(self.options), result)
         new = NewImage(raw=raw, names=self.options.names)
         if self.session is None:
             return (await self.use._images.keep([new], hold))[0]
         image = self.use._catalog.described(new)
         await self.use._outputs.deliver(self.session, image, self.options.names)
         return (await self.use._images.keep([new], hold))[0] if self.session.hello.keep else image
+
+    def _with_records(self, raw: bytes, result: StageResult) -> bytes:
+        """The configuration with what tells other engines of its steps, if that is wanted."""
+        steps = {one.key: one for one in map(self.use._cache.whole, self.steps) if one.words}
+        if self.options.cache_told:
+            self._tell(News(document={"aux": {"BuildCache": sorted(steps)}}))
+        wanted = self.options.cache_inline or self.options.arguments.get(_INLINE) == "1"
+        if not wanted or self.options.squash:
+            return raw
+        records = cachetransfer.inline(steps.values(), result.chain)
+        return documents.encode({**json.loads(raw), cachetransfer.INLINE: records})
 
     async def _squash(self, result: StageResult, hold: Hold) -> None:
         """Make one layer of all that the target's steps made; its history tells of them as Docker's does."""
@@ -405,6 +440,7 @@ class Build:
 
 
 _EPOCH = "SOURCE_DATE_EPOCH"
+_INLINE = "BUILDKIT_INLINE_CACHE"
 
 
 def _epoch(arguments: Mapping[str, str]) -> int | None:

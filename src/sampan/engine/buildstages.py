@@ -194,7 +194,7 @@ class StageBuild:
         system, architecture, variant = platforms.parse(self._stage.platform or self._build.options.platform)
         self._say(" --->\n")
         return StageResult(
-            draft=self._draft(RunConfig()),
+            draft=self._draft(RunConfig(working_dir="/")),
             chain=(),
             files=key_of("files", None),
             created_ns=0,
@@ -369,6 +369,7 @@ class StageBuild:
         if found is None:
             return False
         self._build.took(inputs, ran=False)
+        self._build.steps.append(found)
         self._vertex.cached = True
         self._say(" ---> Using cache\n")
         self._advance(found.chain_id, found.created_ns)
@@ -386,6 +387,7 @@ class StageBuild:
     ) -> None:
         entry = await self._use._cache.put(key, chain_id, words, created_ns, short)
         self._build.took(inputs, ran=True)
+        self._build.steps.append(entry)
         self._advance(chain_id, entry.created_ns)
 
     def _advance(self, chain_id: Digest | None, created_ns: int) -> None:

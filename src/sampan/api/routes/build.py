@@ -122,6 +122,9 @@ def _options(request: Request) -> BuildOptions:
         arguments={name: value for name, value in _texts(query, "buildargs").items() if value is not None},
         labels={name: value or "" for name, value in _texts(query, "labels").items()},
         platform=query.text("platform"),
+        cache_from=tuple(_list(query, "cachefrom", str)),
+        cache_inline=query.flag("cacheinline"),
+        cache_told=query.flag("cachetold"),
         check=query.flag("check"),
         squash=query.flag("squash"),
         no_cache=query.flag("nocache"),
@@ -203,8 +206,21 @@ async def prune(request: Request, engine: Engine) -> Answer:
     return json_response({"CachesDeleted": keys or None, "SpaceReclaimed": freed})
 
 
+async def cache_export(request: Request, engine: Engine) -> Answer:
+    """POST /build/cache/export, with the keys of steps: an archived OCI layout of what they came to."""
+    keys = [str(key) for key in await request.json(list)]
+    return Stream(engine.builds.transfer.export(keys), "application/x-tar")
+
+
+async def cache_import(request: Request, engine: Engine) -> Answer:
+    """POST /build/cache/import, with such an archive."""
+    return json_response({"Records": await engine.builds.transfer.take(request.body())})
+
+
 ROUTES = (
     Route("POST", "/build", build),
     Route("POST", "/build/session", session),
     Route("POST", "/build/prune", prune),
+    Route("POST", "/build/cache/export", cache_export),
+    Route("POST", "/build/cache/import", cache_import),
 )
