@@ -82,6 +82,7 @@ class VolumeMounts:
     async def settle(self, volumes: Iterable[Volume], living: Iterable[str]) -> None:
         """Take up what ``living`` containers hold, and give back what others held. Once, at the start."""
         marks, alive = self._marks.all(), set(living)
+        dead: list[tuple[Volume, str]] = []
         known = {volume.name: volume for volume in volumes if not volume.plain}
         for name, holders in marks.items():
             volume = known.get(name)
@@ -92,8 +93,9 @@ class VolumeMounts:
                 held = self._held.setdefault(name, _Held(volume=volume))
                 held.places[holder] = volume.mountpoint
             if volume is not None:
-                for holder in holders - alive:
-                    await self._give_back(volume, holder)
+                dead += ((volume, holder) for holder in holders - alive)
+        # Together: a driver that is not there is waited for.
+        await asyncio.gather(*(self._give_back(volume, holder) for volume, holder in dead))
         for volume in known.values():
             # Killed between the two, or its marks were lost.
             if volume.driver == LOCAL and not self.used(volume.name):
