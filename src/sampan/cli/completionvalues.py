@@ -126,8 +126,13 @@ ARGUMENTS: dict[str, tuple[Source | int | EllipsisType, ...]] = {
     "top": (_RUNNING,),
     "unpause": (containers("paused"), ...),
     "update": (_ANY, ...),
+    "volume clone": (volumes,),
+    "volume export": (volumes,),
+    "volume import": (NO_FILES, FILES),
     "volume inspect": (volumes, ...),
+    "volume rename": (volumes,),
     "volume rm": (volumes, ...),
+    "volume snapshot": (volumes,),
     "volume update": (volumes,),
     "wait": (_ALIVE, ...),
 }
