@@ -273,6 +273,23 @@ def test_both_families(as_host: AsHost) -> None:
             assert connects6(container, outside)
             await bridges.egress.hold(FIRST, policy("allow=six.example:80"), both)
             assert not connects6(container, outside)
+        # A name opens its IPv6 addresses at its port, elsewhere than on the host.
+        internet = host.internet()
+        with open("/proc/sys/net/ipv6/conf/all/forwarding", "w") as file:
+            file.write("1")
+        container.run(
+            functools.partial(host.command, *["ip", "-6", "route", "add", "default", "via", outside])
+        )
+        with host.listen(internet, ipv6=True):
+            assert not connects6(container, host.INTERNET6)
+            gate = bridges.egress.gate(FIRST)
+            assert gate is not None
+            packed = [socket.inet_pton(socket.AF_INET6, host.INTERNET6)]
+            assert await gate.open("six.example", packed, 60) == (packed, 60)
+            assert connects6(container, host.INTERNET6)
+            await bridges.egress.hold(FIRST, policy("allow=seven.example:80"), both)
+            # What was opened stays for as long as it was told, whatever the policy says from now on.
+            assert connects6(container, host.INTERNET6)
 
     lived(as_host, life)
 
