@@ -130,6 +130,7 @@ class PublishedPorts:
         self._changing = asyncio.Lock()
         self._standing = False
         self._copying = Copying()
+        self._forgetting: set[asyncio.Task[None]] = set()
 
     async def publish(
         self, container_id: str, wishes: Sequence[Wish], *, addresses: Sequence[str], bridge: str
@@ -146,11 +147,11 @@ class PublishedPorts:
             _route_loopback(bridge)
             async with self._changing:
                 await self._add([published for published, _ in made])
-            await _forget([published for published, _ in made], withdrawn=False)
         except BaseException:
             for published, sock in made:
                 self._let_go(published, sock)
             raise
+        self._forget([published for published, _ in made], withdrawn=False)
         self._held.setdefault(container_id, []).extend(made)
         for published, sock in made:
             self._copying.serve(sock, published.address, published.target)
@@ -166,7 +167,7 @@ class PublishedPorts:
             self._let_go(published, sock)
         async with self._changing:
             await self._delete([published for published, _ in made])
-        await _forget([published for published, _ in made], withdrawn=True)
+        self._forget([published for published, _ in made], withdrawn=True)
 
     async def check(self) -> None:
         """Put the table back if somebody removed it."""
@@ -196,6 +197,7 @@ class PublishedPorts:
     async def close(self) -> None:
         """Hold no port any more; the table goes if nothing is published."""
         self._copying.close()
+        await self.forgotten()
         nothing = not self._held
         for made in self._held.values():
             for published, sock in made:
@@ -203,6 +205,26 @@ class PublishedPorts:
         self._held.clear()
         if nothing and self._standing:
             await self.settle()
+
+    def _forget(self, ports: Iterable[Published], *, withdrawn: bool) -> None:
+        """Let the kernel forget where datagrams to these ports went. Soon: it looks through a large table."""
+        datagrams = [port for port in ports if port.protocol == "udp" and port.element() is not None]
+        if datagrams:
+            work = self._forget_soon(datagrams, withdrawn=withdrawn)
+            task = asyncio.get_running_loop().create_task(work)
+            self._forgetting.add(task)
+            task.add_done_callback(self._forgetting.discard)
+
+    async def _forget_soon(self, ports: Sequence[Published], *, withdrawn: bool) -> None:
+        try:
+            await asyncio.to_thread(_forget_blocking, ports, withdrawn=withdrawn)
+        except OSError as error:
+            logger.warning("flows to published ports cannot be forgotten: %s", error)
+
+    async def forgotten(self) -> None:
+        """Return when the kernel has forgotten what it is to forget."""
+        while self._forgetting:
+            await asyncio.wait(self._forgetting)
 
     # ---- reserving -----------------------------------------------------------------------------------------
 
@@ -331,16 +353,6 @@ def check_protocol(protocol: str) -> None:
         raise InvalidArgument("an sctp port cannot be published: the kernel of this host has no SCTP")
 
 
-async def _forget(ports: Iterable[Published], *, withdrawn: bool) -> None:
-    """Let the kernel forget where datagrams to these ports went."""
-    datagrams = [port for port in ports if port.protocol == "udp"]
-    if datagrams:
-        try:
-            await asyncio.to_thread(_forget_blocking, datagrams, withdrawn=withdrawn)
-        except OSError as error:
-            logger.warning("flows to published ports cannot be forgotten: %s", error)
-
-
 def _forget_blocking(ports: Sequence[Published], *, withdrawn: bool) -> None:
     targets = {(_packed(port.address), port.target) for port in ports}
     numbers = {port.port for port in ports}
@@ -350,12 +362,10 @@ def _forget_blocking(ports: Sequence[Published], *, withdrawn: bool) -> None:
 
         def unwanted(flow: ctnetlink.Flow, own: set[bytes] = own) -> bool:
             """One to an address of the host: what a container begins with others is its own business."""
-            if flow.protocol != socket.IPPROTO_UDP or flow.destination not in own:
-                return False
             led_there = (flow.answerer, flow.answering_port) in targets
-            return led_there if withdrawn else flow.port in numbers and not led_there
+            return flow.destination in own and led_there is withdrawn
 
-        ctnetlink.forget(family, frozenset(numbers | {target for _, target in targets}), unwanted)
+        ctnetlink.forget(family, socket.IPPROTO_UDP, frozenset(numbers), unwanted)
 
 
 def _families() -> Sequence[int]:

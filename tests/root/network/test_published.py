@@ -218,6 +218,7 @@ def test_datagrams_follow_the_port(as_host: AsHost) -> None:
                         # First the container: it is a fork, and would hold the port's socket as well.
                         container = host.container(endpoint)
                         await publish(bridges, endpoint, wish)
+                        await bridges.ports.forgotten()
                         assert await answered(container)
                         await bridges.ports.withdraw(FIRST)
                         await bridges.release(FIRST)

@@ -111,9 +111,7 @@ def test_a_network_without_a_parent_leads_nowhere(as_host: AsHost) -> None:
                     await bridges.release(one)
                 await bridges.remove("in")
                 bridges.add("gone", Plan(bridge="nosuch.7", driver="macvlan", mode="bridge"))
-                with pytest.raises(
-                    Unavailable, match=r"interface was not found on the host: nosuch\.7"
-                ):
+                with pytest.raises(Unavailable, match=r"interface was not found on the host: nosuch\.7"):
                     await bridges.make("gone")
                 bridges.discard("gone")
 
