@@ -21,7 +21,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 OURS = {
     "build": {
-        *("progress", "secret", "ssh", "output", "build-context", "push", "metadata-file", "check"),
+        *(
+            "progress",
+            "secret",
+            "ssh",
+            "output",
+            "build-context",
+            "push",
+            "metadata-file",
+            "check",
+            "cache-to",
+        ),
         *("explain", "shell-on-failure", "allow"),
     },
     "create": {"egress", "restart-unhealthy", "timeout"},

@@ -160,7 +160,7 @@ COMMANDS: tuple[Command, ...] = (
         flags=(
             ("", "add-host", "host-list", "Add a host name and its address (host:ip)"),
             ("", "build-arg", "env", "Set a variable of the build"),
-            ("", "cache-from", "list", "Where steps may come from (an image, or type=local,src=FOLDER)"),
+            ("", "cache-from", "strings", "Where steps may come from (an image, or type=local,src=FOLDER)"),
             ("", "check", "bool", "Tell what is better not written in the Dockerfile, and build nothing"),
             ("", "cgroup-parent", "string", "Cgroup under which those of RUN instructions are made"),
             ("", "compress", "bool", "Compress the build context using gzip"),

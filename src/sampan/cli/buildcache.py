@@ -27,12 +27,14 @@ class Caches:
 
     __slots__ = ("folders", "images", "inline", "target")
 
-    def __init__(self, given_from: list[str], given_to: list[str]) -> None:
+    def __init__(self, given_from: list[list[str]], given_to: list[str]) -> None:
+        """``given_from`` are the parts between commas of each flag: names, or the fields of one source."""
         self.images: list[str] = []
         self.folders: list[str] = []
         self.inline = False
         self.target = ""
-        for text in given_from:
+        sources = [[",".join(parts)] if "=" in parts[0] else parts for parts in given_from]
+        for text in (text for texts in sources for text in texts):
             kind, fields = _fields(text, "ref")
             if kind == "local":
                 self.folders.append(_field("cache-from", fields, "src"))
