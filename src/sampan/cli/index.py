@@ -124,6 +124,8 @@ _NETWORK = {
     "rm": "networks",
 }
 
+_REGISTRY = {"serve": "registryserve"}
+
 _SYSTEM = {
     "check": "check",
     "df": "diskusage",
@@ -161,6 +163,7 @@ GROUPS = {
     "image": _IMAGE,
     "manifest": _MANIFEST,
     "network": _NETWORK,
+    "registry": _REGISTRY,
     "system": _SYSTEM,
     "volume": _VOLUME,
 }
@@ -174,6 +177,7 @@ GROUP_SUMMARIES = {
     "image": "Manage images",
     "manifest": "Manage image manifests and manifest lists",
     "network": "Manage networks",
+    "registry": "Be a registry for other machines",
     "system": "Manage Sampan",
     "volume": "Manage volumes",
 }

@@ -34,6 +34,7 @@ from sampan.engine.images import Images
 from sampan.engine.launches import Sources
 from sampan.engine.lookups import Lookups
 from sampan.engine.networks import Networks
+from sampan.engine.offers import Offers
 from sampan.engine.paths import Paths
 from sampan.engine.processes import Processes
 from sampan.engine.pulls import Pulls
@@ -182,6 +183,7 @@ class Wiring:
             builds=self._builds(images, pulls, use_cases.containers, visits, build_usage),
             build_usage=build_usage,
             registries=Registries(settings=settings),
+            offers=Offers(self._catalog),
             storage=Checker(self._catalog, self._snapshots, self._database),
             pushes=Pushes(
                 images=images,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sampan.engine.execs import Execs
     from sampan.engine.images import Images
     from sampan.engine.networks import Networks
+    from sampan.engine.offers import Offers
     from sampan.engine.processes import Processes
     from sampan.engine.pulls import Pulls
     from sampan.engine.pushes import Pushes
@@ -49,6 +50,7 @@ class Engine:
     pushes: Pushes
     registries: Registries
     storage: Checker
+    offers: Offers
     reach: Reach
     builds: Builds
     build_usage: BuildUsage
