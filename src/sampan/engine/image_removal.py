@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sampan.engine.imageplatforms import Wanted
     from sampan.engine.lookups import ImageUse
     from sampan.images.catalog import Catalog
+    from sampan.images.indexes import ImageIndex
 
 Users = Callable[[str], "Sequence[ImageUse]"]
 
@@ -79,11 +80,18 @@ class Removal:
             left, image = self._catalog.indexes.get(index.digest), self._catalog.get(image_id)
             if left is None or image is None:
                 continue
-            names = [] if left.without([image_id]) else self._catalog.names_of(image_id)
-            for name in names:
-                await self._untag(image, name)
+            if left.without([image_id]) is None:
+                await self._untag_index(image, left)
+                if self._catalog.names_of(image_id):
+                    continue  # it is known by names of its own too
             self._gone([image], await self._catalog.remove_part(left, image))
         return self.records
+
+    async def _untag_index(self, image: Image, index: ImageIndex) -> None:
+        """Take away the names that lead to an index, whose last image it is."""
+        for name in self._catalog.names_of(image.id):
+            if self._catalog.indexes.named(name.canonical) is index:
+                await self._untag(image, name)
 
     async def _untag_with_digests(self, image: Image, name: Reference) -> bool:
         """Take a name away, and the digests of its repository with its last tag; whether none is left."""

@@ -237,6 +237,20 @@ def test_a_part_with_a_name_of_its_own_outlives_the_index(root: Path) -> None:
     play(root, scene)
 
 
+def test_the_last_platform_leaves_names_that_lead_to_the_image_itself(root: Path) -> None:
+    async def scene(store: Store) -> None:
+        await store.load(layout(MADE, "a:1", (HOST,)))
+        raw = store.catalog.find("a:1").config.raw
+        with store.layers.holding() as hold:
+            await store.catalog.add([NewImage(raw=raw, names=(references.parse("b:1"),))], hold)
+        gone = await store.images.remove("a:1", wanted=[platforms.parse(HOST)])
+        assert [one.untagged for one in gone] == ["a:1"]
+        assert listed(store) == [(MADE.ids[HOST], ["b:1"])]
+        assert list(store.catalog.indexes) == []
+
+    play(root, scene)
+
+
 def test_an_index_without_names_goes_when_its_main_image_has_others(root: Path) -> None:
     async def scene(store: Store) -> None:
         await store.load(layout(MADE, "a:1"))
