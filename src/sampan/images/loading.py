@@ -29,7 +29,7 @@ from sampan.wire import compression
 
 T = TypeVar("T")
 
-_BATCH = 1 << 20  # bytes handed to the writing thread at once
+_BATCH = 1 << 21  # bytes handed to the writing thread at once
 _WORTHWHILE = 1 << 18  # bytes from which a file is a layer rather than a document
 
 
@@ -162,7 +162,8 @@ async def pump(body: AsyncIterable[bytes], feed: Callable[[Iterable[bytes]], Non
             if size >= _BATCH:
                 if writing is not None:
                     await writing
-                writing = asyncio.create_task(asyncio.to_thread(feed, batch))
+                # In one piece: the threads hand each other the interpreter for each.
+                writing = asyncio.create_task(asyncio.to_thread(feed, (b"".join(batch),)))
                 batch, size = [], 0
         if writing is not None:
             await writing
