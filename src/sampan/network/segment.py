@@ -98,8 +98,9 @@ class Segment(Bridge):
                 if made:
                     # Before it is made: what a crash leaves is found again by its registration.
                     self._shared.register(self.name, "", owner=self._owner)
-                    self._make_parent(netlink)
                 try:
+                    if made:
+                        self._make_parent(netlink)
                     self._try(netlink)
                     chosen = host.choose(
                         netlink, plan.ranges, others=more, remembered=self._remembered, seed=self._owner

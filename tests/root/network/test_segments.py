@@ -114,6 +114,7 @@ def test_a_network_without_a_parent_leads_nowhere(as_host: AsHost) -> None:
                 with pytest.raises(Unavailable, match=r"interface was not found on the host: nosuch\.7"):
                     await bridges.make("gone")
                 bridges.discard("gone")
+                assert not os.path.exists(f"{host.directory}/shared/nosuch.7.json")
 
         asyncio.run(life())
         assert host.links() == {"lo", "uplink"}
