@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sampan.cli.buildfolder import Folder
 
 IGNORE_FILE = ".dockerignore"
+DOCKERFILE_LIMIT = 1 << 20  # bytes
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)
 _PIECE = 1 << 18  # bytes sent at once
@@ -189,10 +190,12 @@ class Found:
         self.extra = extra
 
     def text(self) -> str:
-        """The text of the Dockerfile."""
+        """The text of the Dockerfile. Failure if it is too long for any engine."""
         data = self.extra.get(self.dockerfile)
         if data is None:
             data = _read(f"{self.folder}/{self.dockerfile}")
+        if len(data) > DOCKERFILE_LIMIT:
+            raise Failure(f"{self.shown} is larger than {DOCKERFILE_LIMIT} bytes")
         return data.decode("utf-8", "surrogateescape")
 
     @property

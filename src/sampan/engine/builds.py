@@ -351,6 +351,7 @@ class Build:
         every = [inputs for inputs, _ in self._inputs]
         done = {(one.stage, one.number) for one in every}
         every += [one for one in before if (one.stage, one.number) not in done]
+        every.sort(key=lambda one: (one.stage, one.number))
         await asyncio.to_thread(explanations.keep, place, every)
 
     async def result(self, stage: Stage, hold: Hold) -> StageResult:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.cli.buildcontext import watched
+from sampan.cli.buildcontext import DOCKERFILE_LIMIT, find, watched
 from sampan.cli.buildfolder import Folder
 from sampan.errors import Failure
 from sampan.wire import sessions
@@ -122,3 +122,9 @@ def test_a_stamp_is_only_given_for_what_rested(root: Path) -> None:
         return b"".join(watched(str(root), []).entries(["a"])).decode().split("\0")[5]
 
     assert stamp() == ""  # it was written just now: it may be written again in the same tick
+
+
+def test_a_dockerfile_that_no_engine_takes_is_not_sent(root: Path) -> None:
+    (root / "Dockerfile").write_bytes(b"#" * (DOCKERFILE_LIMIT + 1))
+    with pytest.raises(Failure, match="Dockerfile is larger than 1048576 bytes"):
+        find(str(root), "", bytes).text()
