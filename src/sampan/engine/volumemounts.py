@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sampan.engine.model.volumes import LOCAL
 from sampan.errors import Conflict, Failure, Internal, InvalidArgument, Unavailable
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from sampan.engine.model.volumes import Volume
     from sampan.volumes.local import LocalVolumes
     from sampan.volumes.plugins import Plugins
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +103,7 @@ class VolumeMounts:
         for volume in known.values():
             # Killed between the two, or its marks were lost.
             if volume.driver == LOCAL and not self.used(volume.name):
-                await asyncio.to_thread(unmount_volume, volume.mountpoint)
+                await _aside(unmount_volume, volume.mountpoint)
 
     async def _give_back(self, volume: Volume, holder: str) -> None:
         name = volume.name
@@ -113,7 +117,7 @@ class VolumeMounts:
                 if volume.driver != LOCAL:
                     await (await self._plugins.driver(volume.driver)).unmount(name, holder)
                 elif not held.places:
-                    await asyncio.to_thread(unmount_volume, volume.mountpoint)
+                    await _aside(unmount_volume, volume.mountpoint)
             except Failure as error:
                 log.warning("volume %s could not be unmounted: %s", name, error)
             finally:
@@ -122,7 +126,7 @@ class VolumeMounts:
     async def _mount(self, volume: Volume, holder: str) -> str:
         if volume.driver != LOCAL:
             return await self._mount_by_plugin(volume, holder)
-        await asyncio.to_thread(self._mount_once, volume)
+        await _aside(self._mount_once, volume)
         return volume.mountpoint
 
     def _mount_once(self, volume: Volume) -> None:
@@ -149,3 +153,29 @@ class VolumeMounts:
             return self._local.ensure_directory(name)
         except OSError as error:
             raise Internal(f"mount volume {name}: {error.strerror or error}") from error
+
+
+async def _aside(work: Callable[[T], None], on: T) -> None:
+    """Do it in a thread of its own: a server that is gone keeps nobody else's work waiting."""
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: BaseException | None) -> None:
+        if over.done():
+            return
+        if error is None:
+            over.set_result(None)
+        else:
+            over.set_exception(error)
+
+    def run() -> None:
+        found: BaseException | None = None
+        try:
+            work(on)
+        except BaseException as error:
+            found = error
+        with suppress(RuntimeError):  # the loop is over
+            loop.call_soon_threadsafe(settle, found)
+
+    threading.Thread(target=run, name="mount", daemon=True).start()
+    await over
