@@ -137,6 +137,8 @@ class Catalog:
             name = f"{reference.name}@{reference.digest}"
         if name in self._names:
             return self._images[self._names[name][1]], name
+        if reference.digest and (part := self.indexes.in_repository(reference.name, reference.digest)):
+            return self._images[part], None
         return self._find_by_prefix(text, reference), None
 
     def means(self, text: str, image_id: str) -> bool:

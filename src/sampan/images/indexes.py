@@ -158,6 +158,17 @@ class Indexes:
                     return part.image_id
         return None
 
+    def in_repository(self, repository: str, digest: str) -> Digest | None:
+        """The id of the image whose manifest has this digest, in an index that the repository names."""
+        for index in self:
+            for part in index.parts:
+                if part.descriptor.digest == digest and any(
+                    name.startswith((f"{repository}:", f"{repository}@"))
+                    for name in self.names_to(index.digest)
+                ):
+                    return part.image_id
+        return None
+
     def extended(
         self, index: Index, found: Sequence[tuple[Image, Manifest]], former: ImageIndex | None = None
     ) -> ImageIndex:

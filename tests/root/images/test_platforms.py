@@ -111,6 +111,9 @@ def test_all_platforms_of_an_archive_are_kept_and_shown_as_one(root: Path) -> No
             details = await store.images.inspect("a:1", platforms.parse(platform))
             assert [name.familiar for name in details.names] == ["a:1"]
             assert store.catalog.find(MADE.digests[platform]).id == image_id
+            assert store.catalog.find(f"a@{MADE.digests[platform]}").id == image_id
+            with pytest.raises(NotFound):
+                store.catalog.find(f"b@{MADE.digests[platform]}")
         assert (await on(store, "a:1")).id == MADE.ids[HOST]
         assert store.catalog.find(digests.of(MADE.index)).id == MADE.ids[HOST]
         with pytest.raises(NotFound, match=r"^image with reference a:1 was found but does not provide"):
