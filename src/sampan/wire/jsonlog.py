@@ -83,6 +83,7 @@ def _seconds(text: str) -> int | None:
         hour, minute, second = map(int, clock.split(":"))
     except ValueError:
         return None
-    if not (1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second < 61):
+    in_range = 1 <= year <= 9999 and 1 <= month <= 12 and 1 <= day <= 31
+    if not (in_range and hour < 24 and minute < 60 and second < 61):
         return None
     return calendar.timegm((year, month, day, hour, minute, second))

@@ -78,6 +78,12 @@ def test_times_with_any_precision_and_zone(moment: datetime, digits: int, minute
     assert jsonlog.parse_time(text + (f".{fraction}" if fraction else "") + suffix) == whole * 10**9 + exact
 
 
-@pytest.mark.parametrize("text", ["", "2026", "2026-13-01T00:00:00Z", "2026-01-01T25:00:00Z", "x" * 30])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "2026", "2026-13-01T00:00:00Z", "2026-01-01T25:00:00Z", "x" * 30),
+        *("20210-1-1T00:00:00.000000000Z", "00000-1-1T00:00:00.000000000Z"),
+    ],
+)
 def test_what_is_no_time_is_none(text: str) -> None:
     assert jsonlog.parse_time(text) is None
