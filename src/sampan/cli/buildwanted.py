@@ -168,8 +168,14 @@ class Wanted:
         try:
             fd, early, _ = context.client.hijack(path, headers=buildrequest.credentials(context))
         except ApiError as error:
-            if error.status != 404 or self._needs_session:
+            if error.status != 404:
                 raise
+            if self._needs_session:
+                raise Failure(
+                    "this engine has no sessions for builds: secrets, agents, contexts by name, other results "
+                    "than an image, and reasons are not offered by it"
+                ) from None
+            context.client.ping()  # what it does not know, it answers in any version
             return self._classic(context)
         return self._conversation(fd, early)
 
