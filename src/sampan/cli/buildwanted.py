@@ -172,8 +172,8 @@ class Wanted:
                 raise
             if self._needs_session:
                 raise Failure(
-                    "this engine has no sessions for builds: secrets, agents, contexts by name, other results "
-                    "than an image, and reasons are not offered by it"
+                    "this engine has no sessions for builds: secrets, agents, contexts by name, other "
+                    "results than an image, and reasons are not offered by it"
                 ) from None
             context.client.ping()  # what it does not know, it answers in any version
             return self._classic(context)
