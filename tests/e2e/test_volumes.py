@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
 Run: TypeAlias = Callable[..., str]
 
+SWAPPING = "while :; do mkdir /data/x; rmdir /data/x; ln -s / /data/x; rm /data/x; done & "
 COUNTING = "i=0; while :; do i=$((i+1)); echo $i > /data/a; echo $i > /data/b; done"
 
 
@@ -154,7 +155,7 @@ def test_a_driver_that_is_not_there(run: Run) -> None:
 
 
 def test_copies_of_a_volume_that_is_written_to_are_of_one_moment(run: Run, daemon: Daemon) -> None:
-    run("docker run -d --name writer -v data:/data busybox", "sh", "-c", COUNTING)
+    run("docker run -d --name writer -v data:/data busybox", "sh", "-c", SWAPPING + COUNTING)
     base = Path(daemon.root) / "data" / "volumes"
     run("docker exec writer", "sh", "-c", "until [ -e /data/b ]; do :; done")
     for number in range(3):

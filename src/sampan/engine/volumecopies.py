@@ -13,6 +13,7 @@ process that sees nothing but the volume.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import threading
@@ -26,7 +27,7 @@ import msgspec
 from sampan.engine.archives import pour
 from sampan.engine.model import Status
 from sampan.engine.model.volumes import ANONYMOUS_LABEL, SNAPSHOT_LABEL, Volume
-from sampan.errors import Internal, Unavailable
+from sampan.errors import Conflict, Internal, Unavailable
 from sampan.volumes.copy import Earlier, Places, copy_tree
 from sampan.volumes.tree import remove_tree, sync_file_system
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from sampan.volumes.local import LocalVolumes
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_MOVED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
 _CLOCK = 1_000_000_000  # nanoseconds by which the times of files may lag behind, and more
 
 
@@ -145,7 +147,13 @@ class VolumeCopies:
         try:
             if manner.pause:
                 await asyncio.to_thread(sync_file_system, source)
-            places = await _in_thread(source, data)
+            try:
+                places = await _in_thread(source, data)
+            except OSError as error:
+                # What was replaced under the copy's eyes is copied once nobody moves any more.
+                if error.errno not in _MOVED or not manner.pause or not self._written(name, begun):
+                    raise
+                places = {}
             if not manner.pause or not self._written(name, begun):
                 return
             first = f"{os.path.dirname(data)}/first"
@@ -155,6 +163,8 @@ class VolumeCopies:
             await asyncio.to_thread(remove_tree, first)
         except OSError as error:
             where = f": {error.filename}" if isinstance(error.filename, str) else ""
+            if error.errno in _MOVED:
+                raise Conflict(f"volume {name}{where}: changes while it is copied") from error
             raise Internal(f"copying volume {name}{where}: {error.strerror or error}") from error
 
     async def _copy_still(
