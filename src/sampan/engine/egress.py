@@ -65,15 +65,18 @@ class Egress:
         if rules is not None:
             rules.on_refusal = self._refused
 
-    async def hold(self, container: Container, places: Sequence[Place]) -> None:
-        """Hold the container on all of these places, or to nothing if it has no policy (any more)."""
+    async def hold(self, container: Container, places: Sequence[Place], *, fresh: bool = False) -> None:
+        """Hold the container on all of these places, or to nothing if it has no policy (any more).
+
+        ``fresh``: it is about to be started.
+        """
         if self._rules is None:
             return
         policy = self._policy(container, places)
         if policy is None:
             await self._rules.release(container.id)
         else:
-            await self._rules.hold(container.id, policy, _interfaces(places))
+            await self._rules.hold(container.id, policy, _interfaces(places), fresh=fresh)
 
     async def resume(self, container: Container, places: Sequence[Place]) -> None:
         """Hold a container that lives on from an earlier daemon."""

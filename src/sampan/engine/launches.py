@@ -117,7 +117,7 @@ class Launches:
             linked = self._links.of(container)
             if linked.env:
                 container = replace(container, network=replace(container.network, link_env=linked.env))
-            await self._egress.hold(container, places)
+            await self._egress.hold(container, places, fresh=True)
             container = await self._publishing.publish(container, places)
             names = self._places.admit(container, places)
             placed = files.write(container, settings, plugs, names=bool(names), linked=linked.hosts)

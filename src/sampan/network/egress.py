@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
 from sampan.errors import Unavailable
+from sampan.linux import conntrack
 from sampan.linux import nfactions as act
 from sampan.linux import nfnetlink as nft
 from sampan.linux.netlink import Request
@@ -111,8 +112,14 @@ class EgressRules:
 
     # ---- holding -------------------------------------------------------------------------------------------
 
-    async def hold(self, container_id: str, policy: Policy, plugs: Sequence[Interface]) -> None:
-        """Hold a container to a policy, in place of an earlier one. Unavailable if this host cannot."""
+    async def hold(
+        self, container_id: str, policy: Policy, plugs: Sequence[Interface], *, fresh: bool = False
+    ) -> None:
+        """Hold a container to a policy, in place of an earlier one. Unavailable if this host cannot.
+
+        ``fresh``: it has yet to be started; what earlier holders of its addresses began is forgotten, so that
+        it cannot go on with that.
+        """
         async with self._changing:
             former = self.held.get(container_id)
             held = _Held(Guard(container_id=container_id, policy=policy, interfaces=tuple(plugs)))
@@ -122,6 +129,9 @@ class EgressRules:
             self.held[container_id] = held
             try:
                 await self._change(changes)
+                if fresh:
+                    sources = [address.packed for _, address in held.guard.sources]
+                    await asyncio.to_thread(conntrack.forget, sources)
             except OSError as error:
                 if former is not None:
                     self.held[container_id] = former

@@ -135,6 +135,28 @@ def test_what_is_allowed_by_address(as_host: AsHost) -> None:
     lived(as_host, life)
 
 
+def test_what_others_began_is_not_gone_on_with(as_host: AsHost) -> None:
+    async def life(host: Host, bridges: Bridges) -> None:
+        internet = host.internet()
+        endpoint = await bridges.connect(FIRST)
+        container = host.container(endpoint)
+        with host.listen(internet) as server, container.socket() as client:
+            client.settimeout(10)
+            client.connect((host.INTERNET, 80))
+            accepted, _ = server.accept()
+            # Whoever has the address next, and knows of the connection, has no part in it.
+            await bridges.egress.hold(FIRST, policy("none"), plug_of(endpoint), fresh=True)
+            client.sendall(b"a secret")
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+            accepted.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                accepted.recv(1)
+            accepted.close()
+
+    lived(as_host, life)
+
+
 def test_what_names_open(as_host: AsHost) -> None:
     async def life(host: Host, bridges: Bridges) -> None:
         internet = host.internet()

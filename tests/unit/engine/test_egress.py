@@ -28,7 +28,9 @@ class Rules:
         self.held: dict[str, tuple[Policy, Sequence[Interface]]] = {}
         self.on_refusal: Any = None
 
-    async def hold(self, container_id: str, policy: Policy, plugs: Sequence[Interface]) -> None:
+    async def hold(
+        self, container_id: str, policy: Policy, plugs: Sequence[Interface], *, fresh: bool = False
+    ) -> None:
         self.held[container_id] = (policy, plugs)
 
     async def release(self, container_id: str, *, unplug: bool = False) -> None:
