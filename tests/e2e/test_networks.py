@@ -80,7 +80,7 @@ def test_addresses_that_are_asked_for(cli: Cli) -> None:
         assert words in said
 
 
-def test_ipv6(cli: Cli) -> None:
+def test_ipv6(cli: Cli, client: Client, daemon: serving.Daemon) -> None:
     cli("network", "create", "--ipv6", "--subnet", "fd5a:1::/64", "--ip-range", "fd5a:1::100/120", "net-a")
     cli("network", "create", "--ipv6", "--ipv4=false", "net-b")
     (shown,) = json.loads(cli("network", "inspect", "net-a"))
@@ -93,10 +93,16 @@ def test_ipv6(cli: Cli) -> None:
     cli("exec", "net-two", "ping", "-6", "-c", "1", "-W", "5", "net-one")
     assert "Address: fd5a:1::77" in cli("exec", "net-two", "nslookup", "-type=aaaa", "net-one")
     assert "net-one.net-a" in cli("exec", "net-two", "nslookup", "fd5a:1::77")
+    cli("exec", "net-one", "sh", "-c", "until netstat -ltn | grep -q ':80 '; do :; done")
     for address in ("::1", "127.0.0.1"):
-        with socket.create_connection((address, 8095), timeout=10) as client:
-            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            assert client.recv(100).startswith(b"HTTP/1.")
+        with socket.create_connection((address, 8095), timeout=30) as browser:
+            browser.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert browser.recv(100).startswith(b"HTTP/1.")
+    found = json.loads(ask(daemon.socket, "GET", "/system/ports")[1])
+    told = {port["Host"]: port["ReachedBy"] for port in found if port["Container"] == "net-one"}
+    assert told[""] == ["host", "network net-a"]
+    assert told["[::]:8095"][:2] == ["host", "containers with a way out"]
+    assert "net-one" in client("sampan", ["system", "ports"]).stdout
     # Another network takes over where the first one led out.
     cli("network", "connect", "net-b", "net-two")
     cli("network", "disconnect", "net-a", "net-two")

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.network.addresses import POOLS, Addresses, choose_subnet, mac_of
+from sampan.network.addresses import POOLS, Addresses, Range, choose_subnet, mac_of, unique_local
 from sampan.network.naming import bridge_mac, bridge_name, host_end_names, is_host_end_of
 
 
@@ -91,3 +91,31 @@ def test_names_fit_the_kernel() -> None:
     assert all(is_host_end_of(name, "0123456789abcdef" * 4) for name in names)
     assert not is_host_end_of("sv0123", "0123456789abcdef" * 4)
     assert not is_host_end_of("eth0", "0123456789abcdef" * 4)
+
+
+def test_ipv6_subnets_are_the_instances_own() -> None:
+    one, other = unique_local("sampan0"), unique_local("sampan-1")
+    assert one == unique_local("sampan0") != other
+    assert (one.prefixlen, str(one)[:2]) == (48, "fd")
+    wanted = Range(version=6)
+    first = wanted.choose([], preferred=None, seed="sampan0")
+    assert ip_network(first).subnet_of(one)  # type: ignore[arg-type]
+    second = wanted.choose([first, "10.0.0.0/8", "::/0"], preferred=None, seed="sampan0")
+    assert second not in ("", first)
+    assert wanted.choose([first], preferred=second, seed="sampan0") == second
+
+
+def test_ipv6_addresses() -> None:
+    addresses = Addresses(ip_network("fd00::/64"), pool=ip_network("fd00::100/126"), reserved=("fd00::101",))
+    # The first of the pool is the gateway's, and none is a broadcast.
+    assert addresses.gateway == "fd00::100"
+    assert [addresses.lease() for _ in range(3)] == ["fd00::102", "fd00::103", None]
+    assert addresses.claim("fd00::77")
+    for refused in ("fd00::77", "fd00::101", "fd00::", "fd01::1", "10.0.0.1"):
+        assert not addresses.claim(refused)
+    addresses.release("fd00::102")
+    addresses.release("10.0.0.1")
+    assert addresses.lease() == "fd00::102"
+    assert "fd00::5" in addresses
+    assert "10.0.0.5" not in addresses
+    assert mac_of("fd00::1") != mac_of("fd00::2")
