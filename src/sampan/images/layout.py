@@ -96,7 +96,7 @@ def _docker_images(spool: Spool) -> Iterator[Found]:
     if not isinstance(entries, list) or not entries:
         raise InvalidArgument("manifest.json: not a list of images")
     listed = _listed(spool)
-    manifests = {manifest.config.digest: (manifest, one.index) for manifest, one in _manifests(spool, listed)}
+    manifests = list(_manifests(spool, listed))
     found: list[Found] = []
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("Config"), str):
@@ -105,13 +105,13 @@ def _docker_images(spool: Spool) -> Iterator[Found]:
         paths = _strings(entry.get("Layers"), "Layers")
         _check_count(document, len(paths))
         layers = tuple(_part(spool, path) for path in paths)
-        manifest, index = manifests.get(document.digest, (None, None))
+        names = tuple(references.parse(name).tagged() for name in _strings(entry.get("RepoTags"), "RepoTags"))
+        manifest, index = _manifest_of(document, names, manifests)
         if manifest is not None and [part.digest for part in layers] != [d.digest for d in manifest.layers]:
             manifest = index = None  # another form of the same image
-        names = _strings(entry.get("RepoTags"), "RepoTags")
         one = Found(
             document=document,
-            names=tuple(references.parse(name).tagged() for name in names),
+            names=names,
             layers=layers,
             media_types=_media_types(manifest, layers),
             manifest=manifest.raw if manifest else None,
@@ -120,6 +120,18 @@ def _docker_images(spool: Spool) -> Iterator[Found]:
         found.append(one)
         yield one
     yield from _other_platforms(spool, listed, found)
+
+
+def _manifest_of(
+    document: ImageDocument, names: tuple[Reference, ...], manifests: list[tuple[Manifest, _Listed]]
+) -> tuple[Manifest | None, documents.Index | None]:
+    """The manifest of an image and the index that lists it: of several that which has one of its names."""
+    own = [(manifest, one) for manifest, one in manifests if manifest.config.digest == document.digest]
+    spelled = {text for name in names for text in (name.canonical, name.familiar)}
+    for manifest, one in own:
+        if one.name in spelled:
+            return manifest, one.index
+    return (own[-1][0], own[-1][1].index) if own else (None, None)
 
 
 def _other_platforms(spool: Spool, listed: list[_Listed], found: list[Found]) -> Iterator[Found]:

@@ -306,6 +306,29 @@ def test_what_was_saved_is_loaded_as_it_was_with_the_same_bytes(root: Path) -> N
     play(root, scene)
 
 
+def test_the_same_images_in_two_indexes_keep_both(root: Path) -> None:
+    docker = several.make({"shared": b"s"}, several.DOCKER)
+
+    async def scene(store: Store) -> None:
+        await store.load(layout(MADE, "a:1"))
+        await store.load(layout(docker, "b:1"))
+        whole = await saved(store, "a:1", "b:1")
+        for name in ("a:1", "b:1"):
+            await store.images.remove(name)
+        assert ids(store) == set()
+        await store.load(whole)
+        for name, made in (("a:1", MADE), ("b:1", docker)):
+            index = store.catalog.index_of(name)
+            assert index is not None
+            assert index.digest == digests.of(made.index)
+            assert index.is_whole
+        assert await saved(store, "a:1", "b:1") == whole
+        assert len(store.images.list()) == 1
+        assert len(store.images.list(manifests=True)) == 2
+
+    play(root, scene)
+
+
 def test_manifests_tell_what_is_here_and_what_is_not(root: Path) -> None:
     async def scene(store: Store) -> None:
         await store.load(layout(MADE, "a:1", (HOST,)))
