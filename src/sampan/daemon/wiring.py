@@ -66,6 +66,7 @@ from sampan.runtime.runtime import Runtime, end_group
 from sampan.runtime.usage import Gauges
 from sampan.runtime.visits import Visits
 from sampan.runtime.zygote import Zygote
+from sampan.sandbox.unpack import Limits
 from sampan.state.database import Database
 from sampan.volumes.local import LocalVolumes
 from sampan.volumes.mounting import Marks
@@ -98,6 +99,11 @@ class Wiring:
             blobs,
             boot_id=_boot_id(),
             driver=self._driver,
+            limits=Limits(
+                size=options.settings["layer-size-limit"],
+                entries=options.settings["layer-entries-limit"],
+                ratio=options.settings["layer-ratio-limit"],
+            ),
             run=visits.unpack,
         )
         self._snapshots = Snapshots(paths.data, paths.snapshots, layers)

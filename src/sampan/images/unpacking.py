@@ -66,6 +66,7 @@ async def unpack(
         "digest": hashed,
         "size_limit": limits.size,
         "entry_limit": limits.entries,
+        "ratio_limit": limits.ratio,
         "plain_marks": plain_marks,
     }
     answer = msgspec.convert(await (run or by_itself)(request, archive, directory, pace), type=Answer)

@@ -1,12 +1,15 @@
 """The bytes of an archive, read from a descriptor: decompressed and hashed on the way, taken exactly.
 
-Law: what is taken is what is hashed, and ``finish`` reads the rest, so that the digest is that of the whole
-plain stream and a stream that was cut short never passes.
+Laws:
+- What is taken is what is hashed, and ``finish`` reads the rest, so that the digest is that of the whole
+  plain stream and a stream that was cut short never passes.
+- With ``Bounds`` a stream is given up as soon as it passes one, also in what trails after the archive's end.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import InvalidArgument
@@ -20,6 +23,27 @@ _SIZE = 8  # bytes of a size that is told
 _TOLD = 512 * _SIZE
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """``size``: plain bytes; ``ratio``: how many times as many as there were compressed. 0 is no bound."""
+
+    size: int = 0
+    ratio: int = 0
+
+    def check(self, plain: int, compressed: int) -> None:
+        """InvalidArgument for a stream that has passed one. What is small may be compressed as it likes."""
+        if self.size and plain > self.size:
+            raise InvalidArgument(f"layer is larger than the limit of {self.size} bytes")
+        if self.ratio and plain > _SMALL and plain > self.ratio * compressed:
+            raise InvalidArgument(
+                f"layer is more than the limit of {self.ratio} times as large as its archive"
+            )
+
+
+_SMALL = 1 << 20  # bytes
+_UNBOUNDED = Bounds()
+
+
 class Source:
     """What ``origin`` gives, a descriptor or pieces of bytes.
 
@@ -29,8 +53,16 @@ class Source:
     """
 
     def __init__(
-        self, origin: int | Iterator[bytes], kind: str = "", hasher: Any = None, pace: int = -1
+        self,
+        origin: int | Iterator[bytes],
+        kind: str = "",
+        hasher: Any = None,
+        pace: int = -1,
+        bounds: Bounds = _UNBOUNDED,
     ) -> None:
+        self._bounds = bounds
+        self._bounded = bounds != _UNBOUNDED
+        self._compressed = 0  # bytes
         if isinstance(origin, int):
             # Made now: a confined process imports nothing later.
             decompressor = compression.Decompressor(kind) if kind else None
@@ -104,18 +136,20 @@ class Source:
         if self._hasher is not None:
             self._hasher.update(piece)
         self.taken += len(piece)
+        if self._bounded:
+            self._bounds.check(self.taken, self._compressed or self.taken)
         self._buffer = piece
         self._at = 0
         return True
 
-    @staticmethod
     def _decompressed(
-        blocks: Iterator[bytes], decompressor: compression.Decompressor | None
+        self, blocks: Iterator[bytes], decompressor: compression.Decompressor | None
     ) -> Iterator[bytes]:
         if decompressor is None:
             yield from blocks
             return
         for data in blocks:
+            self._compressed += len(data)
             yield from decompressor.feed(data)
         decompressor.finish()
 

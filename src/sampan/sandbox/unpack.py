@@ -49,10 +49,13 @@ _PERMISSIONS = 0o777
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one layer may hold; 0 is no limit. ``size`` is in bytes of plain archive and of file contents."""
+    """What one layer may hold; 0 is no limit. ``size`` is in bytes of plain archive and of file contents,
+    ``ratio`` how many times as large as its compressed archive it may be.
+    """
 
     size: int = 0
     entries: int = 0
+    ratio: int = 0
 
     def check(self, *, size: int, entries: int) -> None:
         """InvalidArgument for a layer that holds more."""

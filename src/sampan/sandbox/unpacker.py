@@ -4,7 +4,8 @@ It is forked by the zygote (``serve``) or, where there is none, started by itsel
 0 is the archive, descriptor 1 takes one JSON line of result, the working directory is the empty directory of
 the layer, and the only argument is the request:
 
-    {"compression": "gzip", "digest": true, "size_limit": 0, "entry_limit": 0, "plain_marks": false}
+    {"compression": "gzip", "digest": true, "size_limit": 0, "entry_limit": 0, "ratio_limit": 0,
+    "plain_marks": false}
 
 The result is ``{"unpacked": {…}, "digest": "sha256:…"|null}`` or ``{"error": text, "kind": failure kind}``.
 
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.errors import Failure, Internal, InvalidArgument
 from sampan.linux import capabilities, process
 from sampan.linux.libc import libc
-from sampan.sandbox.source import Source
+from sampan.sandbox.source import Bounds, Source
 from sampan.sandbox.unpack import Limits, unpack
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def serve(
     ``keep`` are the descriptors from 3 on that stay open. ``pace``: see ``source.Source``.
     """
     hasher = hashlib.sha256() if request["digest"] else None
-    source = Source(archive, request["compression"], hasher, pace=pace)
+    bounds = Bounds(size=request["size_limit"], ratio=request["ratio_limit"])
+    source = Source(archive, request["compression"], hasher, pace=pace, bounds=bounds)
     confine(root, _CAPABILITIES, keep)
     try:
         limits = Limits(size=request["size_limit"], entries=request["entry_limit"])
