@@ -34,7 +34,8 @@ pytestmark = pytest.mark.root
 
 CRASHES = int(os.environ.get("SAMPAN_CRASHES", "6"))
 NAMES = ("a:1", "b:1", "c:1")
-PULLED = 2  # layers of the image that is pulled
+PULLED = 3  # layers of the image that is pulled
+LARGE = 17 << 20  # bytes of one that is unpacked while it comes
 _GONE = (OSError, http.client.HTTPException)
 
 
@@ -112,7 +113,9 @@ def emptied(daemon: Daemon, directory: str) -> bool:
 def source() -> Iterator[str]:
     """A name of an image in a registry of its own."""
     with tempfile.TemporaryDirectory() as place, registries.serve(Path(place)) as host:
-        layers = [archives.layer(big=random.Random(9).randbytes(2 << 20)), archives.layer(pulled=b"1")]
+        sizes = (2 << 20, LARGE)
+        layers = [archives.layer(big=random.Random(size).randbytes(size)) for size in sizes]
+        layers.append(archives.layer(pulled=b"1"))
         Path(place, "i.tar").write_bytes(archives.pack(archives.docker_files(layers, ["x:1"])))
         copied = [f"docker-archive:{place}/i.tar", f"docker://{host}/crash/image:1"]
         subprocess.run(["skopeo", "copy", "-q", "--dest-tls-verify=false", *copied], check=True)
