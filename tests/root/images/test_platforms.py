@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,8 @@ from sampan.spec import digest as digests
 from sampan.spec import image as documents
 from sampan.spec import platform as platforms
 from sampan.spec import reference as references
+from sampan.state import Database
+from sampan.state.migrations import IMAGE_INDEXES, MIGRATIONS
 from tests import archives
 from tests.e2e import platforms as several
 from tests.root.images.stores import Store, opened, pieces, read
@@ -386,14 +389,19 @@ def test_a_root_from_before_there_were_indexes_is_taken_along(root: Path) -> Non
         assert store.lost == []
 
     play(root, load)
-    with sqlite3.connect(root / "state.db") as database:
-        # As it was at version 8.
-        database.execute("DROP TABLE image_index_parts")
-        database.execute("DROP TABLE image_indexes")
-        database.execute("ALTER TABLE image_references DROP COLUMN index_digest")
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        assert version == 9
-        database.execute("PRAGMA user_version = 8")
+    newer = root / "newer.db"
+    (root / "state.db").rename(newer)
+    # A database from before the step that knows of indexes, with the same images.
+    Database.open(str(root / "state.db"), MIGRATIONS[: MIGRATIONS.index(IMAGE_INDEXES)]).close()
+    with contextlib.closing(sqlite3.connect(root / "state.db")) as database:
+        database.execute("ATTACH ? AS newer", (str(newer),))
+        for table, columns in (
+            ("images", "*"),
+            ("layers", "*"),
+            ("image_references", "reference, image_id"),
+        ):
+            database.execute(f"INSERT INTO {table} SELECT {columns} FROM newer.{table}")
+        database.commit()
     play(root, look)
 
 
