@@ -86,19 +86,23 @@ def test_cve_2019_14271_cp_loads_nothing_of_the_container(
     assert done.returncode == 0, done
 
 
-def test_cve_2021_30465_mounts_onto_a_path_that_is_swapped(engine: Docker, public: Path) -> None:
+def test_cve_2021_30465_mounts_onto_a_path_that_is_swapped(
+    engine: Docker, public: Path, tmp_path: Path
+) -> None:
     """While a container starts, another one swaps the directory that it mounts a volume on."""
-    engine("run", "-d", "-v", "data:/data", "busybox", "sh", "-c", SWAP.format("/"))
-    (public / "marker").write_text("mounted")
+    (public / "secret").write_text("the host's")
+    engine("run", "-d", "-v", "data:/data", "busybox", "sh", "-c", SWAP.format(public))
+    (tmp_path / "marker").write_text("mounted")
+    words = ("-v", "data:/data", "-v", f"{tmp_path}:/data/x", "busybox", "ls", "/data/x")
     for _ in range(4):
-        done = engine(
-            "run", "--rm", "-v", "data:/data", "-v", f"{public}:/data/x", "busybox", "ls", "/data/x"
-        )
-        # Either it is where it was wanted, or there is no such container.
-        assert "home" not in done.stdout, done
+        done = engine("run", "--rm", *words)
+        # It is where it was wanted, or away with the directory, or there is no such container.
         assert done.stdout.strip() in ("marker", ""), done
     with open("/proc/self/mountinfo") as file:
-        assert str(public) not in file.read()
+        mounted = file.read()
+    assert str(public) not in mounted
+    assert str(tmp_path) not in mounted
+    assert os.listdir(public) == ["secret"]
 
 
 MASKED = "/proc/kcore /proc/keys /proc/timer_list /proc/sched_debug /proc/acpi /sys/firmware"
