@@ -31,6 +31,8 @@ OURS = {
             "metadata-file",
             "check",
             "cache-to",
+            "attest",
+            "provenance",
         ),
         *("explain", "shell-on-failure", "allow"),
     },

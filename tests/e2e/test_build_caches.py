@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,3 +100,39 @@ def test_an_image_holds_its_own_cache(builder: Builder) -> None:
 )
 def test_what_is_not_offered(builder: Builder, flags: tuple[str, ...], said: str) -> None:
     assert said in builder.build(TEXT, *flags).stderr
+
+
+def test_where_an_image_comes_from_goes_with_it(builder: Builder, registry: str, tmp_path: Path) -> None:
+    name, told = f"{registry}/told:1", tmp_path / "told.json"
+    builder.file("Dockerfile", TEXT)
+    flags = ("-t", name, "--push", "--provenance", "max", "--metadata-file", str(told))
+    done = builder.run("build", "--build-arg", "A=1", *flags, str(builder.folder))
+    assert done.returncode == 0, done.stderr
+    statement = json.loads(told.read_text())["buildx.build.provenance"]
+    definition = statement["predicate"]["buildDefinition"]
+    assert definition["externalParameters"]["arguments"] == {"A": "1"}
+    base = json.loads(builder.run("image", "inspect", images.NAME).stdout)[0]["Id"]
+    assert definition["resolvedDependencies"][0]["digest"] == {"sha256": base.removeprefix("sha256:")}
+
+    def fetched(rest: str) -> Any:
+        kinds = ("oci.image.index.v1", "oci.image.manifest.v1", "docker.distribution.manifest.v2")
+        headers = {"Accept": ",".join(f"application/vnd.{kind}+json" for kind in kinds)}
+        request = urllib.request.Request(f"http://{registry}/v2/told/{rest}", headers=headers)
+        with urllib.request.urlopen(request) as answer:
+            return answer.headers.get("Docker-Content-Digest"), json.loads(answer.read())
+
+    image, _ = fetched("manifests/1")
+    _, index = fetched(f"manifests/{image.replace(':', '-')}")
+    _, manifest = fetched(f"manifests/{index['manifests'][0]['digest']}")
+    assert (manifest["subject"]["digest"], manifest["artifactType"]) == (
+        image,
+        "application/vnd.in-toto+json",
+    )
+    _, pushed = fetched(f"blobs/{manifest['layers'][0]['digest']}")
+    assert pushed == {
+        **statement,
+        "subject": [{"name": name, "digest": {"sha256": image.removeprefix("sha256:")}}],
+    }
+    builder.run("rmi", "-f", name)
+    assert "of which none is given" in builder.build(TEXT, "--provenance", "min").stderr
+    assert "only type=provenance is offered" in builder.build(TEXT, "--attest", "type=sbom").stderr

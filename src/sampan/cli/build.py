@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     Messages = Iterator[Any]
 
 _LACKING = {
-    "attest": "attestations are not offered yet",
-    "provenance": "provenance is not offered yet",
     "sbom": "lists of materials are not offered yet",
 }
 _PROGRESS = ("", "auto", "plain", "tty", "quiet", "rawjson")
@@ -39,20 +37,20 @@ def _build(context: Context, options: Options, arguments: list[str]) -> int:
     caches = wanted.caches
     if caches is not None:
         caches.bring(context)
-    keys: list[str] = []
-    identity = _follow(wanted.messages(context), said, _shown_by(options["progress"]), keys)
+    told: dict[str, Any] = {}
+    identity = _follow(wanted.messages(context), said, _shown_by(options["progress"]), told)
     if caches is not None and caches.target:
-        caches.fetch(context, keys)
+        caches.fetch(context, told.get("BuildCache", []))
     if options["iidfile"]:
         if not identity:
             raise Failure(f"server did not provide an image ID. Cannot write {options['iidfile']}")
         _write(options["iidfile"], identity)
     if options["metadata-file"]:
-        _write(options["metadata-file"], wanted.metadata(identity))
+        _write(options["metadata-file"], wanted.metadata(identity, told.get("Provenance")))
     if wanted.keeps and (options["quiet"] or options["progress"] == "quiet"):
         out(identity)
     if wanted.pushes:
-        push(context, wanted.names, quiet=options["quiet"])
+        push(context, wanted.names, told.get("Provenance"), quiet=options["quiet"])
     return 0
 
 
@@ -70,8 +68,8 @@ def tag(text: str) -> str:
 # ------------------------------------------------------------------ what is shown
 
 
-def _follow(messages: Messages, said: Said, show: Callable[[Any], None] | None, keys: list[str]) -> str:
-    """Show the stream; the image's id. ``keys`` of steps are added if they are told.
+def _follow(messages: Messages, said: Said, show: Callable[[Any], None] | None, told: dict[str, Any]) -> str:
+    """Show the stream; the image's id. What else is told of the result is added to ``told``.
 
     A failed step ends the program with the step's own exit code.
     """
@@ -84,7 +82,7 @@ def _follow(messages: Messages, said: Said, show: Callable[[Any], None] | None, 
         elif "aux" in message:
             aux = message["aux"] or {}
             identity = aux.get("ID") or identity
-            keys += aux.get("BuildCache") or ()
+            told.update(aux)
         elif "error" in message or "errorDetail" in message:
             said.failed()
             detail = message.get("errorDetail") or {}
@@ -190,12 +188,17 @@ COMMANDS: tuple[Command, ...] = (
             ("", "target", "string", "Stage to build"),
             ("", "ulimit", "ulimit", "Resource limits"),
             ("", "allow", "strings", "Rights that RUN may ask for (security.insecure, network.host)"),
-            ("", "attest", "list", ""),
+            ("", "attest", "list", "What to attest of the image (type=provenance,mode=min|max)"),
             ("", "build-context", "list", "Another context by name (NAME=FOLDER, docker-image://… or a URL)"),
             ("", "cache-to", "list", "Where the cache goes (type=inline, or type=local,dest=FOLDER)"),
             ("o", "output", "list", "Where the result goes (type=local|tar|oci|docker|image,dest=PATH)"),
             ("", "progress", "string", "How progress is shown: auto, plain, tty, quiet or rawjson", "auto"),
-            ("", "provenance", "string", ""),
+            (
+                "",
+                "provenance",
+                "string",
+                "Where the image comes from goes to --metadata-file and with --push (min, max)",
+            ),
             ("", "push", "bool", "Push the image by its names when it is built"),
             ("", "metadata-file", "string", "Write what the image is to this file"),
             ("", "explain", "bool", "Tell of each step that ran why it was not taken from the cache"),

@@ -117,6 +117,7 @@ def target(
         "shmsize": options["shm-size"],
         "cacheinline": int(caches is not None and caches.inline),
         "cachetold": int(caches is not None and bool(caches.target)),
+        "provenance": _provenance(options),
         "check": int(options["check"]),
         "nocache": int(options["no-cache"]),
         "pull": int(options["pull"]),
@@ -126,6 +127,22 @@ def target(
     }
     pairs += [(name, str(value)) for name, value in plain.items() if value]
     return "/build?" + "&".join(f"{name}={quote(value)}" for name, value in pairs)
+
+
+def _provenance(options: Options) -> str:
+    """min or max, or nothing where none is wanted."""
+    mode = options["provenance"]
+    for text in options["attest"]:
+        fields = dict(part.partition("=")[::2] for part in text.split(","))
+        if fields.get("type") != "provenance":
+            raise Failure(f"--attest: {text}: only type=provenance is offered")
+        mode = "false" if fields.get("disabled") == "true" else fields.get("mode", "min")
+    mode = mode.removeprefix("mode=")
+    if mode in ("", "false", "0"):
+        return ""
+    if not (options["metadata-file"] or options["push"]):
+        raise Failure("--provenance: it goes to --metadata-file or with --push, of which none is given")
+    return "min" if mode in ("true", "1") else mode
 
 
 def _each(given: list[list[str]]) -> list[str]:

@@ -144,13 +144,15 @@ class Wanted:
         """Whether the image is to be pushed."""
         return self.results is not None and self.results.push
 
-    def metadata(self, identity: str) -> str:
+    def metadata(self, identity: str, provenance: Any = None) -> str:
         """What ``--metadata-file`` holds."""
         found: dict[str, Any] = {}
         if identity:
             found = {"containerimage.config.digest": identity, "containerimage.digest": identity}
         if self.names:
             found["image.name"] = ",".join(self.names)
+        if provenance:
+            found["buildx.build.provenance"] = provenance
         return document.encode(found) + "\n"
 
     # ------------------------------------------------------------------ asking
@@ -238,11 +240,22 @@ def _layout(text: str) -> tuple[str, str]:
     return path, "oci-layout:"
 
 
-def push(context: Context, names: list[str], *, quiet: bool) -> None:
-    """Push what was built, by each of its names."""
+def push(context: Context, names: list[str], provenance: Any = None, *, quiet: bool) -> None:
+    """Push what was built, by each of its names, and with it where it comes from, if that is told."""
     from sampan.cli.push import send
 
     if not names:
         raise Failure("tag is needed when pushing to registry")
     for name in names:
         send(context, name, quiet=quiet)
+        if provenance:
+            from sampan.cli.credentials import header
+
+            body = document.encode(provenance).encode()
+            context.client.upload(
+                f"/build/attest?name={name}",
+                None,
+                iter((body,)),
+                kind="application/json",
+                headers=header(context.settings, name),
+            ).read()

@@ -40,6 +40,7 @@ from sampan.engine.processes import Processes
 from sampan.engine.pulls import Pulls
 from sampan.engine.pushes import Pushes
 from sampan.engine.reach import Reach
+from sampan.engine.referrers import Referrers
 from sampan.engine.registries import Registries
 from sampan.engine.seccomp import Filters
 from sampan.engine.settings import Settings
@@ -190,6 +191,7 @@ class Wiring:
             build_usage=build_usage,
             registries=Registries(settings=settings),
             offers=Offers(self._catalog),
+            referrers=Referrers(settings),
             storage=Checker(self._catalog, self._snapshots, self._database),
             pushes=Pushes(
                 images=images,

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.build import dockerfile, evaluate, lint, stages
 from sampan.build.dockerfile import Dockerfile, DockerfileError
 from sampan.build.stages import Recipe, Stage
-from sampan.engine import cachetransfer, remotes
+from sampan.engine import cachetransfer, provenance, remotes
 from sampan.engine.buildcontext import filled, sent_by, working
 from sampan.engine.buildexplain import Explanations, Inputs, reasons
 from sampan.engine.buildnamed import NamedContexts
@@ -69,7 +69,8 @@ class BuildOptions:
 
     ``remote`` is the address of a context that is not sent; ``allowed`` are rights that RUN may ask for;
     ``cache_from`` are images whose own records of their steps are taken, ``cache_inline`` gives the image
-    such records, ``cache_told`` has the keys of all steps told. With ``check`` the Dockerfile is only looked
+    such records, ``cache_told`` has the keys of all steps told,
+    ``provenance`` (min, max) where the image comes from. With ``check`` the Dockerfile is only looked
     at, ``squash`` makes one layer of what the steps add.
     """
 
@@ -83,6 +84,7 @@ class BuildOptions:
     cache_from: tuple[str, ...] = ()
     cache_inline: bool = False
     cache_told: bool = False
+    provenance: str = ""
     check: bool = False
     squash: bool = False
     no_cache: bool = False
@@ -220,6 +222,7 @@ class Builds:
                 stack=stack,
             )
             await self._take_caches(options, tell)
+            began_ns = self._clock()
             build = Build(self, options, context, recipe, tell, session, others)
             try:
                 image = await build.run()
@@ -235,6 +238,10 @@ class Builds:
                 raise InvalidArgument(f"{place}{error}") from error
             finally:
                 await build.explained()
+        if options.provenance:
+            times = (began_ns, self._clock())
+            document = provenance.statement(options, image.id, text, build.bases, times)
+            tell(News(document={"aux": {"Provenance": document}}))
         keeps = session is None or session.hello.keep
         tell(Built(image_id=image.id))
         if not keeps:
@@ -321,6 +328,8 @@ class Build:
         self.results: dict[int, asyncio.Task[StageResult]] = {}
         self.consumed: set[str] = set()
         self._unsaid: list[str] = []
+        self.bases: dict[str, Digest] = {}
+        """The images that stages began with, by name."""
         self.steps: list[Remembered] = []
         """What each step came to, as it is remembered."""
         self._inputs: list[tuple[Inputs, bool]] = []

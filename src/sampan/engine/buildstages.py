@@ -164,6 +164,7 @@ class StageBuild:
         image = await named.layout(name)
         if image is None:
             image = await self._use.base(named.image(name), platform, self._build.options, self._say)
+        self._build.bases[named.image(name)] = image.id
         return image
 
     async def _begin_with_image(self, name: str) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sampan.engine.pulls import Pulls
     from sampan.engine.pushes import Pushes
     from sampan.engine.reach import Reach
+    from sampan.engine.referrers import Referrers
     from sampan.engine.registries import Registries
     from sampan.engine.stats import Statistics
     from sampan.engine.system import System
@@ -53,4 +54,5 @@ class Engine:
     offers: Offers
     reach: Reach
     builds: Builds
+    referrers: Referrers
     build_usage: BuildUsage

@@ -16,6 +16,7 @@ from sampan.api.params import Query
 from sampan.api.request import Request
 from sampan.api.responses import HIJACKED, JSON, Answer, Rendered, Stream, json_line, json_response
 from sampan.api.routing import Route
+from sampan.engine import provenance
 from sampan.engine.buildnews import News
 from sampan.engine.builds import BuildOptions, Built, Message, Understood
 from sampan.engine.buildsteps import StepFailed
@@ -125,6 +126,7 @@ def _options(request: Request) -> BuildOptions:
         cache_from=tuple(_list(query, "cachefrom", str)),
         cache_inline=query.flag("cacheinline"),
         cache_told=query.flag("cachetold"),
+        provenance=_provenance(query.text("provenance")),
         check=query.flag("check"),
         squash=query.flag("squash"),
         no_cache=query.flag("nocache"),
@@ -137,6 +139,12 @@ def _options(request: Request) -> BuildOptions:
             for name, who in credentials.decode_object(request.header("x-registry-config")).items()
         },
     )
+
+
+def _provenance(text: str) -> str:
+    if text not in provenance.MODES:
+        raise InvalidArgument(f"invalid provenance mode: {text}; use min or max")
+    return text
 
 
 def _allowed(query: Query) -> list[str]:
@@ -217,10 +225,19 @@ async def cache_import(request: Request, engine: Engine) -> Answer:
     return json_response({"Records": await engine.builds.transfer.take(request.body())})
 
 
+async def attest(request: Request, engine: Engine) -> Answer:
+    """POST /build/attest?name=, with an in-toto statement: put beside an image in its registry."""
+    reference = references.parse(request.query.text("name")).tagged()
+    who = credentials.decode(request.header("x-registry-auth"))
+    digest = await engine.referrers.push(reference, who, await request.json(dict))
+    return json_response({"Digest": digest})
+
+
 ROUTES = (
     Route("POST", "/build", build),
     Route("POST", "/build/session", session),
     Route("POST", "/build/prune", prune),
     Route("POST", "/build/cache/export", cache_export),
     Route("POST", "/build/cache/import", cache_import),
+    Route("POST", "/build/attest", attest),
 )
