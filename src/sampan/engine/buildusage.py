@@ -69,8 +69,9 @@ class BuildUsage:
         self._catalog = catalog
         self._clock = clock
 
-    async def records(self) -> list[CacheRecord]:
-        """Every record, least recently used first."""
+    async def records(self, *, files: bool = True) -> list[CacheRecord]:
+        """Every record, least recently used first; without the one for ``files`` of contexts, which takes long
+        to look at and has a limit of its own."""
         layers = self._catalog.layers
         of_images = {chain_id for image in self._catalog for chain_id in image.chain}
         seen: set[Digest] = set()
@@ -105,8 +106,8 @@ class BuildUsage:
                     used_ns=mount.used_ns,
                 )
             )
-        held = await asyncio.to_thread(self._held.usage)
-        if held.size:
+        held = await asyncio.to_thread(self._held.usage) if files else None
+        if held is not None and held.size:
             found.append(
                 CacheRecord(
                     identity="files-of-contexts",
@@ -125,7 +126,7 @@ class BuildUsage:
         """Forget what was used longest ago until the rest fits; one look after another."""
         if limit := self._limit():
             async with self._collecting:
-                records = await self.records()
+                records = await self.records(files=False)
                 if sum(record.size for record in records if not record.shared) > limit:
                     await self.prune(Filters(), everything=False, keep=limit)
 
