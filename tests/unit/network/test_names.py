@@ -44,15 +44,27 @@ def test_joining_again_replaces() -> None:
     assert names.lookup((A,), "new") == ["10.0.0.9"]
 
 
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Sockets for datagrams and connections at one port, which others may have for one of the two."""
+    while True:
+        udp, tcp = (socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM))
+        udp.bind(("127.0.0.1", 0))
+        try:
+            tcp.bind(udp.getsockname())
+        except OSError:
+            udp.close()
+            tcp.close()
+        else:
+            return udp, tcp
+
+
 def with_server(work: Callable[[socket.socket, tuple[str, int], Names], None]) -> None:
     """Do ``work`` with the socket of container c1 and where it asks."""
 
     async def serve() -> None:
         names = filled()
         names.admit("c1", (A,), ())
-        udp, tcp = (socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM))
-        udp.bind(("127.0.0.1", 0))
-        tcp.bind(("127.0.0.1", udp.getsockname()[1]))
+        udp, tcp = pair()
         tcp.listen()
         where = udp.getsockname()
         names.adopt("c1", udp, tcp)
