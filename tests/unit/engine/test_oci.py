@@ -78,7 +78,7 @@ async def test_the_files_of_its_name(world: World) -> None:
     with open(world.containers.get("web").resolv_conf_path, encoding="utf-8") as file:
         resolv = file.read()
     with open(world.containers.get("web").hostname_path, encoding="utf-8") as file:
-        assert file.read() == "web.example.org\n"
+        assert file.read() == "web\n"
     assert "10.0.0.5\tdb\n" in hosts
     assert hosts.endswith("172.17.0.2\tweb.example.org web\n")
     assert "nameserver 10.0.0.1\n" in resolv
