@@ -70,8 +70,8 @@ class BuildUsage:
         self._clock = clock
 
     async def records(self, *, files: bool = True) -> list[CacheRecord]:
-        """Every record, least recently used first; without the one for ``files`` of contexts, which takes long
-        to look at and has a limit of its own."""
+        """Every record, least recently used first; without the one for ``files`` of contexts, which takes
+        long to look at and has a limit of its own."""
         layers = self._catalog.layers
         of_images = {chain_id for image in self._catalog for chain_id in image.chain}
         seen: set[Digest] = set()
