@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Networks of an engine and of a peer, in turns: throughput, connections, look-ups, what a start pays for one.
+"""Networks of an engine and of a peer, in turns: throughput, connections, look-ups, the price of a start.
 
 Prints a Markdown table of medians (quartiles), and each row's median of the ratios in its turns.
 
