@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sampan.api.doors import Caller
 from sampan.api.errors import error_response
 from sampan.api.request import ClientStream, Request
 from sampan.api.responses import Response, Stream
@@ -39,6 +40,10 @@ class Upload:
 
     def hijack(self, head: bytes) -> ClientStream:
         raise AssertionError("no image route hijacks")
+
+    @property
+    def caller(self) -> Caller:
+        return Caller()
 
 
 async def ask(store: Store, line: str, body: bytes = b"") -> Answered:

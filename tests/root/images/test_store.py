@@ -359,8 +359,9 @@ def use(key: str = "c" * 64, *, running: bool = False) -> ImageUse:
     return ImageUse(container_id=key, name="x", running=running)
 
 
-async def removed(store: Store, text: str, **options: bool) -> list[str]:
-    return [record.untagged or record.deleted for record in await store.images.remove(text, **options)]
+async def removed(store: Store, text: str, *, force: bool = False, prune: bool = True) -> list[str]:
+    gone = await store.images.remove(text, force=force, prune=prune)
+    return [record.untagged or record.deleted for record in gone]
 
 
 def test_the_last_name_takes_the_image_and_its_own_layers(root: Path) -> None:

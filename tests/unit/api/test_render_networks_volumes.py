@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sampan.api.routes import networks, volumes
+from sampan.engine.model.volumes import Volume
 from sampan.engine.networkplans import Pool
 from sampan.engine.networks import Member, Network
-from sampan.engine.model.volumes import Volume
 
 BRIDGE = Network(
     id="79" * 32,
