@@ -299,9 +299,9 @@ def test_another_driver_is_refused(root: Path, driver: str) -> None:
 def test_an_unknown_driver_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument) as caught:
         choose(str(tmp_path), "nonesuch")
-    assert str(caught.value) == (
-        "failed to start daemon: error initializing graphdriver: driver not supported: nonesuch"
-    )
+    # dockerd 20.10 says the same.
+    words = "failed to start daemon: error initializing graphdriver: driver not supported"
+    assert str(caught.value) == words
 
 
 def test_where_overlay_cannot_be_another_driver_is_chosen(tmp_path: Path) -> None:

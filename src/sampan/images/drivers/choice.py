@@ -43,7 +43,7 @@ def choose(root: str, wanted: str = "") -> Driver:
     """The driver of the data root, which exists; noted there. InvalidArgument in dockerd's words."""
     wanted = _OTHER_NAMES.get(wanted, wanted)
     if wanted and wanted not in _KINDS:
-        raise _failed(f"driver not supported: {wanted}")
+        raise _failed("driver not supported")
     noted = _noted(root)
     bound = _holds_something(root)
     if wanted and noted not in ("", wanted) and bound:
