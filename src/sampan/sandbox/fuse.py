@@ -70,7 +70,10 @@ def _mounted(path: str, base: str, lowers: Sequence[str], upper: str, work: str)
         )
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
         raise OSError(errno.EIO, f"{_NAME} failed", f"{base}/{upper}")
-    return m.open_tree(_PLACE)
+    fd = m.open_tree(_PLACE)
+    # The program lives in this namespace, whose mount would keep the program.
+    m.unmount(_PLACE, m.MNT_DETACH)
+    return fd
 
 
 def _others() -> list[int]:
