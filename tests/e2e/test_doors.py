@@ -276,6 +276,25 @@ def test_a_group_does_not_reach_what_is_others(
         },
         {"HostConfig": {"Sysctls": {"net.ipv4.ip_forward": "1"}}},
         {"HostConfig": {}, "hostConfig": {"Privileged": True}},
+        {"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "0-80"}]}}},
+        {"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "00"}]}}},
+        {"HostConfig": {"Tmpfs": {"/t": "size=1m,bind"}}},
+        {
+            "HostConfig": {
+                "Mounts": [{"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"Options": [["rbind"]]}}]
+            }
+        },
+        {"HostConfig": {"Mounts": [{"Type": "image", "Source": "busybox", "Target": "/t"}]}},
+        {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"NetworkID": "theirs"}}}},
+        {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"MacAddress": "02:42:ac:11:00:01"}}}},
+        {"NetworkingConfig": {"EndpointsConfig": {"container:theirs": {}}}},
+        # Values of other types than are wanted.
+        {"HostConfig": {"PortBindings": [1]}},
+        {"HostConfig": {"PortBindings": {"80/tcp": 5}}},
+        {"HostConfig": {"Binds": 5}},
+        {"HostConfig": {"IpcMode": ["host"]}},
+        {"HostConfig": {"PidMode": "container:\ud800"}},
+        {"NetworkingConfig": {"EndpointsConfig": {"bridge": 5}}},
     ],
     ids=json.dumps,
 )
@@ -297,3 +316,53 @@ def test_a_label_of_another_group_is_replaced(doors: Doors) -> None:
     listed = json.loads(ask(doors.confined, "GET", f"/containers/json?all=1&filters={filters}")[1])
     assert [each["Id"] for each in listed] == [key]
     assert ask(doors.confined, "DELETE", f"/containers/{key}")[0] == 204
+
+
+def test_a_volume_of_others_is_not_told_of_when_it_is_created_again(doors: Doors, strangers: str) -> None:
+    status, said = ask(doors.confined, "POST", "/volumes/create", b'{"Name": "theirs"}')
+    assert (status, json.loads(said)) == (409, {"message": "create theirs: the name is taken"})
+
+
+def test_filters_that_nest_too_deep_are_refused(doors: Doors) -> None:
+    target = f"/containers/json?filters={quote('[' * 5000)}"
+    assert ask(doors.confined, "GET", target)[0] == 400
+
+
+def test_a_network_that_others_have_given_the_name_meanwhile_is_not_joined(doors: Doors) -> None:
+    def make(path: str, target: str, **asked: Any) -> str:
+        status, said = ask(path, "POST", target, json.dumps(asked).encode())
+        assert status == 201, said
+        key: str = json.loads(said)["Id"]
+        return key
+
+    make(doors.confined, "/networks/create", Name="fleeting")
+    host = {"NetworkMode": "fleeting"}
+    key = make(doors.confined, "/containers/create", Image="busybox", Cmd=["true"], HostConfig=host)
+    # The group cannot bring it about itself.
+    assert ask(doors.confined, "DELETE", "/networks/fleeting")[0] == 409
+    assert ask(doors.confined, "POST", "/networks/prune")[0] == 409
+    assert ask(doors.socket, "DELETE", "/networks/fleeting")[0] == 204
+    make(doors.socket, "/networks/create", Name="fleeting")
+    for what in ("start", "restart"):
+        assert ask(doors.confined, "POST", f"/containers/{key}/{what}")[0] == 404
+    assert ask(doors.confined, "DELETE", f"/containers/{key}")[0] == 204
+    assert ask(doors.socket, "DELETE", "/networks/fleeting")[0] == 204
+
+
+def test_what_is_made_of_an_image_is_not_the_group_s_for_the_image_s_label(doors: Doors) -> None:
+    def make(path: str, image: str) -> str:
+        body = json.dumps({"Image": image, "Cmd": ["true"]}).encode()
+        status, said = ask(path, "POST", "/containers/create", body)
+        assert status == 201, said
+        key: str = json.loads(said)["Id"]
+        return key
+
+    key = make(doors.confined, "busybox")
+    target = f"/commit?container={key}&repo=kept"
+    assert ask(doors.socket, "POST", target, b'{"Labels": {"sampan.owner": "users", "a": "b"}}')[0] == 201
+    other = make(doors.socket, "kept")
+    labels = json.loads(ask(doors.socket, "GET", f"/containers/{other}/json")[1])["Config"]["Labels"]
+    assert labels == {"a": "b"}
+    assert ask(doors.confined, "GET", f"/containers/{other}/json")[0] == 404
+    for path in (f"/containers/{key}", f"/containers/{other}", "/images/kept"):
+        assert ask(doors.socket, "DELETE", path)[0] in (200, 204)

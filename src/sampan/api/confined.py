@@ -8,7 +8,8 @@ would move the names that others run.
 
 Laws: what is not allowed by name is refused. What belongs to others is answered like what is not there. A
 name is looked up once, and what goes on to the handler is the id that it was found to mean. A label `OWNER`
-of the client's own making is replaced.
+of the client's own making is replaced. Containers know their networks by name: one that somebody else has
+given that name meanwhile is not joined, and a network is not removed while a container would look for it.
 """
 
 from __future__ import annotations
@@ -20,15 +21,14 @@ from urllib.parse import urlencode
 
 from sampan.api.doors import route
 from sampan.api.responses import Answer
-from sampan.errors import Forbidden, InvalidArgument, NotFound
+from sampan.engine.model import Filters, ListQuery
+from sampan.engine.model.container import OWNER
+from sampan.errors import Conflict, Forbidden, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from sampan.api.request import Request
     from sampan.engine.facade import Engine
     from sampan.engine.model import Container
-
-OWNER = "sampan.owner"
-"""The label that says whose something is."""
 
 _LOWEST_PORT = 1024
 
@@ -58,11 +58,14 @@ _NAMESPACES = {
     "usernsmode": frozenset(("", "private")),
     "cgroupnsmode": frozenset(("", "private")),
 }
+_FREE_OF_ENDPOINT = frozenset(("aliases", "ipamconfig", "gwpriority"))
 _FREE_OF_NETWORK = frozenset(("name", "labels", "internal", "checkduplicate", "attachable"))
 # Empty, these take all that is masked away: only their absence gives nothing.
 _ABSENT = frozenset(("maskedpaths", "readonlypaths"))
 _JOINED = frozenset(("ipcmode", "pidmode", "networkmode"))
 _NETWORKS = frozenset(("", "default", "bridge", "none"))
+# They have the mount be of something that is there already.
+_NO_TMPFS = frozenset(("bind", "rbind", "remount"))
 _LOGS = frozenset(("", "json-file", "local", "none"))
 
 _LOOKING = frozenset(
@@ -86,8 +89,11 @@ class Confined:
             ("GET", "/volumes"): self._listing,
             ("POST", "/volumes/prune"): self._listing,
             ("GET", "/networks"): self._listing,
-            ("POST", "/networks/prune"): self._listing,
+            ("POST", "/networks/prune"): self._prune_networks,
+            ("DELETE", "/networks/{name}"): self._remove_network,
             ("POST", "/containers/create"): self._create,
+            ("POST", "/containers/{name}/start"): self._start,
+            ("POST", "/containers/{name}/restart"): self._start,
             ("POST", "/containers/{name}/update"): self._update,
             ("POST", "/containers/{name}/exec"): self._exec,
             ("POST", "/volumes/create"): self._create_volume,
@@ -101,17 +107,20 @@ class Confined:
         special = self._special.get((request.method, pattern))
         if special is None and not pattern.startswith(("/containers/{name}", "/exec/{name}")):
             known = ("GET", "/volumes/{name}"), ("DELETE", "/volumes/{name}")
-            networks = ("GET", "/networks/{name}"), ("DELETE", "/networks/{name}")
-            if (request.method, pattern) not in (*_LOOKING, *known, *networks):
+            if (request.method, pattern) not in (*_LOOKING, *known, ("GET", "/networks/{name}")):
                 raise Forbidden(
                     f"{request.method} {request.path} is not allowed on this socket: use another one"
                 )
-        if request.name:
-            self._claim(request, pattern)
-        if special is not None:
-            done = special(request)
-            if done is not None:
-                await done
+        try:
+            if request.name:
+                self._claim(request, pattern)
+            if special is not None:
+                done = special(request)
+                if done is not None:
+                    await done
+        except (TypeError, AttributeError, UnicodeError, RecursionError):
+            # Every value here is the client's: a number where a list belongs, half a surrogate in a name.
+            raise InvalidArgument("invalid JSON: a value is not of the type that belongs there") from None
 
     async def after(self, _request: Request, answer: Answer) -> Answer:
         return answer
@@ -138,6 +147,15 @@ class Confined:
     def _volume(self, name: str) -> None:
         if (self._engine.volumes.get(name).labels or {}).get(OWNER) != self._owner:
             raise NotFound(f"get {name}: no such volume")
+
+    def _free(self, name: str) -> None:
+        """Conflict for a volume that is others': Docker answers a second creation with what is there."""
+        try:
+            found = self._engine.volumes.get(name)
+        except NotFound:
+            return
+        if (found.labels or {}).get(OWNER) != self._owner:
+            raise Conflict(f"create {name}: the name is taken")
 
     def _network(self, ref: str) -> str:
         found = self._engine.networks.get(ref)
@@ -175,10 +193,39 @@ class Confined:
         for key in host:
             if key.lower() in _JOINED:
                 host[key] = self._joined(key.lower(), host[key])
-        for key in endpoints:
-            self._reachable(key)
+        for key, endpoint in endpoints.items():
+            if key not in _NETWORKS:
+                self._network(key)
+            _check_endpoint(endpoint)
         self._label(body)
         request.replay(json.dumps(body).encode())
+
+    def _start(self, request: Request) -> None:
+        """NotFound for a network that is somebody else's by now, unless they had the container join it."""
+        for name, endpoint in self._container(request.name).network.networks.items():
+            known = name in _NETWORKS or self._engine.networks.get(name).id == endpoint.network_id
+            if not known:
+                self._network(name)
+
+    async def _remove_network(self, request: Request) -> None:
+        await self._unused(self._engine.networks.get(request.name).name)
+
+    async def _prune_networks(self, request: Request) -> None:
+        await self._unused()
+        self._listing(request)
+
+    async def _unused(self, network: str = "") -> None:
+        """Conflict if a stopped container of the owner's would look for the network, or any of the owner's,
+        by its name: others may have that name then. Of running ones the engine takes care."""
+        filters = Filters({"label": (f"{OWNER}={self._owner}",)})
+        for container in await self._engine.containers.list(ListQuery(all=True, filters=filters)):
+            if container.state.running:
+                continue
+            for name in container.network.networks:
+                if name == network or (not network and name not in _NETWORKS):
+                    raise Conflict(
+                        f"network {name} is that of container {container.name}: remove the container first"
+                    )
 
     async def _update(self, request: Request) -> None:
         for key, value in (await _document(request)).items():
@@ -193,8 +240,10 @@ class Confined:
     async def _create_volume(self, request: Request) -> None:
         body = await _document(request)
         for key, value in body.items():
-            if key.lower() not in ("name", "labels") and _says(value) and value != "local":
+            plain = key.lower() in ("name", "labels") or (key.lower() == "driver" and value == "local")
+            if not plain and _says(value):
                 raise _refused(key)
+        self._free(str(_field(body, "name") or ""))
         self._label(body)
         request.replay(json.dumps(body).encode())
 
@@ -212,6 +261,7 @@ class Confined:
 
     async def _connect(self, request: Request) -> None:
         body = await _document(request)
+        _check_endpoint(_field(body, "endpointconfig"))
         for key in body:
             if key.lower() == "container":
                 body[key] = self._container(str(body[key])).id
@@ -228,7 +278,7 @@ class Confined:
         if not _says(value):
             return
         if key in _NAMESPACES and not str(value).startswith("container:"):
-            if value not in _NAMESPACES[key]:
+            if str(value) not in _NAMESPACES[key]:
                 raise _refused(f"HostConfig.{key}={value}")
         elif key == "networkmode":
             self._reachable(str(value))
@@ -240,6 +290,7 @@ class Confined:
             "binds": self._check_binds,
             "mounts": self._check_mounts,
             "portbindings": _check_ports,
+            "tmpfs": _check_tmpfs,
             "logconfig": _check_log,
             "securityopt": _check_security,
             "volumesfrom": self._check_volumes_from,
@@ -266,8 +317,10 @@ class Confined:
 
     def _check_mounts(self, value: Any) -> None:
         for mount in value:
-            kind, source = str(_field(mount, "type")), str(_field(mount, "source"))
+            kind, source = str(_field(mount, "type")), str(_field(mount, "source") or "")
             if kind == "tmpfs":
+                for option in _field(_field(mount, "tmpfsoptions"), "options") or ():
+                    _check_tmpfs({"": ",".join(option)})
                 continue
             if kind != "volume":
                 raise _refused(f"a mount of type {kind}")
@@ -284,9 +337,23 @@ class Confined:
 def _check_ports(value: Any) -> None:
     for bindings in value.values():
         for binding in bindings or ():
-            port = str(_field(binding, "hostport") or "0").partition("-")[0]
-            if port.isdecimal() and 0 < int(port) < _LOWEST_PORT:
+            port = str(_field(binding, "hostport") or "0")
+            low = port.partition("-")[0]
+            # "0" is any port; in a range it is the lowest.
+            if port != "0" and low.isdecimal() and int(low[:8]) < _LOWEST_PORT:
                 raise _refused(f"port {port} of the host")
+
+
+def _check_tmpfs(value: Any) -> None:
+    for options in value.values():
+        if refused := _NO_TMPFS.intersection(str(options).split(",")):
+            raise _refused(f"a tmpfs with {', '.join(sorted(refused))}")
+
+
+def _check_endpoint(value: Any) -> None:
+    for key, given in (value or {}).items():
+        if key.lower() not in _FREE_OF_ENDPOINT and _says(given):
+            raise _refused(f"EndpointSettings.{key}")
 
 
 def _check_log(value: Any) -> None:
@@ -336,7 +403,8 @@ async def _document(request: Request) -> dict[str, Any]:
     request.check_json()
     raw = await request.read()
     try:
-        found = json.loads(raw or b"{}", object_pairs_hook=_once)
+        found = json.loads(raw.decode("utf-8") or "{}", object_pairs_hook=_once)
+        json.dumps(found, ensure_ascii=False).encode("utf-8")  # half a surrogate is no text
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"invalid JSON: {error}") from None
     if not isinstance(found, dict):

@@ -16,6 +16,7 @@ from sampan.engine.model import (
     NetworkingConfig,
     NetworkSettings,
 )
+from sampan.engine.model.container import OWNER
 from sampan.engine.options import EngineOptions
 from sampan.errors import InvalidArgument
 from sampan.spec.runtime import READONLY_PATHS, masked_paths
@@ -40,7 +41,9 @@ def merge_image(config: ContainerConfig, image: RunConfig) -> ContainerConfig:
         entrypoint = None
     if not entrypoint and not cmd:
         raise InvalidArgument("no command specified")
-    labels = {**image.labels, **(config.labels or {})}
+    # Whose a container is, its creator says; an image, which is anybody's, would give it away.
+    inherited = {key: value for key, value in image.labels.items() if key != OWNER}
+    labels = {**inherited, **(config.labels or {})}
     ports: dict[str, dict[str, str]] = {port: {} for port in image.exposed_ports}
     volumes: dict[str, dict[str, str]] = {path: {} for path in image.volumes}
     return replace(

@@ -14,6 +14,9 @@ from sampan.engine.model.health import Health
 from sampan.engine.model.host_config import HostConfig
 from sampan.engine.model.networking import NetworkSettings
 
+OWNER = "sampan.owner"
+"""The label that says which group's something is, at the doors of groups (`api.confined`)."""
+
 
 class Status(enum.StrEnum):
     """Docker's words for a container's state."""
