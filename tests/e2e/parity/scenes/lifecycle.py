@@ -143,12 +143,6 @@ SCENES = (
         docker volume ls -q | wc -l # one of the two
         docker rm $(docker ps -aq)
         """,
-        differs={
-            "docker rm -l bb": Differs(
-                reason="not offered yet",
-                err="Error response from daemon: legacy links between containers are not offered\n",
-            ),
-        },
     ),
     Scene(
         name="wait",
