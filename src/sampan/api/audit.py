@@ -3,7 +3,8 @@
 Laws: a line is written when the request is answered, before the client sees the answer; lines are whole (one
 write each to a file opened for appending), so that the file may be rotated by renaming it: the next line
 makes it anew. What cannot be written is said in the daemon's log, and the request goes on. Bodies, whose
-environment variables may be secrets, are not written; nor are the headers, which carry passwords.
+environment variables may be secrets, are not written; nor are the headers, which carry passwords, and the
+parameters that hold such variables or the password of an address.
 """
 
 from __future__ import annotations
@@ -11,17 +12,23 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
+from sampan.api.doors import changes
 from sampan.api.responses import Answer, Hijacked, Response
 
 if TYPE_CHECKING:
+    from sampan.api.params import Query
     from sampan.api.request import Request
 
 log = logging.getLogger("sampan.api")
 
-_READING = frozenset(("GET", "HEAD"))
+# Parameters in which secrets are handed over.
+_HIDDEN = frozenset(("buildargs", "changes"))
+_PASSWORD = re.compile(r"(?<=//)[^/@]*@")
 
 
 class Audit:
@@ -35,7 +42,7 @@ class Audit:
         """Nothing is known yet but who asks."""
 
     async def after(self, request: Request, answer: Answer) -> Answer:
-        if request.method not in _READING or request.path.endswith("/attach/ws"):
+        if changes(request):
             self._write(request, answer)
         return answer
 
@@ -50,7 +57,7 @@ class Audit:
             **({"name": caller.name} if caller.name else {}),
             "method": request.method,
             "path": request.path,
-            "query": request.raw_query,
+            "query": _shown(request.query),
             "status": 101 if isinstance(answer, Hijacked) else answer.status,
         }
         if isinstance(answer, Response) and answer.status >= 400:
@@ -67,3 +74,11 @@ class Audit:
                 os.close(fd)
         except OSError as error:
             log.error("the audit log %s was not written: %s", self._path, error.strerror)
+
+
+def _shown(query: Query) -> str:
+    """The parameters that count, without their secrets."""
+    pairs = {
+        name: "..." if name in _HIDDEN else _PASSWORD.sub("", value) for name, value in query.first().items()
+    }
+    return urlencode(pairs)

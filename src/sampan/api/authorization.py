@@ -5,7 +5,8 @@ Docker's protocol (`docs.docker.com/engine/extend/plugins_authorization`): POST 
 
 Laws: every plugin has to allow, in the order of the settings; one that cannot be asked allows nothing.
 What a plugin is to judge it sees whole: a JSON body that is too long to be shown to it is refused, not let
-through unseen. Other bodies (archives) and streams it judges by their request alone.
+through unseen, and so is one that a plugin could read otherwise than the engine does. Other bodies (archives)
+and streams it judges by their request alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from sampan.api.decode import decode_once
 from sampan.api.responses import JSON, Answer, Hijacked, Response
 from sampan.errors import Failure, Forbidden, Internal, InvalidArgument
 from sampan.plugins.calling import Plugin, Timing, said
@@ -124,5 +126,7 @@ async def _body(request: Request) -> bytes:
     if request.body_length == 0 or kind != JSON:
         return b""
     body = await request.read(MAX_BODY)
+    if body.strip():
+        decode_once(body)
     request.replay(body)
     return body

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from sampan.api.decode import decode_once
 from sampan.api.doors import route
 from sampan.api.responses import Answer
 from sampan.engine.model import Filters, ListQuery
@@ -402,19 +403,8 @@ def _member(document: dict[str, Any], name: str) -> dict[str, Any]:
 async def _document(request: Request) -> dict[str, Any]:
     request.check_json()
     raw = await request.read()
-    try:
-        found = json.loads(raw.decode("utf-8") or "{}", object_pairs_hook=_once)
-        json.dumps(found, ensure_ascii=False).encode("utf-8")  # half a surrogate is no text
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"invalid JSON: {error}") from None
+    found = decode_once(raw or b"{}")
     if not isinstance(found, dict):
         raise InvalidArgument("invalid JSON: an object is wanted")
     request.replay(raw)
     return found
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names are different, whatever their case."""
-    if len({key.lower() for key, _ in pairs}) < len(pairs):
-        raise ValueError("a name is given twice")
-    return dict(pairs)

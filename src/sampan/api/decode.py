@@ -9,6 +9,7 @@ the port).
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -44,6 +45,25 @@ def decode_json(body: bytes, kind: type[T], *, optional: bool = False) -> T:
     if document is None:
         return kind()
     return convert(document, kind)
+
+
+def decode_once(body: bytes) -> Any:
+    """The document as whoever judges a request has to read it: with one meaning.
+
+    InvalidArgument if an object has a name twice, whatever its case: one might be judged, another obeyed.
+    """
+    try:
+        document = json.loads(body.decode("utf-8"), object_pairs_hook=_once)
+        json.dumps(document, ensure_ascii=False).encode("utf-8")  # half a surrogate is no text
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"invalid JSON: {error}") from None
+    return document
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key.lower() for key, _ in pairs}) < len(pairs):
+        raise ValueError("a name is given twice")
+    return dict(pairs)
 
 
 def convert(document: Any, kind: type[T]) -> T:

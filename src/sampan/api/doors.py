@@ -4,7 +4,8 @@ Theory: a listening socket is a door with guards of its own, in their order: one
 one that writes down who did what, one that asks a plugin. A door without guards costs its requests nothing.
 
 Laws: a guard that refuses raises; the handler has not begun then. Guards are told of every answer, refusals
-included, in reverse order; what one answers instead is what the client gets.
+included, in reverse order; what one answers instead is what the client gets. A client that goes away before
+its body is complete gets no answer, but guards are told one: something may have been done by then.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sampan.api.errors import BodyAborted, error_response
+from sampan.api.errors import BodyAborted, error_response, message_response
 from sampan.api.responses import Answer, Hijacked, Response, Stream
 from sampan.errors import Forbidden
 
@@ -94,14 +95,16 @@ def route(request: Request) -> str:
 async def guarded(handler: Handler, request: Request, engine: Any, guards: Sequence[Guard]) -> Answer:
     """Answer the request if no guard refuses it."""
     answer: Answer | Awaitable[Answer]
+    aborted: BodyAborted | None = None
     try:
         for guard in guards:
             await guard.before(request)
         answer = handler(request, engine)
         if not isinstance(answer, (Response, Stream, Hijacked)):
             answer = await answer
-    except BodyAborted:
-        raise
+    except BodyAborted as error:
+        aborted = error
+        answer = message_response(400, str(error))
     except Exception as error:
         answer = error_response(error, request.number)
     for guard in reversed(guards):
@@ -109,14 +112,24 @@ async def guarded(handler: Handler, request: Request, engine: Any, guards: Seque
             answer = await guard.after(request, answer)
         except Exception as error:
             answer = error_response(error, request.number)
+    if aborted is not None:
+        raise aborted
     return answer
 
 
+def changes(request: Request) -> bool:
+    """Whether it may change something. Attaching by WebSocket is a GET, and writes to a container; so is
+    exporting a volume, for which the containers that use it stand still."""
+    if request.method not in ("GET", "HEAD") or request.path.endswith("/attach/ws"):
+        return True
+    return request.path.startswith("/sampan-volumes/") and request.query.flag("pause", default=True)
+
+
 class ReadersOnly:
-    """Lets in what changes nothing. Attaching by WebSocket is a GET, and writes to a container."""
+    """Lets in what changes nothing."""
 
     async def before(self, request: Request) -> None:
-        if request.method not in ("GET", "HEAD") or request.path.endswith("/attach/ws"):
+        if changes(request):
             raise Forbidden(
                 f"{request.method} {request.path} is not allowed on this socket: it is for reading only; "
                 "use another one"

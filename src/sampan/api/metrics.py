@@ -44,7 +44,7 @@ class RequestMetrics:
     """A guard that counts. Streams count when their head is sent."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._began: dict[int, float] = {}
+        self._began: dict[int, tuple[float, str]] = {}
         self._requests = Counter(
             "sampan_requests", "Requests answered", ("method", "route", "status"), registry=registry
         )
@@ -62,11 +62,12 @@ class RequestMetrics:
         }
 
     async def before(self, request: Request) -> None:
-        self._began[request.number] = time.perf_counter()
+        # The route now: a guard may have the handler find another name.
+        self._began[request.number] = time.perf_counter(), route(request)
 
     async def after(self, request: Request, answer: Answer) -> Answer:
-        seconds = time.perf_counter() - self._began.pop(request.number)
-        pattern = route(request)
+        began, pattern = self._began.pop(request.number)
+        seconds = time.perf_counter() - began
         status = 101 if isinstance(answer, Hijacked) else answer.status
         self._requests.labels(request.method, pattern, str(status)).inc()
         self._seconds.labels(request.method, pattern).observe(seconds)

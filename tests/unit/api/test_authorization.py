@@ -178,6 +178,24 @@ def test_a_body_that_cannot_be_shown_is_refused(tmp_path: Path, plugin: Callable
     assert (status, seen, judge.asked) == (400, [], [])
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"HostConfig": {"Privileged": true, "privileged": false}}',
+        b'{"Privileged": true, "Privileged": false}',
+        b'{"hostconfig": {}, "HostConfig": {"Privileged": true}}',
+        b'{"a": %s, "Privileged": true, "privileged": false}' % (b"1" * 5000),
+        b"[" * 100_000,
+    ],
+)
+def test_a_body_of_two_meanings_is_refused(
+    tmp_path: Path, plugin: Callable[..., Plugin], body: bytes
+) -> None:
+    judge = plugin(allow)
+    status, _, begun = talk(tmp_path, post(body), "judge")
+    assert (status, begun, judge.asked) == (400, [], [])
+
+
 def test_an_archive_is_judged_by_its_request(tmp_path: Path, plugin: Callable[..., Plugin]) -> None:
     judge = plugin()
     assert talk(tmp_path, post(b"tar" * 1000, "application/x-tar"), "judge")[2] == [b"tar" * 1000]

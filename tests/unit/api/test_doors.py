@@ -9,10 +9,12 @@ import stat
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 from tests.unit.api.test_listening import BASIC
 
 from sampan.api.audit import Audit
 from sampan.api.doors import Door, Guard, ReadersOnly, route
+from sampan.api.metrics import RequestMetrics
 from sampan.api.request import Request
 from sampan.api.responses import Answer, text
 from sampan.api.routing import Route
@@ -32,6 +34,7 @@ ROUTES = (
     Route("GET", "/look", look),
     Route("POST", "/change", change),
     Route("GET", "/containers/{name}/attach/ws", look),
+    Route("GET", "/sampan-volumes/{name}/export", look),
 )
 
 
@@ -103,3 +106,72 @@ def test_a_log_that_was_moved_away_begins_anew(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_written_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert talk(tmp_path, (Audit(f"{tmp_path}/none/audit", "here"),), "POST /change") == [200]
     assert "was not written: No such file or directory" in caplog.text
+
+
+def test_a_request_whose_body_breaks_off_is_written_down(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+
+    async def run() -> None:
+        server = Server(None, ROUTES)
+        registry = CollectorRegistry()
+        guards = (RequestMetrics(registry), Audit(str(path), "here"))
+        await server.listen_unix(f"{tmp_path}/s.sock", door=Door(name="here", guards=guards))
+        reader, writer = await asyncio.open_unix_connection(f"{tmp_path}/s.sock")
+        writer.write(b"POST /change HTTP/1.1\r\nHost: d\r\nContent-Length: 4\r\n\r\nbo")
+        writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()
+        await server.close()
+        labels = {"method": "POST", "route": "/change", "status": "400"}
+        assert registry.get_sample_value("sampan_requests_total", labels) == 1
+
+    asyncio.run(run())
+    (line,) = map(json.loads, path.read_text().splitlines())
+    assert (line["path"], line["status"]) == ("/change", 400)
+    assert "the client went away before its request was complete" in line["error"]
+
+
+def test_every_request_of_a_pipeline_is_written_down(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+
+    async def run() -> None:
+        server = Server(None, ROUTES)
+        await server.listen_unix(f"{tmp_path}/s.sock", door=Door(guards=(Audit(str(path), "here"),)))
+        reader, writer = await asyncio.open_unix_connection(f"{tmp_path}/s.sock")
+        writer.write(b"POST /change HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n" * 20)
+        writer.write_eof()
+        await reader.read()
+        writer.close()
+        await server.close()
+
+    asyncio.run(run())
+    assert len(path.read_text().splitlines()) == 20
+
+
+def test_secrets_and_newlines_of_a_query_are_not_written_down(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    query = (
+        "build%61rgs=%7B%22T%22:%22hush%22%7D&remote=https://me:hush@host/x.git&t=a%0Ab&changes=ENV+A=hush"
+    )
+    talk(tmp_path, (Audit(str(path), "here"),), f"POST /change?{query}")
+    (line,) = path.read_text().splitlines()
+    assert "hush" not in line
+    assert json.loads(line)["query"] == "buildargs=...&remote=https%3A%2F%2Fhost%2Fx.git&t=a%0Ab&changes=..."
+
+
+def test_a_volume_s_export_makes_containers_stand_still(tmp_path: Path) -> None:
+    export = "GET /sampan-volumes/x/export"
+    requests = (export, f"{export}?pause=1", f"{export}?pause=0")
+    assert talk(tmp_path, (ReadersOnly(),), *requests) == [403, 403, 200]
+
+
+def test_a_route_is_counted_by_the_name_that_was_asked_for(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+
+    class Renames(ReadersOnly):
+        async def before(self, request: Request) -> None:
+            request.name = "id"
+
+    talk(tmp_path, (RequestMetrics(registry), Renames()), "GET /containers/a/b/attach/ws")
+    labels = {"method": "GET", "route": "/containers/{name}/attach/ws", "status": "200"}
+    assert registry.get_sample_value("sampan_requests_total", labels) == 1
