@@ -76,6 +76,70 @@ def test_a_hostile_folder_is_refused(builder: Builder, tmp_path: Path) -> None:
     assert "this is no build cache" in builder.build(TEXT, "--cache-from", f"type=local,src={folder}").stderr
 
 
+def test_a_registry_holds_a_cache(builder: Builder, registry: str) -> None:
+    name = f"{registry}/cache:1"
+    builder.built(TEXT, "--cache-to", f"type=registry,ref={name}")
+    made = builder.sh("cat /one /two")
+    forget(builder)
+    said = builder.built(TEXT, "--cache-from", f"type=registry,ref={name}")
+    assert said.count("Using cache") == 4
+    assert builder.sh("cat /one /two") == made
+    # It is a manifest as OCI has them, all of which the registry has under its digest.
+    manifest = _documents(registry, "cache", "manifests/1")
+    kinds = {layer["mediaType"] for layer in manifest["layers"]}
+    assert kinds == {"application/vnd.oci.image.layer.v1.tar+gzip"}
+    assert manifest["config"]["mediaType"] == "application/vnd.sampan.buildcache.config.v1+json"
+    config = _documents(registry, "cache", f"blobs/{manifest['config']['digest']}")
+    assert {layer["digest"] for layer in manifest["layers"]} == set(config["diff_ids"])
+
+
+def test_a_hostile_registry_is_refused(builder: Builder, registry: str) -> None:
+    name = f"{registry}/hostile:1"
+    builder.built(TEXT, "--cache-to", f"type=registry,ref={name}")
+    forget(builder)
+    manifest = _documents(registry, "hostile", "manifests/1")
+    config = _documents(registry, "hostile", f"blobs/{manifest['config']['digest']}")
+    # Archives that are there, and are other layers than the records say.
+    names = list(config["diff_ids"])
+    swapped = dict(zip(names, (config["diff_ids"][one] for one in (*names[1:], names[0])), strict=True))
+    _put_cache(registry, "hostile", manifest, {**config, "diff_ids": swapped})
+    said = builder.built(TEXT, "--cache-from", f"type=registry,ref={name}")
+    assert f"[Warning] no cache of {name}: " in said
+    assert said.count("Using cache") == 0
+    forget(builder)
+    for bad in ({**config, "records": [{"key": "../x", "layers": []}]}, {**config, "diff_ids": {}}, {}):
+        _put_cache(registry, "hostile", manifest, bad)
+        done = builder.build("FROM scratch\nLABEL a=b\n", "--cache-from", f"type=registry,ref={name}")
+        assert f"[Warning] no cache of {name}: this is no build cache: " in done.stdout, done.stderr
+    none = builder.build("FROM scratch\nLABEL a=b\n", "--cache-from", f"type=registry,ref={registry}/none:1")
+    assert f"[Warning] no cache of {registry}/none:1: " in none.stdout
+
+
+def _documents(registry: str, path: str, rest: str) -> Any:
+    headers = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
+    request = urllib.request.Request(f"http://{registry}/v2/{path}/{rest}", headers=headers)
+    with urllib.request.urlopen(request) as answer:
+        return json.loads(answer.read())
+
+
+def _put_cache(registry: str, path: str, manifest: dict[str, Any], config: Any) -> None:
+    """Put a cache with another configuration under the tag 1."""
+    raw = json.dumps(config).encode()
+    digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+    begin = urllib.request.Request(f"http://{registry}/v2/{path}/blobs/uploads/", method="POST", data=b"")
+    with urllib.request.urlopen(begin) as answer:
+        place = answer.headers["Location"]
+    upload = urllib.request.Request(f"{place}&digest={digest}", method="PUT", data=raw)
+    upload.add_header("Content-Type", "application/octet-stream")
+    urllib.request.urlopen(upload).close()
+    body = {**manifest, "config": {**manifest["config"], "digest": digest, "size": len(raw)}}
+    put = urllib.request.Request(
+        f"http://{registry}/v2/{path}/manifests/1", method="PUT", data=json.dumps(body).encode()
+    )
+    put.add_header("Content-Type", manifest["mediaType"])
+    urllib.request.urlopen(put).close()
+
+
 def test_an_image_holds_its_own_cache(builder: Builder) -> None:
     builder.built(TEXT, "-t", "kept:test", "--cache-to", "type=inline")
     made = builder.sh("cat /one /two")
@@ -93,7 +157,8 @@ def test_an_image_holds_its_own_cache(builder: Builder) -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--cache-to", "type=registry,ref=x"), "--cache-to: type registry is not offered; use inline"),
+        (("--cache-to", "type=gha"), "--cache-to: type gha is not offered; use registry, inline or local"),
+        (("--cache-to", "type=registry"), "--cache-to: ref is required"),
         (("--cache-to", "type=local"), "--cache-to: dest is required"),
         (("--cache-from", "type=gha"), "--cache-from: type gha is not offered"),
     ],

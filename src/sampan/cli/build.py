@@ -39,8 +39,8 @@ def _build(context: Context, options: Options, arguments: list[str]) -> int:
         caches.bring(context)
     told: dict[str, Any] = {}
     identity = _follow(wanted.messages(context), said, _shown_by(options["progress"]), told)
-    if caches is not None and caches.target:
-        caches.fetch(context, told.get("BuildCache", []))
+    if caches is not None and caches.told:
+        caches.keep(context, told.get("BuildCache", []))
     if options["iidfile"]:
         if not identity:
             raise Failure(f"server did not provide an image ID. Cannot write {options['iidfile']}")
@@ -158,7 +158,12 @@ COMMANDS: tuple[Command, ...] = (
         flags=(
             ("", "add-host", "host-list", "Add a host name and its address (host:ip)"),
             ("", "build-arg", "env", "Set a variable of the build"),
-            ("", "cache-from", "strings", "Where steps may come from (an image, or type=local,src=FOLDER)"),
+            (
+                "",
+                "cache-from",
+                "strings",
+                "Where steps may come from (an image, type=registry,ref=NAME or type=local,src=DIR)",
+            ),
             ("", "check", "bool", "Tell what is better not written in the Dockerfile, and build nothing"),
             ("", "cgroup-parent", "string", "Cgroup under which those of RUN instructions are made"),
             ("", "compress", "bool", "Compress the build context using gzip"),
@@ -190,7 +195,12 @@ COMMANDS: tuple[Command, ...] = (
             ("", "allow", "strings", "Rights that RUN may ask for (security.insecure, network.host)"),
             ("", "attest", "list", "What to attest of the image (type=provenance,mode=min|max)"),
             ("", "build-context", "list", "Another context by name (NAME=FOLDER, docker-image://… or a URL)"),
-            ("", "cache-to", "list", "Where the cache goes (type=inline, or type=local,dest=FOLDER)"),
+            (
+                "",
+                "cache-to",
+                "list",
+                "Where the cache goes (type=inline, registry,ref=NAME or local,dest=DIR)",
+            ),
             ("o", "output", "list", "Where the result goes (type=local|tar|oci|docker|image,dest=PATH)"),
             ("", "progress", "string", "How progress is shown: auto, plain, tty, quiet or rawjson", "auto"),
             (

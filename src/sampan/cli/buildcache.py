@@ -1,7 +1,7 @@
-"""``--cache-from`` and ``--cache-to``: caches of builds in images, and in folders that are OCI layouts.
+"""``--cache-from`` and ``--cache-to``: caches of builds in registries, images, and folders (OCI layouts).
 
-A folder's cache is sent to the engine before a build, and fetched from it afterwards; an image's is in its
-own configuration, so that it goes to a registry and comes from one with the image.
+A folder's cache is sent to the engine before a build, and fetched from it afterwards; a registry's the engine
+fetches and puts there itself; an image's is in its own configuration, and goes to a registry with the image.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _PIECE = 1 << 18
 
 
 class Caches:
-    """What was asked for. ``images`` are names; ``inline``: the image is to hold its own."""
+    """What was asked for. ``images`` are names, of caches too; ``inline``: the image is to hold its own;
+    ``target`` is a folder and ``name`` a registry's for the cache of the build."""
 
-    __slots__ = ("folders", "images", "inline", "target")
+    __slots__ = ("folders", "images", "inline", "name", "target")
 
     def __init__(self, given_from: list[list[str]], given_to: list[str]) -> None:
         """``given_from`` are the parts between commas of each flag: names, or the fields of one source."""
@@ -33,6 +34,7 @@ class Caches:
         self.folders: list[str] = []
         self.inline = False
         self.target = ""
+        self.name = ""
         sources = [[",".join(parts)] if "=" in parts[0] else parts for parts in given_from]
         for text in (text for texts in sources for text in texts):
             kind, fields = _fields(text, "ref")
@@ -46,12 +48,17 @@ class Caches:
             kind, fields = _fields(text, "ref")
             if kind == "local":
                 self.target = _field("cache-to", fields, "dest")
+            elif kind == "registry":
+                self.name = _field("cache-to", fields, "ref")
             elif kind == "inline":
                 self.inline = True
             else:
-                raise Failure(
-                    f"--cache-to: type {kind} is not offered; use inline and push the image, or local"
-                )
+                raise Failure(f"--cache-to: type {kind} is not offered; use registry, inline or local")
+
+    @property
+    def told(self) -> bool:
+        """Whether the engine is to tell what the steps are remembered by."""
+        return bool(self.target or self.name)
 
     def bring(self, context: Context) -> None:
         """Send the folders' caches; one that is not there yet has nothing to give."""
@@ -61,8 +68,23 @@ class Caches:
                     "/build/cache/import", None, _archive(folder), kind="application/x-tar"
                 ).read()
 
-    def fetch(self, context: Context, keys: list[str]) -> None:
-        """Have the steps of these keys in the folder, in the place of what it told of before."""
+    def keep(self, context: Context, keys: list[str]) -> None:
+        """Have the steps of these keys where they are wanted."""
+        if self.target:
+            self._fetch(context, keys)
+        if self.name:
+            from sampan.cli.credentials import header
+
+            context.client.upload(
+                f"/build/cache/push?name={self.name}",
+                None,
+                iter((_json(keys),)),
+                kind="application/json",
+                headers=header(context.settings, self.name),
+            ).read()
+
+    def _fetch(self, context: Context, keys: list[str]) -> None:
+        """Have them in the folder, in the place of what it told of before."""
         import tarfile
 
         answer = context.client.upload(

@@ -116,7 +116,7 @@ def target(
         "memswap": options["memory-swap"],
         "shmsize": options["shm-size"],
         "cacheinline": int(caches is not None and caches.inline),
-        "cachetold": int(caches is not None and bool(caches.target)),
+        "cachetold": int(caches is not None and caches.told),
         "provenance": _provenance(options),
         "check": int(options["check"]),
         "nocache": int(options["no-cache"]),

@@ -21,6 +21,7 @@ from sampan.engine.buildsecrets import Secrets
 from sampan.engine.buildsteps import BuildSteps
 from sampan.engine.buildusage import BuildUsage, default_limit
 from sampan.engine.cachemounts import CacheMounts
+from sampan.engine.cachetransfer import CacheTransfer
 from sampan.engine.commits import Commits
 from sampan.engine.connections import Connections
 from sampan.engine.containers import Containers
@@ -42,6 +43,7 @@ from sampan.engine.pushes import Pushes
 from sampan.engine.reach import Reach
 from sampan.engine.referrers import Referrers
 from sampan.engine.registries import Registries
+from sampan.engine.registrycaches import RegistryCaches
 from sampan.engine.seccomp import Filters
 from sampan.engine.settings import Settings
 from sampan.engine.stats import Statistics
@@ -253,11 +255,19 @@ class Wiring:
             visits=visits,
             empty=f"{self._paths.layers}/{EMPTY}",
         )
+        transfer = CacheTransfer(catalog=self._catalog, cache=self._build_cache)
         return Builds(
             catalog=self._catalog,
             images=images,
             pulls=pulls,
             cache=self._build_cache,
+            transfer=transfer,
+            registry_caches=RegistryCaches(
+                transfer=transfer,
+                catalog=self._catalog,
+                forms=CompressedForms(self._database, self._catalog.blobs),
+                settings=self._settings,
+            ),
             steps=steps,
             explanations=Explanations(f"{self._paths.data}/buildinputs"),
             collect=usage.collect,

@@ -51,9 +51,11 @@ if TYPE_CHECKING:
     from sampan.engine.buildmounts import BuildMounts
     from sampan.engine.buildsession import Session
     from sampan.engine.buildsteps import BuildSteps
+    from sampan.engine.cachetransfer import CacheTransfer
     from sampan.engine.heldfiles import HeldFiles
     from sampan.engine.images import Images
     from sampan.engine.pulls import Pulls
+    from sampan.engine.registrycaches import RegistryCaches
     from sampan.images import unpacking
     from sampan.images.catalog import Catalog
     from sampan.images.holds import Hold
@@ -68,8 +70,8 @@ class BuildOptions:
     """What the user asked for. ``credentials`` are by registry; ``host`` are limits of the containers.
 
     ``remote`` is the address of a context that is not sent; ``allowed`` are rights that RUN may ask for;
-    ``cache_from`` are images whose own records of their steps are taken, ``cache_inline`` gives the image
-    such records, ``cache_told`` has the keys of all steps told,
+    ``cache_from`` are caches in registries, and images whose own records of their steps are taken,
+    ``cache_inline`` gives the image such records, ``cache_told`` has the keys of all steps told,
     ``provenance`` (min, max) where the image comes from. With ``check`` the Dockerfile is only looked
     at, ``squash`` makes one layer of what the steps add.
     """
@@ -119,6 +121,8 @@ class Builds:
         images: Images,
         pulls: Pulls,
         cache: BuildCache,
+        transfer: CacheTransfer,
+        registry_caches: RegistryCaches,
         steps: BuildSteps,
         mounts: BuildMounts,
         held: HeldFiles,
@@ -128,7 +132,8 @@ class Builds:
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """``collect`` keeps the cache to its limit, and is called after a build."""
-        self.transfer = cachetransfer.CacheTransfer(catalog=catalog, cache=cache)
+        self.transfer = transfer
+        self.registry_caches = registry_caches
         self._held = held
         self._collect = collect
         self._collecting: set[asyncio.Task[None]] = set()
@@ -254,15 +259,29 @@ class Builds:
             self._images.tell(image, "tag", name.familiar)
 
     async def _take_caches(self, options: BuildOptions, tell: Callable[[Message], None]) -> None:
-        """Take what images tell of their steps; one that cannot be had is passed over, and told."""
+        """Take caches and what images tell of their steps; what cannot be had is passed over, and told."""
         for name in options.cache_from:
             try:
-                image = await self.base(name, "", options, lambda _text: None)
+                await self._take_cache(name, options)
             except Failure as error:
                 if not options.quiet:
                     tell(f"[Warning] no cache of {name}: {error}\n")
-            else:
-                await self.transfer.take_inline(image)
+
+    async def _take_cache(self, name: str, options: BuildOptions) -> None:
+        """An image that is here has the name before what a registry has under it."""
+        reference = references.parse(name).tagged()
+        if options.pull or not await self._is_here(name, options):
+            who = _credentials(reference, options)
+            if await self.registry_caches.take(reference, who) is not None:
+                return
+        await self.transfer.take_inline(await self.base(name, "", options, lambda _text: None))
+
+    async def _is_here(self, name: str, options: BuildOptions) -> bool:
+        try:
+            await self._catalog.resolve(name, platforms.parse(options.platform) if options.platform else None)
+        except NotFound:
+            return False
+        return True
 
     # ------------------------------------------------------------------ what stages begin with
 
@@ -279,14 +298,18 @@ class Builds:
             except NotFound:
                 pass
         from sampan.engine.pulls import Wanted
-        from sampan.registry.credentials import NOBODY
 
-        who = options.credentials.get(reference.domain, NOBODY)
-        wanted = Wanted(reference=reference, credentials=who, platform=platform)
+        wanted = Wanted(reference=reference, credentials=_credentials(reference, options), platform=platform)
         async for progress in self._pulls.pull(wanted):
             if progress.current is None and progress.status:
                 say(f"{progress.id + ': ' if progress.id else ''}{progress.status}\n")
         return await self._catalog.resolve(reference.familiar, meant)
+
+
+def _credentials(reference: Reference, options: BuildOptions) -> Credentials:
+    from sampan.registry.credentials import NOBODY
+
+    return options.credentials.get(reference.domain, NOBODY)
 
 
 def _understood(

@@ -1,4 +1,5 @@
-"""What builds remember, brought elsewhere and back: in an image (inline), and as an OCI layout.
+"""What builds remember, brought elsewhere and back: in an image (inline), and as an OCI manifest
+that lies in a layout or a registry (``registrycaches``).
 
 A record is a step's key, the layers that it came to, and the time that it gives to an image. Laws:
 - Layers are taken by their digests alone: what a record promises and its archive is not is refused, and
@@ -10,11 +11,12 @@ A record is a step's key, the layers that it came to, and the time that it gives
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
 import tarfile
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import msgspec
 
@@ -25,19 +27,21 @@ from sampan.images.loading import pump
 from sampan.spec import digest as digests
 from sampan.spec import image as documents
 from sampan.spec.digest import Digest
-from sampan.wire import compression, tar
+from sampan.spec.image import OCI_MANIFEST
+from sampan.wire import tar
 
 if TYPE_CHECKING:
     from sampan.engine.buildcache import BuildCache, Remembered
     from sampan.images.catalog import Catalog
-    from sampan.images.model import Image
+    from sampan.images.directories import Early
+    from sampan.images.holds import Hold
+    from sampan.images.model import Image, Layer
 
 INLINE = "sampan.buildcache.v1"
 """The member of an image's configuration that holds records."""
 CONFIG_TYPE = "application/vnd.sampan.buildcache.config.v1+json"
-_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _KEY = re.compile(r"[0-9a-f]{64}")
-_DOCUMENT_LIMIT = 16 << 20
+DOCUMENT_LIMIT = 16 << 20
 _RECORDS = 10_000
 _PIECE = 1 << 20
 _BLOCK = 512
@@ -82,6 +86,27 @@ def inline(records: Iterable[Remembered], chain: Sequence[Digest]) -> list[dict[
     ]
 
 
+class CacheDescriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    digest: str
+    media_type: str
+    size: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class CacheManifest(msgspec.Struct, frozen=True, kw_only=True):
+    config: CacheDescriptor
+    layers: list[CacheDescriptor]
+
+
+class Source(Protocol):
+    """Where a cache lies. Digests are well formed; what comes is checked by them."""
+
+    async def document(self, descriptor: CacheDescriptor) -> bytes: ...
+
+    async def archive(self, descriptor: CacheDescriptor, path: str) -> Part:
+        """A layer's archive as a new file at ``path``, closed."""
+        ...
+
+
 class CacheTransfer:
     """The use case."""
 
@@ -105,49 +130,47 @@ class CacheTransfer:
                 taken += 1
         return taken
 
-    async def export(self, keys: Iterable[str]) -> AsyncIterator[bytes]:
-        """An archive of an OCI layout: the steps of these keys that are still remembered, with all layers."""
+    def remembered(self, keys: Iterable[str], hold: Hold) -> tuple[list[Record], dict[Digest, Layer]]:
+        """The steps of these keys that are still remembered, and their layers by the digest of the archive.
+
+        What they need stays as long as ``hold`` does.
+        """
         layers = self._catalog.layers
         records: list[Record] = []
-        archives: dict[str, tuple[str, str, int]] = {}  # digest → (diff id, media type, size)
-        with layers.holding() as hold:
-            for key in dict.fromkeys(keys):
-                found = self._cache.get(key)
-                if found is None or not found.words:
-                    continue
-                chain = list(reversed(layers.chain(found.chain_id)))
-                for layer in chain:
-                    hold.add(layer)
-                    archives[layer.blob] = (layer.diff_id, layer.media_type, layer.blob_size)
-                diff_ids = tuple(layer.diff_id for layer in chain)
-                records.append(
-                    Record(key=key, layers=diff_ids, created_ns=found.created_ns, words=found.words)
-                )
-            config = msgspec.json.encode(
-                CacheConfig(
-                    records=tuple(sorted(records, key=lambda record: record.key)),
-                    diff_ids={blob: diff_id for blob, (diff_id, _, _) in sorted(archives.items())},
-                )
-            )
-            manifest = documents.encode(
-                {
-                    "schemaVersion": 2,
-                    "mediaType": _MANIFEST_TYPE,
-                    "config": _descriptor(CONFIG_TYPE, digests.of(config), len(config)),
-                    "layers": [
-                        _descriptor(kind, blob, size) for blob, (_, kind, size) in sorted(archives.items())
-                    ],
-                }
+        archives: dict[Digest, Layer] = {}
+        for key in dict.fromkeys(keys):
+            found = self._cache.get(key)
+            if found is None or not found.words:
+                continue
+            chain = list(reversed(layers.chain(found.chain_id)))
+            for layer in chain:
+                hold.add(layer)
+                archives[layer.blob] = layer
+            diff_ids = tuple(layer.diff_id for layer in chain)
+            records.append(Record(key=key, layers=diff_ids, created_ns=found.created_ns, words=found.words))
+        records.sort(key=lambda record: record.key)
+        return records, dict(sorted(archives.items()))
+
+    async def export(self, keys: Iterable[str]) -> AsyncIterator[bytes]:
+        """An archive of an OCI layout: the steps of these keys that are still remembered, with all layers."""
+        with self._catalog.layers.holding() as hold:
+            records, archives = self.remembered(keys, hold)
+            config, manifest = described(
+                records,
+                [
+                    (layer.diff_id, _descriptor(layer.media_type, blob, layer.blob_size))
+                    for blob, layer in archives.items()
+                ],
             )
             yield _file("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
             index = {
                 "schemaVersion": 2,
-                "manifests": [_descriptor(_MANIFEST_TYPE, digests.of(manifest), len(manifest))],
+                "manifests": [_descriptor(OCI_MANIFEST, digests.of(manifest), len(manifest))],
             }
             yield _file("index.json", documents.encode(index))
             for data in (config, manifest):
                 yield _file(_place(digests.of(data)), data)
-            for blob in sorted(archives):
+            for blob in archives:
                 async for piece in self._blob(blob):
                     yield piece
             yield bytes(2 * _BLOCK)
@@ -172,61 +195,60 @@ class CacheTransfer:
                 sent.close()
             try:
                 with tarfile.open(sent.path, mode="r:") as archive:
-                    return await self._take(archive, workspace)
+                    index = msgspec.json.decode(_read(archive, "index.json"), type=_Index)
+                    if len(index.manifests) != 1:
+                        raise InvalidArgument("this is no build cache: it has not one manifest")
+                    top = _checked(archive, index.manifests[0].digest)
+                    return await self.take_from(_Layout(archive), top)
             except (tarfile.TarError, KeyError, EOFError, msgspec.MsgspecError) as error:
                 raise InvalidArgument(f"this is no build cache: {error}") from None
 
-    async def _take(self, archive: tarfile.TarFile, workspace: str) -> int:
-        index = msgspec.json.decode(_read(archive, "index.json"), type=_Index)
-        if len(index.manifests) != 1:
-            raise InvalidArgument("this is no build cache: it has not one manifest")
-        manifest = msgspec.json.decode(_checked(archive, index.manifests[0].digest), type=_Manifest)
-        if manifest.config.media_type != CONFIG_TYPE:
-            raise InvalidArgument(f"this is no build cache: its config is {manifest.config.media_type[:100]}")
-        config = msgspec.json.decode(_checked(archive, manifest.config.digest), type=CacheConfig)
-        kinds = {layer.digest: layer.media_type for layer in manifest.layers}
-        blobs = {diff_id: blob for blob, diff_id in config.diff_ids.items() if blob in kinds}
-        taken = 0
-        for record in config.records[:_RECORDS]:
-            if not _KEY.fullmatch(record.key):
-                raise InvalidArgument(f"this is no build cache: {record.key[:100]!r} is no key")
-            if self._cache.get(record.key) is None:
-                await self._remember(archive, record, blobs, kinds, workspace)
-            taken += 1
+    async def take_from(self, source: Source, raw: bytes) -> int:
+        """Remember the steps of the manifest ``raw``, whose other parts ``source`` has: how many.
+
+        InvalidArgument for one that is no cache's.
+        """
+        try:
+            manifest = msgspec.json.decode(raw, type=CacheManifest)
+            if manifest.config.media_type != CONFIG_TYPE:
+                raise InvalidArgument(
+                    f"this is no build cache: its config is {manifest.config.media_type[:100]}"
+                )
+            for part in (manifest.config, *manifest.layers):
+                digests.parse(part.digest)
+            if manifest.config.size > DOCUMENT_LIMIT:
+                raise InvalidArgument("this is no build cache: its config is too large")
+            config = msgspec.json.decode(await source.document(manifest.config), type=CacheConfig)
+            kinds = {layer.digest: layer for layer in manifest.layers}
+            archives = {diff_id: kinds[blob] for blob, diff_id in config.diff_ids.items() if blob in kinds}
+            taken = 0
+            for record in config.records[:_RECORDS]:
+                if not _KEY.fullmatch(record.key):
+                    raise InvalidArgument(f"this is no build cache: {record.key[:100]!r} is no key")
+                if self._cache.get(record.key) is None:
+                    await self._remember(source, record, archives)
+                taken += 1
+        except (KeyError, msgspec.MsgspecError) as error:
+            raise InvalidArgument(f"this is no build cache: {error}") from None
         return taken
 
     async def _remember(
-        self,
-        archive: tarfile.TarFile,
-        record: Record,
-        blobs: dict[str, str],
-        kinds: dict[str, str],
-        workspace: str,
+        self, source: Source, record: Record, archives: Mapping[str, CacheDescriptor]
     ) -> None:
         layers = self._catalog.layers
-        with layers.holding() as hold:
+        with self._catalog.blobs.workspace() as workspace, layers.holding() as hold:
             steps = []
             for depth, diff_id in enumerate(record.layers):
-                chain_id = digests.chain_ids(Digest(one) for one in record.layers[: depth + 1])[-1]
-                blob = blobs[diff_id]
-                part = None
-                if layers.get(chain_id) is None and not self._catalog.blobs.has(blob):
-                    part = await asyncio.to_thread(
-                        _extracted, archive, blob, f"{workspace}/{blob[7:]}-{depth}"
-                    )
-                head = part.head if part is not None else b""
-                steps.append(
-                    (
-                        Digest(diff_id),
-                        Archive(
-                            digest=Digest(blob),
-                            size=_member(archive, _place(blob)).size,
-                            compression=compression.detect(head) if part else _named(kinds[blob]),
-                            media_type=kinds[blob],
-                            part=part,
-                        ),
-                    )
+                layer = archives[diff_id]
+                fetch = functools.partial(_fetched, source, layer, f"{workspace}/{depth}")
+                archive = Archive(
+                    digest=Digest(layer.digest),
+                    size=layer.size,
+                    compression="",
+                    media_type=layer.media_type,
+                    fetch=fetch,
                 )
+                steps.append((Digest(diff_id), archive))
             try:
                 chain = await layers.obtain_chain(hold, steps, lambda _diff_id, _archive: None)
                 await self._cache.put(
@@ -238,19 +260,55 @@ class CacheTransfer:
                 raise
 
 
-class _Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    digest: str
-    media_type: str
-    size: int = 0
+async def _fetched(
+    source: Source, layer: CacheDescriptor, path: str, _unpacked: bool
+) -> tuple[Part, Early | None]:
+    """The archive as a part that is what its descriptor says."""
+    part = await source.archive(layer, path)
+    if (part.digest, part.size) != (layer.digest, layer.size):
+        raise InvalidArgument(f"this is no build cache: {layer.digest} is not what lies there")
+    return part, None
+
+
+def described(
+    records: Sequence[Record], archives: Sequence[tuple[Digest, dict[str, Any]]]
+) -> tuple[bytes, bytes]:
+    """The configuration and the manifest of a cache: ``archives`` are (diff id, descriptor) of its layers."""
+    config = msgspec.json.encode(
+        CacheConfig(
+            records=tuple(records),
+            diff_ids=dict(sorted((descriptor["digest"], diff_id) for diff_id, descriptor in archives)),
+        )
+    )
+    manifest = documents.encode(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": _descriptor(CONFIG_TYPE, digests.of(config), len(config)),
+            "layers": [descriptor for _, descriptor in archives],
+        }
+    )
+    return config, manifest
+
+
+class _Layout:
+    """An OCI layout that was sent as an archive."""
+
+    def __init__(self, archive: tarfile.TarFile) -> None:
+        self._archive = archive
+        self._reading = asyncio.Lock()
+
+    async def document(self, descriptor: CacheDescriptor) -> bytes:
+        return _checked(self._archive, descriptor.digest)
+
+    async def archive(self, descriptor: CacheDescriptor, path: str) -> Part:
+        # One after the other: they share one position in the file that was sent.
+        async with self._reading:
+            return await asyncio.to_thread(_extracted, self._archive, descriptor.digest, path)
 
 
 class _Index(msgspec.Struct, frozen=True, kw_only=True):
-    manifests: list[_Descriptor]
-
-
-class _Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    config: _Descriptor
-    layers: list[_Descriptor]
+    manifests: list[CacheDescriptor]
 
 
 def _descriptor(kind: str, digest: str, size: int) -> dict[str, Any]:
@@ -280,7 +338,7 @@ def _member(archive: tarfile.TarFile, name: str) -> tarfile.TarInfo:
 def _read(archive: tarfile.TarFile, name: str) -> bytes:
     member = _member(archive, name)
     file = archive.extractfile(member)
-    if file is None or member.size > _DOCUMENT_LIMIT:
+    if file is None or member.size > DOCUMENT_LIMIT:
         raise InvalidArgument(f"this is no build cache: {name} is too large")
     return file.read()
 
@@ -301,15 +359,9 @@ def _extracted(archive: tarfile.TarFile, digest: str, path: str) -> Part:
             part.write(piece)
     finally:
         part.close()
-    if part.digest != digest:
-        raise InvalidArgument(f"this is no build cache: {digest} is not what lies there")
     return part
 
 
 def _write(part: Part, pieces: Iterable[bytes]) -> None:
     for piece in pieces:
         part.write(piece)
-
-
-def _named(media_type: str) -> str:
-    return "gzip" if media_type.endswith("gzip") else "zstd" if media_type.endswith("zstd") else ""

@@ -130,7 +130,7 @@ class Pushes:
                 contextlib.closing(session),
                 self._catalog.blobs.workspace() as workspace,
             ):
-                work = _Push(self._catalog, self._forms, session, threads, workspace, tell)
+                work = Push(self._catalog, self._forms, session, threads, workspace, tell)
                 for tag, image in chosen:
                     index = None if platform else self._catalog.indexes.named(tag.canonical)
                     if index is not None and index.is_whole:
@@ -148,7 +148,7 @@ class Pushes:
             await asyncio.shield(self._catalog.sweep(hold.blobs))
 
 
-class _Push:
+class Push:
     """One push. ``threads`` bounds how much goes on at once; ``workspace`` is for compressed forms."""
 
     def __init__(
@@ -166,7 +166,7 @@ class _Push:
         self._threads = threads
         self._workspace = workspace
         self._tell = tell
-        self._repository = session.writing()
+        self.repository = session.writing()
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do ``work`` in a thread. Cancelled, it is told so and waited for."""
@@ -179,7 +179,7 @@ class _Push:
         again = await self._again(image, reference)
         if again is not None:
             return again
-        layers = await self._layers(image.blobs, self._origins([image], reference))
+        layers = await self.layers(image.blobs, self._origins([image], reference))
         await self.run(functools.partial(self._configuration, image))
         return await self._put(reference, *self._manifest(image, layers))
 
@@ -189,7 +189,7 @@ class _Push:
 
     async def _put(self, reference: Reference, raw: bytes, media_type: str) -> Pushed:
         tag = reference.tag or ""
-        digest = await self.run(lambda: self._repository.put_manifest(tag, raw, media_type))
+        digest = await self.run(lambda: self.repository.put_manifest(tag, raw, media_type))
         return Pushed(tag=tag, digest=digest, size=len(raw))
 
     async def _again(self, image: Image, reference: Reference) -> Pushed | None:
@@ -211,7 +211,7 @@ class _Push:
         self, reference: Reference, raw: bytes, media_type: str, blobs: Iterable[Descriptor]
     ) -> Pushed | None:
         """Name a manifest or index that the repository has, with all its blobs; None if it has not."""
-        if not await self.run(lambda: self._repository.has_manifest(digests.of(raw))):
+        if not await self.run(lambda: self.repository.has_manifest(digests.of(raw))):
             return None
         try:
             pushed = await self._put(reference, raw, media_type)
@@ -236,15 +236,15 @@ class _Push:
         again = await self._named(reference, document.raw, document.media_type, blobs)
         if again is not None:
             return again
-        await self._layers(blobs, self._origins(images, reference), verbatim=True)
+        await self.layers(blobs, self._origins(images, reference), verbatim=True)
         for image in images:
             await self.run(functools.partial(self._configuration, image))
         for part in index.parts:
             digest, raw, kind = part.descriptor.digest, part.manifest.raw, part.descriptor.media_type
-            await self.run(functools.partial(self._repository.put_manifest, digest, raw, kind))
+            await self.run(functools.partial(self.repository.put_manifest, digest, raw, kind))
         return await self._put(reference, document.raw, document.media_type)
 
-    async def _layers(
+    async def layers(
         self, blobs: Sequence[Descriptor], origins: tuple[str, ...], *, verbatim: bool = False
     ) -> list[Descriptor]:
         """See to it that the registry has all of them; the descriptors of the forms that it has."""
@@ -294,11 +294,11 @@ class _Push:
         return _layer(form[0], form[1], blob, plain=plain)
 
     async def _is_there(self, digest: Digest, origins: tuple[str, ...], short: str) -> bool:
-        if await self.run(lambda: self._repository.has_blob(digest)):
+        if await self.run(lambda: self.repository.has_blob(digest)):
             self._tell(Progress(status="Layer already exists", id=short))
             return True
         for origin in origins:
-            if await self.run(functools.partial(self._repository.mount, digest, origin)):
+            if await self.run(functools.partial(self.repository.mount, digest, origin)):
                 self._tell(Progress(status=f"Mounted from {origin}", id=short))
                 return True
         return False
@@ -321,11 +321,11 @@ class _Push:
         def reading() -> IO[bytes]:
             return os.fdopen(part.open() if part else self._catalog.blobs.open(digest), "rb", buffering=0)
 
-        await self.run(lambda: self._repository.upload(Blob(digest=digest, size=size, open=reading), sent))
+        await self.run(lambda: self.repository.upload(Blob(digest=digest, size=size, open=reading), sent))
 
     def _configuration(self, image: Image) -> None:
-        if not self._repository.has_blob(image.id):
-            self._repository.upload(_document(image), lambda _count: None)
+        if not self.repository.has_blob(image.id):
+            self.repository.upload(_document(image), lambda _count: None)
 
     def _origins(self, images: Iterable[Image], reference: Reference) -> tuple[str, ...]:
         """Repositories of the same registry that are likely to have layers of the images."""

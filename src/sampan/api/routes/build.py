@@ -225,6 +225,14 @@ async def cache_import(request: Request, engine: Engine) -> Answer:
     return json_response({"Records": await engine.builds.transfer.take(request.body())})
 
 
+async def cache_push(request: Request, engine: Engine) -> Answer:
+    """POST /build/cache/push?name=, with the keys of steps: put under that name of a registry."""
+    reference = references.parse(request.query.text("name")).tagged()
+    who = credentials.decode(request.header("x-registry-auth"))
+    keys = [str(key) for key in await request.json(list)]
+    return json_response({"Digest": await engine.builds.registry_caches.push(keys, reference, who)})
+
+
 async def attest(request: Request, engine: Engine) -> Answer:
     """POST /build/attest?name=, with an in-toto statement: put beside an image in its registry."""
     reference = references.parse(request.query.text("name")).tagged()
@@ -239,5 +247,6 @@ ROUTES = (
     Route("POST", "/build/prune", prune),
     Route("POST", "/build/cache/export", cache_export),
     Route("POST", "/build/cache/import", cache_import),
+    Route("POST", "/build/cache/push", cache_push),
     Route("POST", "/build/attest", attest),
 )
