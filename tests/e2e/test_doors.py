@@ -366,3 +366,18 @@ def test_what_is_made_of_an_image_is_not_the_group_s_for_the_image_s_label(doors
     assert ask(doors.confined, "GET", f"/containers/{other}/json")[0] == 404
     for path in (f"/containers/{key}", f"/containers/{other}", "/images/kept"):
         assert ask(doors.socket, "DELETE", path)[0] in (200, 204)
+
+
+def test_a_name_cannot_pass_for_the_id_of_something(doors: Doors, strangers: str) -> None:
+    body = b'{"Image": "busybox", "Cmd": ["true"]}'
+    network = json.loads(ask(doors.socket, "GET", "/networks/theirs")[1])["Id"]
+    for digits, status in ((12, 403), (11, 409), (6, 409)):
+        target = f"/containers/create?name={strangers[:digits]}"
+        assert ask(doors.confined, "POST", target, body)[0] == status
+        asked = json.dumps({"Name": network[:digits]}).encode()
+        assert ask(doors.confined, "POST", "/networks/create", asked)[0] == status
+    status, said = ask(doors.confined, "POST", "/containers/create?name=ours", body)
+    assert status == 201, said
+    target = f"/containers/ours/rename?name={strangers[:12]}"
+    assert ask(doors.confined, "POST", target)[0] == 403
+    assert ask(doors.confined, "DELETE", "/containers/ours")[0] == 204

@@ -24,7 +24,7 @@ from sampan.api.doors import route
 from sampan.api.responses import Answer
 from sampan.engine.model import Filters, ListQuery
 from sampan.engine.model.container import OWNER
-from sampan.errors import Conflict, Forbidden, InvalidArgument, NotFound
+from sampan.errors import Conflict, Failure, Forbidden, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from sampan.api.request import Request
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from sampan.engine.model import Container
 
 _LOWEST_PORT = 1024
+_SHORT_ID = 12  # digits, as clients show ids
+_DIGITS = frozenset("0123456789abcdef")
 
 # Settings of a container that give nothing away, by their names in the API, in lower case.
 _FREE = frozenset(
@@ -93,6 +95,7 @@ class Confined:
             ("POST", "/networks/prune"): self._prune_networks,
             ("DELETE", "/networks/{name}"): self._remove_network,
             ("POST", "/containers/create"): self._create,
+            ("POST", "/containers/{name}/rename"): self._rename,
             ("POST", "/containers/{name}/start"): self._start,
             ("POST", "/containers/{name}/restart"): self._start,
             ("POST", "/containers/{name}/update"): self._update,
@@ -180,6 +183,7 @@ class Confined:
     # What is made
 
     async def _create(self, request: Request) -> None:
+        _check_name(request.query.text("name"), self._engine.containers.get)
         body = await _document(request)
         host = _member(body, "hostconfig")
         endpoints = _member(_member(body, "networkingconfig"), "endpointsconfig")
@@ -200,6 +204,9 @@ class Confined:
             _check_endpoint(endpoint)
         self._label(body)
         request.replay(json.dumps(body).encode())
+
+    def _rename(self, request: Request) -> None:
+        _check_name(request.query.text("name"), self._engine.containers.get)
 
     def _start(self, request: Request) -> None:
         """NotFound for a network that is somebody else's by now, unless they had the container join it."""
@@ -250,6 +257,7 @@ class Confined:
 
     async def _create_network(self, request: Request) -> None:
         body = await _document(request)
+        _check_name(str(_field(body, "name") or ""), self._engine.networks.get)
         plain = {"driver": ("bridge", "default"), "scope": ("local",), "enableipv4": (True,)}
         for key, value in body.items():
             asked = _member(body, "ipam") if key.lower() == "ipam" else {key: value}
@@ -333,6 +341,22 @@ class Confined:
     def _check_volumes_from(self, value: Any) -> None:
         for ref in value:
             self._container(str(ref).partition(":")[0])
+
+
+def _check_name(name: str, find: Callable[[str], object]) -> None:
+    """Refuse what others may write for the id of something: a name is found before the beginning of an id."""
+    digits = name.removeprefix("/")
+    if not digits or set(digits) - _DIGITS:
+        return
+    if len(digits) >= _SHORT_ID:
+        raise _refused(f"the name {name}, which looks like an id,")
+    try:
+        find(digits)
+    except NotFound:
+        return
+    except Failure:  # there are several whose ids begin like that
+        pass
+    raise Conflict(f"the name {name} is taken")
 
 
 def _check_ports(value: Any) -> None:
