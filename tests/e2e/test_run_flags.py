@@ -19,7 +19,7 @@ from tests.e2e.serving import Daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
-OURS = frozenset(("net", "net-alias", "timeout"))  # hidden spellings, and what Docker lacks
+OURS = frozenset(("net", "net-alias", "timeout", "egress"))  # hidden spellings, and what Docker lacks
 
 
 def disk() -> str:
