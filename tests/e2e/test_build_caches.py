@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +153,63 @@ def test_an_image_holds_its_own_cache(builder: Builder) -> None:
     assert builder.sh("cat /one") != made.splitlines()[0] + "\n"
     said = builder.built(TEXT, "--cache-from", "localhost:1/none:test")
     assert "[Warning] no cache of localhost:1/none:test: " in said
+
+
+PLAIN = """\
+FROM kept:base
+ENV A=1
+COPY file /file
+WORKDIR /made
+RUN cat /proc/sys/kernel/random/uuid > /two
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "cached"),
+    [
+        (PLAIN, "data", True),
+        (PLAIN.replace("WORKDIR", "LABEL a=b\nWORKDIR"), "data", True),
+        (PLAIN, "other", False),
+        (PLAIN.replace("A=1", "A=2"), "data", False),
+        (PLAIN.replace("ENV A=1", "ENV A=1\nENV B=1"), "data", False),
+        (PLAIN.replace("/two", "/two "), "data", True),
+        (PLAIN.replace("/two", "/two # x"), "data", False),
+        (PLAIN.replace("RUN", "RUN --mount=type=tmpfs,target=/tmp"), "data", False),
+        (PLAIN.replace("RUN", "RUN --network=none"), "data", False),
+        (PLAIN.replace("RUN", "USER 7\nUSER 0\nRUN"), "data", False),
+    ],
+)
+@pytest.mark.usefixtures("nothing_known")
+def test_an_image_tells_of_steps_by_its_history(plain: Builder, text: str, file: str, cached: bool) -> None:
+    plain.file("file", file)
+    os.utime(plain.folder / "file", (1, 1))
+    plain.built(text, "--cache-from", "kept:test")
+    script = "cat /two"
+    same = plain.sh(script) == plain.run("run", "--rm", "kept:test", *script.split()).stdout
+    assert same == cached
+
+
+@pytest.fixture(scope="module")
+def plain(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
+    """An image without records of its steps, which nobody remembers any more."""
+    found = Builder(PROGRAMS["sampan"], environment, tmp_path_factory.mktemp("plain"))
+    found.file("file", "data")
+    os.utime(found.folder / "file", (1, 1))
+    # A base with a history of its own.
+    found.built(f"FROM {images.NAME}\nENV BASE=1\n", "-t", "kept:base")
+    found.built(PLAIN, "-t", "kept:test")
+    found.run("rmi", NAME)
+    yield found
+    found.run("rmi", "-f", "kept:base")
+    forget(found)
+
+
+@pytest.fixture
+def nothing_known(plain: Builder) -> Iterator[None]:
+    plain.run("builder", "prune", "-af")
+    yield
+    plain.run("rmi", "-f", NAME)
+    plain.run("builder", "prune", "-af")
 
 
 @pytest.mark.parametrize(

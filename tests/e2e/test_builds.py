@@ -316,7 +316,7 @@ def test_the_cache_is_told_and_pruned(builder: Builder) -> None:
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
-        ("--cache-to", "x"),
+        ("--cache-to", "type=gha"),
     ],
 )
 def test_what_the_classic_api_lacks_is_refused_in_one_line(

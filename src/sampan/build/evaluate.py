@@ -202,7 +202,22 @@ def _run(draft: Draft, step: instructions.Run) -> Outcome:
         mounts=mounts,
         script=script,
     )
-    return Outcome(words=f"RUN {prefix}{' '.join(command)}", work=work)
+    return Outcome(words=f"RUN {_beside(work)}{prefix}{' '.join(command)}", work=work)
+
+
+def _beside(work: RunWork) -> str:
+    """What a RUN has besides its program and the build's arguments; "" for a plain one.
+
+    A history that tells of it can stand for what the step was made from.
+    """
+    step = work.step
+    flags = [
+        f"--mount={','.join((f'type={mount.kind}', *(f'{name}={mount[name]}' for name in mount.fields)))} "
+        for mount in work.mounts
+    ]
+    flags += [f"--network={step.network} "] if step.network != "default" else []
+    flags += ["--security=insecure "] if step.insecure else []
+    return "".join(flags)
 
 
 SCRIPT = "/dev/pipes/script"

@@ -226,9 +226,10 @@ class Builds:
                 options=options,
                 stack=stack,
             )
-            await self._take_caches(options, tell)
+            sources = await self._take_caches(options, tell)
             began_ns = self._clock()
             build = Build(self, options, context, recipe, tell, session, others)
+            build.sources = sources
             try:
                 image = await build.run()
             except StepFailed as error:
@@ -258,23 +259,34 @@ class Builds:
                 tell(f"Successfully tagged {name.familiar}\n")
             self._images.tell(image, "tag", name.familiar)
 
-    async def _take_caches(self, options: BuildOptions, tell: Callable[[Message], None]) -> None:
-        """Take caches and what images tell of their steps; what cannot be had is passed over, and told."""
+    async def _take_caches(self, options: BuildOptions, tell: Callable[[Message], None]) -> list[Image]:
+        """Take caches and what images tell of their steps; what cannot be had is passed over, and told.
+
+        Answers with the images that have nothing but their history to tell of them.
+        """
+        silent = []
         for name in options.cache_from:
             try:
-                await self._take_cache(name, options)
+                image = await self._take_cache(name, options)
             except Failure as error:
                 if not options.quiet:
                     tell(f"[Warning] no cache of {name}: {error}\n")
+            else:
+                silent += [image] if image is not None else []
+        return silent
 
-    async def _take_cache(self, name: str, options: BuildOptions) -> None:
-        """An image that is here has the name before what a registry has under it."""
+    async def _take_cache(self, name: str, options: BuildOptions) -> Image | None:
+        """An image that is here has the name before what a registry has under it.
+
+        Answers with an image that has no records.
+        """
         reference = references.parse(name).tagged()
         if options.pull or not await self._is_here(name, options):
             who = _credentials(reference, options)
             if await self.registry_caches.take(reference, who) is not None:
-                return
-        await self.transfer.take_inline(await self.base(name, "", options, lambda _text: None))
+                return None
+        image = await self.base(name, "", options, lambda _text: None)
+        return None if await self.transfer.take_inline(image) else image
 
     async def _is_here(self, name: str, options: BuildOptions) -> bool:
         try:
@@ -351,6 +363,8 @@ class Build:
         self.results: dict[int, asyncio.Task[StageResult]] = {}
         self.consumed: set[str] = set()
         self._unsaid: list[str] = []
+        self.sources: list[Image] = []
+        """Images whose history may tell what steps came to."""
         self.bases: dict[str, Digest] = {}
         """The images that stages began with, by name."""
         self.steps: list[Remembered] = []

@@ -17,6 +17,7 @@ from sampan.build.dockerfile import DockerfileError
 from sampan.build.evaluate import CopyWork, DirectoryWork, Draft, Outcome, RunWork
 from sampan.build.instructions import Step, error
 from sampan.build.stages import SCRATCH, Stage
+from sampan.engine import buildhistory
 from sampan.engine.buildcache import key_of
 from sampan.engine.buildexplain import Inputs
 from sampan.engine.buildnews import Vertex
@@ -64,6 +65,8 @@ class StageResult:
     variant: str
     history: list[dict[str, Any]]
     below: Below
+    base: tuple[int, int] = (0, 0)
+    """How many entries of the history, and how many layers, are an image's that the files began with."""
 
     def document(self, options: BuildOptions) -> bytes:
         """The image's configuration."""
@@ -183,6 +186,7 @@ class StageBuild:
             variant=image.config.variant,
             history=list(history),
             below=Below(chain=image.chain, history=len(history), image_id=image.id),
+            base=(len(history), len(image.chain)),
         )
         self._result.draft.author = image.config.author
         self._say(f" ---> {digests.short(image.id)}\n")
@@ -287,6 +291,7 @@ class StageBuild:
                     "mounts": key_of(prepared.inputs),
                 },
             )
+            await self._take_from_images(key, outcome.words, work, host)
             if self._remembered(key, inputs=inputs):
                 return
             mounts, private = await prepared.given()
@@ -299,6 +304,30 @@ class StageBuild:
                 result.chain, work, host, mounts, latest, self._hold, self._heard, shell
             )
         await self._remember(key, chain_id, outcome.words, self._use._clock(), inputs=inputs)
+
+    async def _take_from_images(self, key: str, words: str, work: RunWork, host: HostConfig) -> None:
+        """Remember what an image's history tells of the step, if one does."""
+        sources, result = self._build.sources, self._result
+        own = host.network_mode != "default" or host.privileged or host.userns_mode
+        if not sources or own or not buildhistory.is_told(work):
+            return
+        if self._build.options.no_cache or self._use._cache.get(key) is not None:
+            return
+        layers = self._use._catalog.layers
+        for image in sources:
+            if (image.config.os, image.config.architecture) != (result.system, result.architecture):
+                continue
+            told = buildhistory.found(
+                image,
+                history=result.history,
+                base=result.base,
+                diff_ids=[layers[one].diff_id for one in result.chain],
+                environment=result.draft.config.env,
+                words=words,
+            )
+            if told is not None and (told[0] is None or layers.get(told[0]) is not None):
+                await self._use._cache.put(key, told[0], words, told[1])
+                return
 
     def _host(self, work: RunWork) -> HostConfig:
         given = self._build.options.host
