@@ -175,7 +175,7 @@ class Distribution:
     async def _send_blob(self, writer: asyncio.StreamWriter, answer: _Answer) -> None:
         at, end = answer.first, answer.first + answer.size
         try:
-            with self._offers.reading(answer.blob) as fd:
+            async with self._offers.reading(answer.blob) as fd:
                 while at < end:
                     piece = await asyncio.to_thread(os.pread, fd, min(_PIECE, end - at), at)
                     if not piece:

@@ -194,6 +194,14 @@ TABLE = (
             "how many times as large as its archive a layer may be; 0: any",
             "N",
         ),
+        (
+            "drop-compressed-blobs",
+            "--drop-compressed-blobs",
+            Kind.SWITCH,
+            False,
+            "drop layers' archives that can be made again; pushes have other digests then",
+            "",
+        ),
         live=False,
     ),
     *_rows(

@@ -108,6 +108,7 @@ class Wiring:
                 ratio=options.settings["layer-ratio-limit"],
             ),
             run=visits.unpack,
+            drop_archives=options.settings["drop-compressed-blobs"],
         )
         self._snapshots = Snapshots(paths.data, paths.snapshots, layers)
         self._catalog = Catalog(self._database, blobs, layers, self._snapshots)

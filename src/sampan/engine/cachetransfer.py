@@ -144,8 +144,8 @@ class CacheTransfer:
                 continue
             chain = list(reversed(layers.chain(found.chain_id)))
             for layer in chain:
-                hold.add(layer)
-                archives[layer.blob] = layer
+                shown = layers.dropping.shown(layer, hold)
+                archives[shown.blob] = shown
             diff_ids = tuple(layer.diff_id for layer in chain)
             records.append(Record(key=key, layers=diff_ids, created_ns=found.created_ns, words=found.words))
         records.sort(key=lambda record: record.key)
@@ -175,7 +175,8 @@ class CacheTransfer:
                     yield piece
             yield bytes(2 * _BLOCK)
 
-    async def _blob(self, digest: str) -> AsyncIterator[bytes]:
+    async def _blob(self, digest: Digest) -> AsyncIterator[bytes]:
+        await self._catalog.layers.dropping.bring(digest)
         size = self._catalog.blobs.size(digest)
         yield tar.header(tar.Member(name=_place(digest).encode(), size=size))
         with open(self._catalog.blobs.open(digest), "rb", buffering=0) as file:

@@ -55,6 +55,8 @@ def describe(
 ) -> Platforms:
     """The platforms of an image; ``users`` gives the ids of the containers made from one."""
     if index is None:
+        with catalog.layers.holding() as hold:
+            image = catalog.layers.dropping.available(image, hold)
         raw, media_type = saving.manifest_of(catalog, image)
         target = Descriptor(media_type=media_type, digest=digests.of(raw), size=len(raw))
         content = len(raw) + len(image.config.raw) + sum(blob.size for blob in image.blobs)

@@ -9,8 +9,8 @@ Law: a blob is given to who names a repository that needs it, and to nobody else
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -70,16 +70,14 @@ class Offers:
             for name, image in self._tagged()
             if _repository(name) == repository
         )
-        if needed and self._catalog.blobs.has(digest):
-            with suppress(Failure):
-                return self._catalog.blobs.size(digest)
-        return None
+        return self._catalog.layers.dropping.size(Digest(digest)) if needed else None
 
-    @contextmanager
-    def reading(self, digest: str) -> Iterator[int]:
-        """A descriptor of a blob, which stays meanwhile. Internal if it is gone."""
+    @asynccontextmanager
+    async def reading(self, digest: str) -> AsyncIterator[int]:
+        """A descriptor of a blob, made again if it was dropped. Internal if it is gone."""
         with self._catalog.layers.holding() as hold:
             hold.pin(Digest(digest))
+            await self._catalog.layers.dropping.bring(Digest(digest))
             fd = self._catalog.blobs.open(digest)
             with open(fd, "rb", buffering=0):
                 yield fd
@@ -93,17 +91,20 @@ class Offers:
     def _documents(self, name: Reference, image: Image) -> Iterator[Offered]:
         """What a name leads to, then what lies below that."""
         index = self._catalog.index_of(name.canonical)
-        if index is not None:
+        if index is not None and self._catalog.layers.dropping.is_whole(index.blobs):
             yield Offered(raw=index.document.raw, media_type=index.document.media_type)
             for part in index.parts:
                 yield Offered(raw=part.manifest.raw, media_type=part.manifest.media_type)
         with suppress(Failure):
-            raw, media_type = manifest_of(self._catalog, image)
+            with self._catalog.layers.holding() as hold:
+                shown = self._catalog.layers.dropping.available(image, hold)
+                raw, media_type = manifest_of(self._catalog, shown)
             yield Offered(raw=raw, media_type=media_type)
 
     def _blobs(self, name: Reference, image: Image) -> set[str]:
         index = self._catalog.index_of(name.canonical)
         found: set[str] = {image.id, *(blob.digest for blob in image.blobs)}
+        found |= {layer.diff_id for chain_id in image.chain if (layer := self._catalog.layers.get(chain_id))}
         return found | index.blobs if index is not None else found
 
 

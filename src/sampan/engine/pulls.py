@@ -185,8 +185,18 @@ class _Pull:
             and (index is not None or owner.id == image.id)
             for name in names
         )
-        whole = all(self._catalog.blobs.has(layer.digest) for layer in manifest.layers)
+        whole = len(manifest.layers) == len(image.chain) and all(
+            self._has(chain_id, layer.digest)
+            for chain_id, layer in zip(image.chain, manifest.layers, strict=True)
+        )
         return image if same and named and whole else None
+
+    def _has(self, chain_id: Digest, blob: Digest) -> bool:
+        """Whether a layer is here, and its archive, or is to do without."""
+        layer = self._catalog.layers.get(chain_id)
+        return layer is not None and (
+            self._catalog.blobs.has(blob) or self._catalog.layers.dropping.is_spared(layer, blob)
+        )
 
     async def _obtain(
         self,
@@ -206,7 +216,7 @@ class _Pull:
         steps = []
         for diff_id, chain_id, layer in zip(config.diff_ids, chain, manifest.layers, strict=True):
             _check_layer(layer)
-            here = self._catalog.layers.get(chain_id) is not None and self._catalog.blobs.has(layer.digest)
+            here = self._has(chain_id, layer.digest)
             short = digests.short(layer.digest)
             self._tell(Progress(status="Already exists" if here else "Pulling fs layer", id=short))
             archive = Archive(

@@ -102,6 +102,9 @@ class Pushes:
             tags = [reference]
         return [(tag, image) for tag in tags if (image := self._catalog.owner(tag)) is not None]
 
+    def _is_whole(self, index: ImageIndex) -> bool:
+        return index.is_whole and self._catalog.layers.dropping.is_whole(index.blobs)
+
     def _tags_of(self, reference: Reference) -> list[Reference]:
         names = [name for image in self._catalog for name in self._catalog.names_of(image.id)]
         return sorted(
@@ -133,7 +136,7 @@ class Pushes:
                 work = Push(self._catalog, self._forms, session, threads, workspace, tell)
                 for tag, image in chosen:
                     index = None if platform else self._catalog.indexes.named(tag.canonical)
-                    if index is not None and index.is_whole:
+                    if index is not None and self._is_whole(index):
                         pushed = await work.index(index, tag, hold)
                         await self._images.keep_name(image, tag.at_digest(pushed.digest), index)
                     else:
@@ -173,8 +176,7 @@ class Push:
         return await in_thread(self._threads, work, cancel=self._session.cancel)
 
     async def image(self, image: Image, reference: Reference, hold: Hold) -> Pushed:
-        for blob in image.blobs:
-            hold.pin(blob.digest)
+        image = self._catalog.layers.dropping.available(image, hold)
         self._prepare(image.blobs)
         again = await self._again(image, reference)
         if again is not None:
@@ -230,6 +232,8 @@ class Push:
         for digest in index.blobs:
             hold.pin(digest)
         images = [image for one in index.images if (image := self._catalog.get(one)) is not None]
+        for image in images:
+            self._catalog.layers.dropping.available(image, hold)
         blobs = list({blob.digest: blob for part in index.parts for blob in part.manifest.layers}.values())
         self._prepare(blobs)
         document = index.document
@@ -277,6 +281,7 @@ class Push:
         form = (blob.digest, blob.size) if verbatim else self._form(blob)
         if form is not None and await self._is_there(form[0], origins, short):
             return _layer(form[0], form[1], blob, plain=plain)
+        await self._catalog.layers.dropping.bring(blob.digest)
         part: Part | None = None
         if plain:
             target = f"{self._workspace}/{digests.hex_of(blob.digest)}"

@@ -81,6 +81,9 @@ class Catalog:
         self._supply: Callable[[Reference], Awaitable[bool]] | None = None
         self._others: list[Callable[[], Iterable[Digest]]] = []
         snapshots.when_released(self._snapshot_gone)
+        self._dropping = False
+        self._drop_again = False
+        layers.dropping.wake = self._drop_archives
 
     # ------------------------------------------------------------------ reading
 
@@ -236,7 +239,7 @@ class Catalog:
         await self._settle()
         # The same image with another manifest: what only the former one named goes.
         self.drop_blobs(self._blobs_of(replaced, ()))
-        self._later(self.layers.settle())
+        self._later(self._settled())
         return images
 
     def _indexed(self, new: Sequence[NewImage], images: Sequence[Image]) -> dict[Digest, ImageIndex]:
@@ -381,6 +384,28 @@ class Catalog:
         self.drop_blobs({*blobs} | self._blobs_of([], spare))
         return spare
 
+    async def _settled(self) -> None:
+        await self.layers.settle()
+        self.layers.dropping.wake()
+
+    def _drop_archives(self) -> None:
+        """Drop archives that layers can do without, in the background, one round after another."""
+        self._drop_again = not self.layers.dropping.is_idle
+        if self._drop_again and not self._dropping:
+            self._dropping = True
+            self._later(self._drop_rounds())
+
+    async def _drop_rounds(self) -> None:
+        try:
+            while self._drop_again:
+                self._drop_again = False
+                retired = await self.layers.dropping.drop()
+                await asyncio.to_thread(_unlink, retired)
+                # Layers that were removed meanwhile, and what was made again for somebody who is done.
+                await self.sweep(self.layers.dropping.spare())
+        finally:
+            self._dropping = False
+
     def _snapshot_gone(self, chain_id: Digest) -> None:
         """The layers of an image that was removed before its last container go now."""
         if all(image.chain_id != chain_id for image in self._images.values()):
@@ -388,6 +413,7 @@ class Catalog:
 
     async def close(self) -> None:
         """Wait for what goes on in the background."""
+        self.layers.dropping.end()
         while self._background:
             await asyncio.gather(*self._background, return_exceptions=True)
         await self.layers.drain()
@@ -479,7 +505,7 @@ class Catalog:
         await self._drop_layers(())
         await self._settle()
         self.drop_blobs(set(self.blobs.digests()))
-        self._later(self.layers.settle())
+        self._later(self._settled())
 
     async def _forget_row(self, image_id: str) -> None:
         await self._database.write(

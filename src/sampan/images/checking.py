@@ -76,6 +76,8 @@ class Checker:
                 hold.add(layer)
             # What is held now stays until the end of the check.
             wanted = self._wanted(images, every, hold)
+            dropped = {layer.blob for layer in every if layers.dropping.has(layer)}
+            wanted = {digest: size for digest, size in wanted.items() if digest not in dropped}
             damaged = await self._blobs(wanted, images, report, mend=mend)
             await self._layers(every, damaged, report, mend=mend)
             for image in images:
@@ -164,7 +166,8 @@ class Checker:
                     problem = Problem(kind="layer", name=layer.chain_id, text="its directory is missing")
                     report.problems.append(problem)
                 continue  # there is nothing to hold it against
-            if (problem_found := await self._compared(layer, mend=mend)) is not None:
+            again = self._made_again if self._catalog.layers.dropping.has(layer) else self._compared
+            if (problem_found := await again(layer, mend=mend)) is not None:
                 report.problems.append(problem_found)
 
     async def _compared(self, layer: Layer, *, mend: bool) -> Problem | None:
@@ -195,6 +198,19 @@ class Checker:
                 return Problem(kind="layer", name=layer.chain_id, text=text, remedy=remedy, mended=mend)
         except (Failure, OSError) as error:
             return Problem(kind="layer", name=layer.chain_id, text=f"cannot be unpacked again: {error}")
+
+    async def _made_again(self, layer: Layer, *, mend: bool) -> Problem | None:
+        """What is wrong with a layer whose archive was dropped: it must be possible to make it again."""
+        dropping = self._catalog.layers.dropping
+        found = await asyncio.to_thread(dropping.problem, layer)
+        if not found:
+            return None
+        if mend:  # so that whoever brings the archive again is not told that it can be made
+            dropping.forget(layer)
+        names = sorted({_shown(self._catalog, one) for one in self._catalog if layer.chain_id in one.chain})
+        remedy = f"pull or load {', '.join(names) or 'what needs it'} again, then it can be mended"
+        text = f"its archive was dropped and cannot be made again: {found}"
+        return Problem(kind="layer", name=layer.chain_id, text=text, remedy=remedy)
 
     def _is_stood_on(self, layer: Layer) -> bool:
         layers = self._catalog.layers

@@ -28,6 +28,7 @@ from sampan.images import unpacking
 from sampan.images.blobs import BlobStore, Part
 from sampan.images.directories import Directories, Early, detect_compression, sync_file_system
 from sampan.images.drivers.interface import Driver
+from sampan.images.dropping import Dropping
 from sampan.images.holds import Hold
 from sampan.images.model import Layer
 from sampan.images.turns import Turns
@@ -93,6 +94,7 @@ class LayerStore:
         driver: Driver,
         limits: Limits | None = None,
         run: unpacking.Run | None = None,
+        drop_archives: bool = False,
     ) -> None:
         """``run`` unpacks; without it each layer has an interpreter started for it."""
         self.driver = driver
@@ -107,6 +109,7 @@ class LayerStore:
         self.pinned: Counter[Digest] = Counter()
         """Blobs that somebody is about to need."""
         self._turns = Turns()
+        self.dropping = Dropping(self, blobs, wanted=drop_archives)
         os.makedirs(f"{root}/{EMPTY}", mode=0o755, exist_ok=True)
 
     # ------------------------------------------------------------------ what is here
@@ -165,6 +168,8 @@ class LayerStore:
             yield hold
         finally:
             hold.end()
+            if hold.blobs:
+                self.dropping.wake()
 
     async def obtain_chain(
         self,
@@ -259,7 +264,9 @@ class LayerStore:
                 layer = await self._make(hold, chain_id, diff_id, archive, below)
                 if done is not None:
                     done(archive)
-            elif archive.kept or (archive.digest == layer.blob and not self._blobs.has(layer.blob)):
+            elif (
+                archive.kept or (archive.digest == layer.blob and not self._blobs.has(layer.blob))
+            ) and not self.dropping.is_spared(layer, archive.digest):
                 archive = await self._fetched(hold, archive, unpacked=False)
                 hold.pin(archive.digest)
                 if archive.part is not None:

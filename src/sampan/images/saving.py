@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sampan.images.catalog import Catalog
+from sampan.images.holds import Hold
 from sampan.images.indexes import ImageIndex
 from sampan.images.layout import NAME_ANNOTATION, REF_ANNOTATION
 from sampan.images.model import Image, Span
@@ -40,11 +41,22 @@ async def save(catalog: Catalog, selection: Sequence[Selected]) -> AsyncIterator
             for digest in one.whole.blobs if one.whole else [blob.digest for blob in one.image.blobs]:
                 hold.pin(digest)
         try:
-            async for piece in _stream(catalog, selection):
+            here = [_available(catalog, one, hold) for one in selection]
+            async for piece in _stream(catalog, here):
                 yield piece
         finally:
             hold.end()
             await catalog.sweep(hold.blobs)
+
+
+def _available(catalog: Catalog, one: Selected, hold: Hold) -> Selected:
+    """What can be sent of it: no index of which an archive was dropped."""
+    dropping = catalog.layers.dropping
+    if one.whole is not None:
+        images = [image for part in one.whole.parts if (image := catalog.get(part.image_id)) is not None]
+        if all(dropping.available(image, hold) is image for image in images):
+            return one
+    return one._replace(image=dropping.available(one.image, hold), whole=None)
 
 
 async def _stream(catalog: Catalog, selection: Sequence[Selected]) -> AsyncIterator[bytes | Span]:
@@ -58,6 +70,7 @@ async def _stream(catalog: Catalog, selection: Sequence[Selected]) -> AsyncItera
             yield tar.header(tar.Member(name=name, size=len(data))) + data + bytes(tar.padding(len(data)))
             continue
         yield tar.header(tar.Member(name=name, size=blobs[path].size))
+        await catalog.layers.dropping.bring(blobs[path].digest)
         fd = catalog.blobs.open(blobs[path].digest)
         try:
             yield Span(fd=fd, size=blobs[path].size)

@@ -97,7 +97,7 @@ class Spaces:
                 files = store.directory(layer)
                 top = os.stat(files).st_blocks * _BLOCK
                 self._layers[layer.id] = top + measure(files).occupied
-            beside = store.driver.beside(store.directories.place(layer.id))
+            beside = store.driver.beside(store.directories.place(layer.id)) + store.dropping.occupied(layer)
             parts[_LAYER + layer.chain_id] = self._layers[layer.id] + beside
         for digest in blobs:
             try:

@@ -74,7 +74,7 @@ def read(piece: bytes | Span) -> bytes:
 
 @contextlib.asynccontextmanager
 async def opened(
-    root: Path, *, boot: str = "", limits: Limits | None = None, driver: str = ""
+    root: Path, *, boot: str = "", limits: Limits | None = None, driver: str = "", drop: bool = False
 ) -> AsyncIterator[Store]:
     """Open the store; ``boot`` pretends that the machine was started again."""
     root.mkdir(exist_ok=True)
@@ -88,6 +88,7 @@ async def opened(
             boot_id=boot or boot_id(),
             driver=choose(str(root), driver),
             limits=limits or Limits(),
+            drop_archives=drop,
         )
         snapshots = Snapshots(str(root), f"{root}/snapshots", layers)
         catalog = Catalog(database, blobs, layers, snapshots)

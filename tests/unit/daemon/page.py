@@ -32,6 +32,18 @@ error.
 |---|---|---|---|
 """
 
+_DROPPING = """\
+With `drop-compressed-blobs` the archive of a layer goes once its files are on the disk and have been proved to
+make the plain archive again, byte for byte; a *recipe*, the archive without what the files hold, stays beside
+them. That frees half of what an image takes that was built or imported here, less of one that came compressed.
+It costs: what was compressed comes back plain, so `save` writes plain layers, a push compresses and uploads again, and manifests have other digests than the registry's own (an index
+is not pushed or saved as one then); sending takes the time to read the files and, for a while, the room of the
+plain archive; and a damaged layer cannot be unpacked again from what is here: `sampan system check --repair`
+says what to pull or load. Archives that cannot be proved stay: those with a name twice, or with sparse files
+that are most of them. Without the setting what was dropped can be sent all the same, and a pull brings the
+originals back.
+"""
+
 
 def page() -> str:
     """The whole text."""
@@ -41,7 +53,7 @@ def page() -> str:
         for found in TABLE
     )
     return (
-        f"{_HEAD}{rows}\n"
+        f"{_HEAD}{rows}\n{_DROPPING}\n"
         "Keys of dockerd's that have no effect here, of which the daemon warns with the reason:\n"
         f"{_listed(WITHOUT_EFFECT)}\n\n"
         "Keys that would leave the host less protected than was asked are refused:\n"
