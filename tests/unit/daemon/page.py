@@ -33,15 +33,16 @@ error.
 """
 
 _DROPPING = """\
-With `drop-compressed-blobs` the archive of a layer goes once its files are on the disk and have been proved to
-make the plain archive again, byte for byte; a *recipe*, the archive without what the files hold, stays beside
-them. That frees half of what an image takes that was built or imported here, less of one that came compressed.
-It costs: what was compressed comes back plain, so `save` writes plain layers, a push compresses and uploads again, and manifests have other digests than the registry's own (an index
-is not pushed or saved as one then); sending takes the time to read the files and, for a while, the room of the
-plain archive; and a damaged layer cannot be unpacked again from what is here: `sampan system check --repair`
-says what to pull or load. Archives that cannot be proved stay: those with a name twice, or with sparse files
-that are most of them. Without the setting what was dropped can be sent all the same, and a pull brings the
-originals back.
+With `drop-compressed-blobs` the archive of a layer goes once its files are on the disk and have been
+proved to make the plain archive again, byte for byte; a *recipe*, the archive without what the files
+hold, stays beside them. That frees half of what an image takes that was built or imported here, less of
+one that came compressed. It costs: what was compressed comes back plain, so `save` writes plain layers,
+a push compresses and uploads again, and manifests have other digests than the registry's own (an index
+is not pushed or saved as one then); sending takes the time to read the files and, for a while, the room
+of the plain archive; and a damaged layer cannot be unpacked again from what is here: `sampan system
+check --repair` says what to pull or load. Archives that cannot be proved stay: those with a name twice,
+or with sparse files that are most of them. Without the setting what was dropped can be sent all the
+same, and a pull brings the originals back.
 """
 
 
