@@ -388,6 +388,18 @@ class Catalog:
         await self.layers.settle()
         self.layers.dropping.wake()
 
+    def archives(self) -> Iterator[tuple[Digest, Digest]]:
+        """The archives that layers came from, images name or indexes list, each with a layer's chain id."""
+        for layer in self.layers:
+            yield layer.blob, layer.chain_id
+        for image in self:
+            yield from ((blob.digest, one) for blob, one in zip(image.blobs, image.chain, strict=True))
+        for index in self.indexes:
+            for part in index.parts:
+                if (found := self._images.get(part.image_id)) is not None:
+                    blobs = (blob.digest for blob in part.manifest.layers)
+                    yield from zip(blobs, found.chain, strict=False)
+
     def _drop_archives(self) -> None:
         """Drop archives that layers can do without, in the background, one round after another."""
         self._drop_again = not self.layers.dropping.is_idle
@@ -399,7 +411,7 @@ class Catalog:
         try:
             while self._drop_again:
                 self._drop_again = False
-                retired = await self.layers.dropping.drop()
+                retired = await self.layers.dropping.drop(self.archives)
                 await asyncio.to_thread(_unlink, retired)
                 # Layers that were removed meanwhile, and what was made again for somebody who is done.
                 await self.sweep(self.layers.dropping.spare())

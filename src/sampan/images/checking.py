@@ -76,7 +76,7 @@ class Checker:
                 hold.add(layer)
             # What is held now stays until the end of the check.
             wanted = self._wanted(images, every, hold)
-            dropped = {layer.blob for layer in every if layers.dropping.has(layer)}
+            dropped = layers.dropping.dropped(self._catalog.archives())
             wanted = {digest: size for digest, size in wanted.items() if digest not in dropped}
             damaged = await self._blobs(wanted, images, report, mend=mend)
             await self._layers(every, damaged, report, mend=mend)

@@ -4,8 +4,8 @@ Theory: an archive is *dropped* when its blob is not there and the layer has a r
 else says so: no row, nothing in memory. Rows and manifests go on naming the blob that it was.
 
 Laws:
-- A blob goes only after its layer and its recipe are on the disk, and the recipe has made the plain archive
-  out of the layer's files; of several layers of one archive, each. Dying at any moment leaves the blob, or a
+- A blob that a layer came from, or a manifest names for it, goes only after the layer and its recipe are on
+  the disk, and the recipe has made the plain archive out of the layer's files; of several layers, each. Dying at any moment leaves the blob, or a
   recipe that was proved.
 - What is pinned stays.
 - What comes back is the plain archive; a compressed one has another digest then. An image of which one is
@@ -66,11 +66,24 @@ class Dropping:
 
     def has(self, layer: Layer) -> bool:
         """Whether the layer's archive was dropped."""
-        return not self._blobs.has(layer.blob) and recipes.plain_size(self.recipe(layer)) is not None
+        return not self._blobs.has(layer.blob) and self._is_recorded(layer)
 
     def is_spared(self, layer: Layer, digest: Digest) -> bool:
         """Whether an archive of the layer with that digest need not be brought: it would be dropped again."""
-        return self.wanted and digest in (layer.blob, layer.diff_id) and self.has(layer)
+        return self.wanted and not self._blobs.has(digest) and self._is_recorded(layer)
+
+    def dropped(self, archives: Iterable[tuple[Digest, Digest]]) -> set[Digest]:
+        """Of archives, each with the chain id of a layer, those that were dropped."""
+        return {
+            blob
+            for blob, chain_id in archives
+            if not self._blobs.has(blob)
+            and (layer := self._layers.get(chain_id)) is not None
+            and self._is_recorded(layer)
+        }
+
+    def _is_recorded(self, layer: Layer) -> bool:
+        return recipes.plain_size(self.recipe(layer)) is not None
 
     def is_whole(self, digests: Iterable[Digest]) -> bool:
         """Whether all these blobs are here byte for byte, or can be."""
@@ -121,7 +134,7 @@ class Dropping:
 
     def _maker(self, digest: Digest) -> Layer | None:
         for layer in self._layers:
-            if layer.diff_id == digest and recipes.plain_size(self.recipe(layer)) is not None:
+            if layer.diff_id == digest and self._is_recorded(layer):
                 return layer
         return None
 
@@ -177,31 +190,37 @@ class Dropping:
         """Begin nothing any more."""
         self._ended.set()
 
-    async def drop(self) -> list[str]:
-        """Drop what can be; where the files of the blobs wait to be unlinked."""
+    async def drop(self, archives: Callable[[], Iterable[tuple[Digest, Digest]]]) -> list[str]:
+        """Drop what can be of ``archives``, each with the chain id of a layer; where the files of the blobs
+        wait to be unlinked.
+        """
         retired: list[str] = []
         if not self.wanted:
             return retired
-        for blob in {layer.blob for layer in self._layers}:
+        for blob in {blob for blob, _ in archives()}:
             if blob in self._layers.pinned or not self._blobs.has(blob):
                 continue
             proved: set[int] = set()
-            for layer in [layer for layer in self._layers if layer.blob == blob]:
+            for layer in self._of(blob, archives()):
                 if self._ended.is_set() or layer.boot is not None or not await self._record(layer):
                     break
                 proved.add(layer.id)
             # Nothing waits from here on: who pins the blob does so before, or finds it gone.
-            there = {layer.id for layer in self._layers if layer.blob == blob}
+            there = {layer.id for layer in self._of(blob, archives())}
             if there and there <= proved and blob not in self._layers.pinned:
                 place = self._blobs.retire(blob)
                 retired += [place] if place is not None else []
         return retired
 
+    def _of(self, blob: Digest, archives: Iterable[tuple[Digest, Digest]]) -> list[Layer]:
+        chain_ids = {chain_id for digest, chain_id in archives if digest == blob}
+        return [layer for chain_id in chain_ids if (layer := self._layers.get(chain_id)) is not None]
+
     async def _record(self, layer: Layer) -> bool:
         """Whether the layer has a recipe, which is written if it was not tried yet."""
         path = self.recipe(layer)
         if os.path.exists(path):
-            return recipes.plain_size(path) is not None
+            return self._is_recorded(layer)
         with self._layers.holding() as hold:
             hold.add(layer)
             try:

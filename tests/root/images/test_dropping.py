@@ -132,6 +132,20 @@ def test_the_next_daemon_makes_them_again_whatever_its_setting(tmp_path: Path) -
     play(tmp_path / "data", scene, drop=False)
 
 
+def test_archives_that_only_a_manifest_names_go_too(tmp_path: Path) -> None:
+    async def scene(store: Store) -> None:
+        await dropped(store, ARCHIVE)
+        await dropped(store, ZIPPED)
+        image = store.catalog.find("a")
+        assert image.manifest is not None
+        assert len(blobs(store)) == 2
+        assert await problems(store) == []
+        with store.layers.holding() as hold:
+            assert store.layers.dropping.available(image, hold).manifest is None
+
+    play(tmp_path / "data", scene)
+
+
 def test_without_the_setting_everything_stays(tmp_path: Path) -> None:
     async def scene(store: Store) -> None:
         await dropped(store)
