@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +89,46 @@ def test_cache_mounts(builder: Builder) -> None:
         """RUN --mount='type=bind,"target=/with,comma",rw' touch "/with,comma/x"\n"""
     )
     assert builder.sh("cat /1 /2 /3 /4; ls /t /c 2>&1 | wc -l") == "seed\n7\nseed\nmore\n700 3\n1024\n2\n"
+
+
+def test_cache_mounts_go_elsewhere_and_come_back(builder: Builder, tmp_path: Path) -> None:
+    step = f"{FROM}\nRUN --mount=type=cache,target=/kept,id=kept"
+    builder.built(f"{step} mkdir -m 750 /kept/d && echo x > /kept/d/f && chown 7:8 /kept/d/f\n")
+    assert builder.run("builder", "mounts", "-q").stdout == "kept\n"
+    assert builder.run("builder", "mounts", "--format", "{{.ID}} {{.InUse}}").stdout == "kept false\n"
+    archive = tmp_path / "kept.tar"
+    assert builder.run("builder", "export-mount", "kept", "-o", str(archive)).returncode == 0
+    there = builder.run("builder", "import-mount", "kept", str(archive))
+    assert (there.returncode, "cache mount kept is there already" in there.stderr) == (1, True)
+    assert builder.run("builder", "import-mount", "other", str(archive)).stdout == "other\n"
+    assert builder.run("builder", "mounts", "-q").stdout == "kept\nother\n"
+    builder.built(
+        f"{step.replace('id=kept', 'id=other')} cd /kept; stat -c '%a %u %g' d d/f > /1 && cat d/f >> /1\n"
+    )
+    assert builder.sh("cat /1") == "750 0 0\n644 7 8\nx\n"
+    builder.run("builder", "prune", "-af")
+    assert builder.run("builder", "mounts", "-q").stdout == ""
+    none = builder.run("builder", "export-mount", "kept")
+    assert (none.returncode, none.stderr) == (1, "Error response from daemon: no such cache mount: kept\n")
+
+
+def test_a_hostile_archive_makes_no_cache_mount(builder: Builder, tmp_path: Path) -> None:
+    """One that leads out of it, and one that is cut off: nothing of it stays."""
+    link = tarfile.TarInfo("out")
+    link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+    file = tarfile.TarInfo("out/escaped")
+    file.size = 1
+    with tarfile.open(tmp_path / "bad.tar", "w") as archive:
+        archive.addfile(link)
+        archive.addfile(file, io.BytesIO(b"x"))
+    (tmp_path / "cut.tar").write_bytes((tmp_path / "bad.tar").read_bytes()[:700])
+    for name in ("bad.tar", "cut.tar"):
+        builder.run("builder", "import-mount", "bad", str(tmp_path / name))
+        assert not (tmp_path / "escaped").exists()
+    done = builder.run("builder", "import-mount", "cut", str(tmp_path / "cut.tar"))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "cut" not in builder.run("builder", "mounts", "-q").stdout.split()
+    assert builder.run("builder", "import-mount", "", str(tmp_path / "cut.tar")).returncode == 1
 
 
 def test_private_mounts_are_had_alone(builder: Builder) -> None:

@@ -61,7 +61,13 @@ _TOP = {
     "__completeNoDesc": "completion",
 }
 
-_BUILDER = {"build": "build", "prune": "build"}
+_BUILDER = {
+    "build": "build",
+    "export-mount": "cachemounts",
+    "import-mount": "cachemounts",
+    "mounts": "cachemounts",
+    "prune": "build",
+}
 
 _CHECKPOINT = {
     "create": "checkpoints",

@@ -20,6 +20,7 @@ from sampan.engine.builds import Builds
 from sampan.engine.buildsecrets import Secrets
 from sampan.engine.buildsteps import BuildSteps
 from sampan.engine.buildusage import BuildUsage, default_limit
+from sampan.engine.cachemountcopies import CacheMountCopies
 from sampan.engine.cachemounts import CacheMounts
 from sampan.engine.cachetransfer import CacheTransfer
 from sampan.engine.commits import Commits
@@ -192,6 +193,7 @@ class Wiring:
             pulls=pulls,
             builds=self._builds(images, pulls, use_cases.containers, visits, build_usage),
             build_usage=build_usage,
+            cache_mounts=CacheMountCopies(self._cache_mounts, visits),
             registries=Registries(settings=settings),
             offers=Offers(self._catalog),
             referrers=Referrers(settings),
@@ -299,6 +301,7 @@ class Wiring:
         """Recover what the last daemon left; afterwards the engine is true to the host."""
         self._secrets.clear()
         self._held.clear()
+        self._cache_mounts.clear()
         self._build_cache.load()
         await self._catalog.recover(lambda problem: log.warning("images: %s", problem))
         await self._volumes.start()

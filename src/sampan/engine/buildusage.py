@@ -98,7 +98,7 @@ class BuildUsage:
                 CacheRecord(
                     identity=mount.name,
                     kind=MOUNT,
-                    words="cached mount of RUN",
+                    words=f"cached mount {mount.identity} of RUN",
                     size=mount.size,
                     shared=False,
                     in_use=mount.in_use,

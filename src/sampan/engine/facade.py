@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sampan.engine.archives import Archives
     from sampan.engine.builds import Builds
     from sampan.engine.buildusage import BuildUsage
+    from sampan.engine.cachemountcopies import CacheMountCopies
     from sampan.engine.commits import Commits
     from sampan.engine.connections import Connections
     from sampan.engine.containers import Containers
@@ -56,3 +57,4 @@ class Engine:
     builds: Builds
     referrers: Referrers
     build_usage: BuildUsage
+    cache_mounts: CacheMountCopies

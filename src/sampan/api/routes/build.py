@@ -233,6 +233,34 @@ async def cache_push(request: Request, engine: Engine) -> Answer:
     return json_response({"Digest": await engine.builds.registry_caches.push(keys, reference, who)})
 
 
+async def mounts(_request: Request, engine: Engine) -> Answer:
+    """GET /build/mounts: the cache mounts."""
+    found = await engine.cache_mounts.all()
+    return json_response(
+        [
+            {
+                "Id": mount.identity,
+                "Name": mount.name,
+                "Size": mount.size,
+                "LastUsed": mount.used_ns // 1_000_000_000,
+                "InUse": mount.in_use,
+            }
+            for mount in found
+        ]
+    )
+
+
+async def mount_export(request: Request, engine: Engine) -> Answer:
+    """GET /build/mounts/export?id="""
+    return Stream(await engine.cache_mounts.export(request.query.text("id")), "application/x-tar")
+
+
+async def mount_import(request: Request, engine: Engine) -> Answer:
+    """POST /build/mounts/import?id=, with an archive"""
+    await engine.cache_mounts.load(request.query.text("id"), request.body())
+    return json_response({}, status=201)
+
+
 async def attest(request: Request, engine: Engine) -> Answer:
     """POST /build/attest?name=, with an in-toto statement: put beside an image in its registry."""
     reference = references.parse(request.query.text("name")).tagged()
@@ -248,5 +276,8 @@ ROUTES = (
     Route("POST", "/build/cache/export", cache_export),
     Route("POST", "/build/cache/import", cache_import),
     Route("POST", "/build/cache/push", cache_push),
+    Route("GET", "/build/mounts", mounts),
+    Route("GET", "/build/mounts/export", mount_export),
+    Route("POST", "/build/mounts/import", mount_import),
     Route("POST", "/build/attest", attest),
 )
