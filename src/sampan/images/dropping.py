@@ -5,8 +5,8 @@ else says so: no row, nothing in memory. Rows and manifests go on naming the blo
 
 Laws:
 - A blob that a layer came from, or a manifest names for it, goes only after the layer and its recipe are on
-  the disk, and the recipe has made the plain archive out of the layer's files; of several layers, each. Dying at any moment leaves the blob, or a
-  recipe that was proved.
+  the disk, and the recipe has made the plain archive out of the layer's files; of several layers, each.
+  Dying at any moment leaves the blob, or a recipe that was proved.
 - What is pinned stays.
 - What comes back is the plain archive; a compressed one has another digest then. An image of which one is
   missing is shown as one that came without a manifest (``available``), and no index is whole with it.
