@@ -29,10 +29,10 @@ class CacheMount(Fields):
         "LastUsed": "LAST USED",
         "Size": "SIZE",
     }
-    __slots__ = ("_found", "_now")
+    __slots__ = ("_found",)
 
-    def __init__(self, found: dict[str, Any], now: float) -> None:
-        self._found, self._now = found, now
+    def __init__(self, found: dict[str, Any]) -> None:
+        self._found = found
 
     def ID(self) -> str:
         return str(self._found["Id"])
@@ -41,17 +41,14 @@ class CacheMount(Fields):
         return "true" if self._found["InUse"] else "false"
 
     def LastUsed(self) -> str:
-        return ago(max(0.0, self._now - self._found["LastUsed"]))
+        return ago(self._found["LastUsed"])
 
     def Size(self) -> str:
         return size(self._found["Size"])
 
 
 def _list(context: Context, options: Options, _arguments: list[str]) -> int:
-    import time
-
-    now = time.time()
-    rows = [CacheMount(one, now) for one in context.client.call("GET", "/build/mounts")]
+    rows = [CacheMount(one) for one in context.client.call("GET", "/build/mounts")]
     if options["quiet"]:
         for row in rows:
             out(row.ID())

@@ -5,7 +5,8 @@ Laws:
   times are whole seconds (and no later than ``Style.latest``), there are no sockets, the top looks as any
   layer's does.
 - ``stubs`` are places where something was mounted. One that was made for that, and still holds nothing, goes,
-  with the empty directories that were made on the way to it.
+  with the empty directories that were made on the way to it. A directory of the layers below that only had
+  to be copied up for that goes too.
 - The directory is not mounted, and no process but this one is at it.
 """
 
@@ -15,16 +16,17 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 
 from sampan.linux import process as p
 from sampan.sandbox.pack import Packer, Style
 
 _PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _INSIDE = p.RESOLVE_BENEATH | p.RESOLVE_NO_SYMLINKS
 _SECOND = 1_000_000_000  # ns
 _TOP_MODE = 0o755
 _OVERLAY = "trusted.overlay."
+_HIDING = frozenset((f"{_OVERLAY}opaque", f"{_OVERLAY}redirect"))
 
 
 class Settler(Packer):
@@ -40,7 +42,8 @@ class Settler(Packer):
 
     def run(self, upper: int, lowers: Sequence[int], stubs: Iterable[str]) -> None:
         """``lowers`` are the layers below, by descriptor."""
-        take_away(upper, lowers, stubs)
+        for path in take_away(upper, lowers, stubs):
+            _let_go(upper, lowers, path)
         self.tree(upper, None, b"")
         self.finish()
         os.fchown(upper, 0, 0)
@@ -70,39 +73,115 @@ class Settler(Packer):
         return fd
 
 
-def take_away(upper: int, lowers: Sequence[int], stubs: Iterable[str]) -> None:
-    """Remove what was made to mount on, and the layers below lack."""
-    for stub in sorted(stubs, key=len, reverse=True):
-        _take_away(upper, lowers, stub)
+def take_away(upper: int, lowers: Sequence[int], stubs: Iterable[str]) -> list[str]:
+    """Remove what was made to mount on, and the layers below (topmost first) lack.
+
+    Answers with the directories of theirs that something was removed from.
+    """
+    found = [_take_away(upper, lowers, stub) for stub in sorted(stubs, key=len, reverse=True)]
+    return [path for path in found if path]
 
 
-def _take_away(upper: int, lowers: Sequence[int], path: str) -> None:
-    path = path.strip("/")
-    while path and not any(_is_there(lower, path) for lower in lowers):
+def _take_away(upper: int, lowers: Sequence[int], path: str) -> str:
+    path, removed = path.strip("/"), False
+    while path and not _is_below(lowers, path):
         parent_path, _, name = path.rpartition("/")
         try:
-            parent = p.openat2(upper, parent_path or ".", _PLACE | os.O_DIRECTORY, resolve=_INSIDE)
+            parent = p.openat2(upper, parent_path or ".", _DIRECTORY, resolve=_INSIDE)
         except OSError:
-            return
+            return ""
         try:
-            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            there, before = os.stat(name, dir_fd=parent, follow_symlinks=False), os.fstat(parent)
             if stat.S_ISDIR(there.st_mode):
                 os.rmdir(name, dir_fd=parent)
             elif stat.S_ISREG(there.st_mode) and not there.st_size:
                 os.unlink(name, dir_fd=parent)
             else:
-                return
+                return ""
+            os.utime(parent, ns=(before.st_atime_ns, before.st_mtime_ns))
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTEMPTY):
-                return
+                return ""
             raise
         finally:
             os.close(parent)
-        path = parent_path
+        path, removed = parent_path, True
+    return path if removed else ""
 
 
-def _is_there(directory: int, path: str) -> bool:
-    with suppress(OSError):
-        os.close(p.openat2(directory, path, _PLACE, resolve=_INSIDE))
-        return True
+def _let_go(upper: int, lowers: Sequence[int], path: str) -> None:
+    """Remove a directory, and those on the way to it, that were only copied up to mount below them.
+
+    The time of the first is that of the mount point, and says nothing.
+    """
+    timed = False
+    while path:
+        parent_path, _, name = path.rpartition("/")
+        try:
+            ours = p.openat2(upper, path, _DIRECTORY, resolve=_INSIDE)
+        except OSError:
+            return
+        try:
+            if os.listdir(ours) or not _is_same(ours, lowers, path, timed=timed):
+                return
+        finally:
+            os.close(ours)
+        parent = p.openat2(upper, parent_path or ".", _DIRECTORY, resolve=_INSIDE)
+        before = os.fstat(parent)
+        os.rmdir(name, dir_fd=parent)
+        os.utime(parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+        os.close(parent)
+        path, timed = parent_path, True
+
+
+def _is_same(ours: int, lowers: Sequence[int], path: str, *, timed: bool) -> bool:
+    """Whether a directory looks as in the topmost layer that has it."""
+    for lower in lowers:
+        try:
+            theirs = p.openat2(lower, path, _DIRECTORY, resolve=_INSIDE)
+        except OSError:
+            continue
+        try:
+            return _look(ours, timed=timed) == _look(theirs, timed=timed) and not _hides(ours)
+        finally:
+            os.close(theirs)
+    return False
+
+
+def _look(directory: int, *, timed: bool) -> tuple[object, ...]:
+    there = os.fstat(directory)
+    names = sorted(name for name in os.listxattr(directory) if not name.startswith(_OVERLAY))
+    values = [(name, os.getxattr(directory, name)) for name in names]
+    return there.st_mode, there.st_uid, there.st_gid, values, there.st_mtime_ns if timed else 0
+
+
+def _hides(directory: int) -> bool:
+    """Whether a directory takes the place of those below it."""
+    return any(name in _HIDING for name in os.listxattr(directory))
+
+
+def _is_below(lowers: Sequence[int], path: str) -> bool:
+    """Whether the layers together have something at a path."""
+    parts = path.split("/")
+    for lower in lowers:
+        hidden = False
+        for depth in range(1, len(parts) + 1):
+            try:
+                fd = p.openat2(lower, "/".join(parts[:depth]), _PLACE, resolve=_INSIDE)
+            except OSError:
+                break
+            try:
+                there = os.fstat(fd)
+            finally:
+                os.close(fd)
+            if stat.S_ISCHR(there.st_mode) and not there.st_rdev:
+                return False  # it was deleted here
+            if stat.S_ISDIR(there.st_mode):
+                place = p.openat2(lower, "/".join(parts[:depth]), _DIRECTORY, resolve=_INSIDE)
+                hidden |= _hides(place)
+                os.close(place)
+        else:
+            return True
+        if hidden:
+            return False
     return False

@@ -101,7 +101,29 @@ def test_stubs_of_mount_points_go(upper: Upper) -> None:
     (upper.path / "file").touch()
     (upper.path / "full").write_text("x")
     found = upper.settle("/was/made/deep", "/used/dir", "/file", "/full", "/missing/x", "/was")
-    assert set(found) == {"was", "used", "used/dir", "used/dir/f", "full"}
+    assert set(found) == {"used", "used/dir", "used/dir/f", "full"}
+
+
+def test_a_directory_that_was_changed_stays_without_its_stub(upper: Upper) -> None:
+    for name in ("mode", "owner", "full", "time/below", "opaque"):
+        (upper.lower / name).mkdir(parents=True)
+        (upper.path / name / "stub").mkdir(parents=True)
+    (upper.path / "mode").chmod(0o700)
+    os.chown(upper.path / "owner", 5, 5)
+    (upper.path / "full/x").write_text("x")
+    os.setxattr(upper.path / "opaque", "trusted.overlay.opaque", b"y")
+    for path in (upper.path / "full", upper.path / "time"):
+        os.utime(path, (9, 9))
+    found = upper.settle(*(f"/{name}/stub" for name in ("mode", "owner", "full", "time/below", "opaque")))
+    names = {name for name in found if not name.startswith("opaque/")}
+    assert names == {"mode", "owner", "full", "full/x", "time", "opaque"}
+    assert (found["full"].mtime, found["time"].mtime) == (9, 9)
+
+
+def test_what_a_layer_below_deleted_is_not_there(upper: Upper) -> None:
+    os.mknod(upper.lower / "gone", stat.S_IFCHR, os.makedev(0, 0))
+    (upper.path / "gone/stub").mkdir(parents=True)
+    assert upper.settle("/gone/stub") == {}
 
 
 def test_a_stub_behind_a_link_is_let_be(upper: Upper) -> None:
