@@ -280,11 +280,16 @@ class SessionContext:
         if not entries:
             return
         receiver = Receiver(self._held, entries)
+        feeding: asyncio.Future[None] | None = None
         try:
             async for pieces in self._session.fetch(self._name, [entry.number for entry in entries]):
-                await asyncio.to_thread(receiver.feed, pieces)
+                feeding = asyncio.ensure_future(asyncio.to_thread(receiver.feed, pieces))
+                await asyncio.shield(feeding)
             receiver.finish()
         finally:
+            # A thread goes on when the build is given up, and may yet make the file that is to be removed.
+            if feeding is not None:
+                await asyncio.wait((feeding,))
             receiver.close()
         self.sent += receiver.received
         for entry in entries:
