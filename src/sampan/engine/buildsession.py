@@ -288,9 +288,11 @@ class SessionContext:
             receiver.finish()
         finally:
             # A thread goes on when the build is given up, and may yet make the file that is to be removed.
-            if feeding is not None:
-                await asyncio.wait((feeding,))
-            receiver.close()
+            # It is not waited for: who is given up may be told so again meanwhile.
+            if feeding is None or feeding.done():
+                receiver.close()
+            else:
+                feeding.add_done_callback(lambda _: receiver.close())
         self.sent += receiver.received
         for entry in entries:
             if (found := receiver.found.get(entry.number)) is not None:
