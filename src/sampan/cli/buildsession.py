@@ -257,9 +257,13 @@ class Conversation:
         self._forget_agent(channel)
 
     def _from_agent(self, fd: int) -> None:
-        channel = self._pipes[fd]
+        channel = self._pipes.get(fd)
+        if channel is None:
+            return  # it ended in the same turn
         try:
-            data = self._agents[channel].recv(_ACTIVE)
+            data = self._agents[channel].recv(_ACTIVE, _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return  # another has the descriptor of one that ended in the same turn
         except OSError:
             data = b""
         if data:
