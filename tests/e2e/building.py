@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Iterator
@@ -62,6 +63,16 @@ class Builder:
         assert done.returncode == 0, (done.stdout, done.stderr)
         return done.stdout
 
+    def forget(self, *names: str) -> None:
+        """Have nothing remain of what was built by ``NAME`` and ``names``, nor of the cache."""
+        client = docker.APIClient(base_url=self._environment["SAMPAN_HOST"], version="1.41")
+        for name in (NAME, *names):
+            with contextlib.suppress(docker.errors.NotFound):
+                client.remove_image(name, force=True)
+        client.prune_images()  # what a later build of the same name left without one
+        client.prune_builds(all=True)
+        client.close()
+
     def config(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.run("image", "inspect", NAME).stdout)[0]["Config"]
         return found
@@ -82,6 +93,4 @@ def builder(request: pytest.FixtureRequest, environment: dict[str, str], tmp_pat
     found = Builder(PROGRAMS[request.param], {**environment, "DOCKER_BUILDKIT": "0"}, tmp_path / "context")
     found.folder.mkdir()
     yield found
-    found.run("rmi", "-f", NAME)
-    found.run("builder", "prune", "-af")
-    found.run("image", "prune", "-f")  # what a later build of the same name left without one
+    found.forget()

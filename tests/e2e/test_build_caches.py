@@ -39,9 +39,7 @@ def builder(environment: dict[str, str], tmp_path: Path) -> Iterator[Builder]:
 
 
 def forget(builder: Builder) -> None:
-    builder.run("rmi", "-f", NAME, "kept:test")
-    builder.run("image", "prune", "-f")
-    builder.run("builder", "prune", "-af")
+    builder.forget("kept:test")
 
 
 def test_a_folder_holds_a_cache(builder: Builder, tmp_path: Path) -> None:
@@ -208,8 +206,7 @@ def plain(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
 def nothing_known(plain: Builder) -> Iterator[None]:
     plain.run("builder", "prune", "-af")
     yield
-    plain.run("rmi", "-f", NAME)
-    plain.run("builder", "prune", "-af")
+    plain.forget()
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,7 @@ def builder(environment: dict[str, str], tmp_path: Path) -> Iterator[Builder]:
     found = Builder(PROGRAMS["sampan"], environment, tmp_path / "context")
     found.folder.mkdir()
     yield found
-    found.run("rmi", "-f", NAME)
-    found.run("builder", "prune", "-af")
-    found.run("image", "prune", "-f")
+    found.forget()
 
 
 def git(folder: Path, *words: str) -> str:
@@ -124,16 +122,15 @@ class Served:
         self.asked = asked
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    root = tmp_path / "served"
-    root.mkdir()
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    root = tmp_path_factory.mktemp("served")
     asked: list[str] = []
     kind = type("Handler", (_Handler,), {"root": root, "asked": asked})
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), lambda *arguments: kind(*arguments, directory=str(root))
     )
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield Served(root, f"http://127.0.0.1:{server.server_address[1]}", asked)
     server.shutdown()
@@ -141,7 +138,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     server.server_close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def project(served: Served) -> str:
     """The address of a repository with a submodule, a tag, a hook and attributes that leave files out."""
     repository(served.root / "part.git", {"s.txt": "part"})
@@ -211,11 +208,11 @@ def test_an_address_that_leads_elsewhere(daemon: Daemon, address: str, said: str
 
 def test_a_submodule_of_the_host_is_refused(builder: Builder, served: Served) -> None:
     repository(served.root / "other", {"secret": "x"})
-    main = served.root / "main.git"
+    main = served.root / "hostile.git"
     repository(main, {"Dockerfile": f"FROM {images.NAME}\n"})
     git(main, "submodule", "--quiet", "add", str(served.root / "other"), "mod")
     git(main, "commit", "-q", "-m", "second")
-    done = builder.run("build", f"{served.git}/main.git")
+    done = builder.run("build", f"{served.git}/hostile.git")
     assert done.returncode == 1
     assert "is no address of a git repository that may be fetched" in done.stderr
 

@@ -43,9 +43,7 @@ def builders(
     )
     yield found
     for one in found:
-        one.run("rmi", "-f", NAME)
-        one.run("builder", "prune", "-af")
-        one.run("image", "prune", "-f")
+        one.forget()
 
 
 FILES = f"""\

@@ -25,9 +25,7 @@ def builder(environment: dict[str, str], tmp_path: Path) -> Iterator[Builder]:
     found = Builder(PROGRAMS["sampan"], environment, tmp_path / "context")
     found.folder.mkdir()
     yield found
-    found.run("rmi", "-f", NAME)
-    found.run("builder", "prune", "-af")
-    found.run("image", "prune", "-f")
+    found.forget()
 
 
 def test_symbolic_modes(builder: Builder) -> None:

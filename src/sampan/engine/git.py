@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import posixpath
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -36,6 +37,7 @@ _PIECE = 1 << 18
 _BLOCK = 512
 _INDEX = "index-"
 _LINK = "160000"
+_TREE = re.compile(r"([0-9a-f]{40,64}) tree [0-9]+\n")
 _NO_COMMIT = "0" * 40
 _ATTRIBUTES = "* -export-ignore -export-subst\n"
 _ENVIRONMENT = {
@@ -158,14 +160,12 @@ class Repository:
 
     async def _tree(self, tree: str, source: GitSource) -> str:
         name = f"{tree}:{source.folder}" if source.folder else tree
-        try:
-            found = (await self._git("rev-parse", "--verify", "--quiet", name)).strip()
-            kind = (await self._git("cat-file", "-t", found)).strip()
-        except _GitFailed:
-            kind = ""
-        if kind != "tree":
+        # "NAME KIND SIZE", or that it is missing; a line end in it would be another question.
+        said = "" if "\n" in name else await self._git("cat-file", "--batch-check", text=f"{name}\n")
+        found = _TREE.fullmatch(said)
+        if found is None:
             raise NotFound(f"subdir not found: {source.folder} in {source.shown}")
-        return found
+        return found[1]
 
     async def _whole(self, commit: str, source: GitSource, depth: int) -> str:
         """The tree of a commit with those of its submodules in it."""
