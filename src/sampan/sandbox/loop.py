@@ -69,7 +69,7 @@ class Loop:
 
     def _fire(self) -> None:
         now = time.monotonic()
-        for timer in [timer for timer in self._timers if timer.at <= now]:
+        for timer in sorted((timer for timer in self._timers if timer.at <= now), key=lambda timer: timer.at):
             if timer in self._timers:
                 self._timers.remove(timer)
                 timer.callback()

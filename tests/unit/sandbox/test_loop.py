@@ -24,6 +24,16 @@ def test_timers_fire_in_their_turn_and_what_is_cancelled_never() -> None:
     cancelled.cancel()  # again, and too late: nothing happens
 
 
+def test_what_is_late_fires_in_the_order_of_its_time() -> None:
+    loop = Loop()
+    told: list[str] = []
+    loop.after(-1.0, lambda: told.append("second"))
+    loop.after(-2.0, lambda: told.append("first"))
+    loop.after(0.0, loop.stop)
+    loop.run()
+    assert told == ["first", "second"]
+
+
 def test_descriptors_are_served_while_a_timer_is_far() -> None:
     loop = Loop()
     ours, theirs = os.pipe()
