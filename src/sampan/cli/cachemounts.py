@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from sampan.cli.command import Command, Exit, Options
+from sampan.cli.command import Command, Options
 from sampan.cli.context import Context, out
-from sampan.cli.delivery import deliver
+from sampan.cli.delivery import deliver, hand_in, not_to_a_terminal
 from sampan.cli.human import ago, size
 from sampan.cli.listing import FORMAT_HELP, Fields, render
 from sampan.client.http import quote
@@ -14,10 +14,7 @@ from sampan.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any, ClassVar
-
-_PIECE = 1 << 17
 
 
 class CacheMount(Fields):
@@ -61,8 +58,7 @@ def _list(context: Context, options: Options, _arguments: list[str]) -> int:
 
 def _export(context: Context, options: Options, arguments: list[str]) -> int:
     path = options["output"]
-    if not path and os.isatty(1):
-        raise Exit(1, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
+    not_to_a_terminal(path)
     if path and os.path.isdir(path):
         raise Failure("invalid output path: cannot write to a directory")
     deliver(context.client.open("GET", "/build/mounts/export", {"id": arguments[0]}), path)
@@ -70,24 +66,10 @@ def _export(context: Context, options: Options, arguments: list[str]) -> int:
 
 
 def _import(context: Context, _options: Options, arguments: list[str]) -> int:
-    source = arguments[1] if len(arguments) > 1 else "-"
-    if source == "-" and os.isatty(0):
-        raise Exit(1, "requested import from stdin, but stdin is a terminal")
-    try:
-        fd = 0 if source == "-" else os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise Failure(f"open {source}: {os.strerror(error.errno or 0).lower()}") from error
     path = f"/build/mounts/import?id={quote(arguments[0])}"
-    answer = context.client.upload(path, None, _pieces(fd), kind="application/x-tar")
-    answer.read()
-    context.client.release(answer)
+    hand_in(context.client, path, arguments[1] if len(arguments) > 1 else "-")
     out(arguments[0])
     return 0
-
-
-def _pieces(fd: int) -> Iterator[bytes]:
-    while piece := os.read(fd, _PIECE):
-        yield piece
 
 
 COMMANDS: tuple[Command, ...] = (

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import stat
 
-from sampan.cli.command import Command, Exit, Options
+from sampan.cli.command import Command, Options
 from sampan.cli.context import Context
-from sampan.cli.delivery import deliver
+from sampan.cli.delivery import deliver, not_to_a_terminal
 from sampan.client.api import segment
 from sampan.errors import Failure
 
 
 def _export(context: Context, options: Options, arguments: list[str]) -> int:
     path = options["output"]
-    if not path and os.isatty(1):
-        raise Exit(1, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
+    not_to_a_terminal(path)
     if path and (why := _refusal(path)):
         raise Failure(f"failed to export container: {why}")
     answer = context.client.open("GET", f"/containers/{segment(arguments[0])}/export")

@@ -6,7 +6,7 @@ import os
 
 from sampan.cli.command import Command, Exit, Options
 from sampan.cli.context import Context, out, write
-from sampan.cli.delivery import deliver
+from sampan.cli.delivery import deliver, not_to_a_terminal
 from sampan.cli.progress import Progress
 from sampan.cli.references import platform_document
 from sampan.client.api import json_stream
@@ -55,8 +55,7 @@ def _load(context: Context, options: Options, _arguments: list[str]) -> int:
 def _save(context: Context, options: Options, arguments: list[str]) -> int:
     path = options["output"]
     wanted = platform_document(options["platform"], "invalid platform: ") if options["platform"] else ""
-    if not path and os.isatty(1):
-        raise Exit(1, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
+    not_to_a_terminal(path)
     folder = os.path.dirname(os.path.abspath(path)) if path else "/"
     if path and not os.path.isdir(folder):
         where = os.path.dirname(path)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 
-from sampan.cli.command import Command, Exit, Options
+from sampan.cli.command import Command, Options
 from sampan.cli.context import Context, out
-from sampan.cli.delivery import deliver
+from sampan.cli.delivery import deliver, hand_in, not_to_a_terminal
 from sampan.client.api import segment
 from sampan.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
-_PIECE = 1 << 17
 _MANNER = (
     ("", "pause", "bool", "Let running containers stand still while what they change is copied", "true"),
     ("", "pause-limit", "duration", "Longest time that they stand still", "10s"),
@@ -53,8 +52,7 @@ def _rename(context: Context, _options: Options, arguments: list[str]) -> int:
 
 def _export(context: Context, options: Options, arguments: list[str]) -> int:
     path = options["output"]
-    if not path and os.isatty(1):
-        raise Exit(1, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
+    not_to_a_terminal(path)
     folder = os.path.dirname(path)
     if folder and not os.path.isdir(folder):
         raise Failure(f"invalid output path: stat {folder}: no such file or directory")
@@ -65,13 +63,6 @@ def _export(context: Context, options: Options, arguments: list[str]) -> int:
 
 
 def _import(context: Context, options: Options, arguments: list[str]) -> int:
-    source = arguments[1] if len(arguments) > 1 else "-"
-    if source == "-" and os.isatty(0):
-        raise Exit(1, "requested import from stdin, but stdin is a terminal")
-    try:
-        fd = 0 if source == "-" else os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise Failure(f"open {source}: {os.strerror(error.errno or 0).lower()}") from error
     path = _path(arguments[0], "import")
     if options["label"]:
         from sampan.cli.labels import labels
@@ -79,16 +70,9 @@ def _import(context: Context, options: Options, arguments: list[str]) -> int:
 
         given = labels([], options["label"])
         path += "?" + "&".join(f"label={quote(f'{key}={value}')}" for key, value in given.items())
-    answer = context.client.upload(path, None, _pieces(fd), kind="application/x-tar")
-    answer.read()
-    context.client.release(answer)
+    hand_in(context.client, path, arguments[1] if len(arguments) > 1 else "-")
     out(arguments[0])
     return 0
-
-
-def _pieces(fd: int) -> Iterator[bytes]:
-    while piece := os.read(fd, _PIECE):
-        yield piece
 
 
 COMMANDS: tuple[Command, ...] = (

@@ -46,9 +46,7 @@ def plug(endpoint: Endpoint, pid: int) -> None:
     if endpoint.kind:
         _plug_child(endpoint, pid)
         return
-    master = rtnetlink.link_index(endpoint.bridge)
-    if not master:
-        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), endpoint.bridge)
+    master = _index(endpoint.bridge)
     pair = rtnetlink.veth_request(
         endpoint.host_name,
         master=master,
@@ -68,10 +66,16 @@ def plug(endpoint: Endpoint, pid: int) -> None:
             raise
 
 
+def _index(name: str) -> int:
+    """The number of a link of the host. OSError (ENODEV) with its name if there is none."""
+    index = rtnetlink.link_index(name)
+    if not index:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
+    return index
+
+
 def _plug_child(endpoint: Endpoint, pid: int) -> None:
-    parent = rtnetlink.link_index(endpoint.parent)
-    if not parent:
-        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), endpoint.parent)
+    parent = _index(endpoint.parent)
     child = rtnetlink.child_request(
         endpoint.name,
         parent=parent,
