@@ -94,3 +94,12 @@ def builder(request: pytest.FixtureRequest, environment: dict[str, str], tmp_pat
     found.folder.mkdir()
     yield found
     found.forget()
+
+
+@pytest.fixture(name="builder")
+def own_builder(environment: dict[str, str], tmp_path: Path) -> Iterator[Builder]:
+    """``sampan`` alone, with an empty folder; what it builds is gone afterwards."""
+    found = Builder(PROGRAMS["sampan"], environment, tmp_path / "context")
+    found.folder.mkdir()
+    yield found
+    found.forget()

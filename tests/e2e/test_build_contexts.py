@@ -14,11 +14,10 @@ import docker
 import pytest
 
 from tests.e2e import images
-from tests.e2e.building import NAME, Builder, nothing_left
-from tests.e2e.conftest import PROGRAMS
+from tests.e2e.building import NAME, Builder, nothing_left, own_builder
 from tests.e2e.serving import Daemon
 
-__all__ = ["nothing_left"]
+__all__ = ["nothing_left", "own_builder"]
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
@@ -32,14 +31,6 @@ AUTHOR = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_CONFIG_NOSYSTEM": "1",
 }
-
-
-@pytest.fixture
-def builder(environment: dict[str, str], tmp_path: Path) -> Iterator[Builder]:
-    found = Builder(PROGRAMS["sampan"], environment, tmp_path / "context")
-    found.folder.mkdir()
-    yield found
-    found.forget()
 
 
 def git(folder: Path, *words: str) -> str:

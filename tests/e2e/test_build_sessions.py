@@ -8,29 +8,20 @@ import socket
 import subprocess
 import tarfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e import images
-from tests.e2e.building import NAME, Builder, nothing_left
+from tests.e2e.building import NAME, Builder, nothing_left, own_builder
 from tests.e2e.conftest import PROGRAMS
 from tests.e2e.serving import Daemon
 from tests.e2e.terminal import Terminal
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
-__all__ = ["nothing_left"]
+__all__ = ["nothing_left", "own_builder"]
 
 FROM = f"FROM {images.NAME}\n"
-
-
-@pytest.fixture
-def builder(environment: dict[str, str], tmp_path: Path) -> Iterator[Builder]:
-    found = Builder(PROGRAMS["sampan"], environment, tmp_path / "context")
-    found.folder.mkdir()
-    yield found
-    found.forget()
 
 
 def test_secrets_are_there_for_the_step_and_nowhere_else(

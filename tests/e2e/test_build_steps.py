@@ -5,27 +5,17 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e import images
-from tests.e2e.building import NAME, Builder, nothing_left
-from tests.e2e.conftest import PROGRAMS
+from tests.e2e.building import NAME, Builder, nothing_left, own_builder
 
-__all__ = ["nothing_left"]
+__all__ = ["nothing_left", "own_builder"]
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 FROM = f"FROM {images.NAME}"
-
-
-@pytest.fixture
-def builder(environment: dict[str, str], tmp_path: Path) -> Iterator[Builder]:
-    found = Builder(PROGRAMS["sampan"], environment, tmp_path / "context")
-    found.folder.mkdir()
-    yield found
-    found.forget()
 
 
 def test_symbolic_modes(builder: Builder) -> None:
