@@ -71,10 +71,12 @@ _NETWORKS = frozenset(("", "default", "bridge", "none"))
 _NO_TMPFS = frozenset(("bind", "rbind", "remount"))
 _LOGS = frozenset(("", "json-file", "local", "none"))
 
-_LOOKING = frozenset(
+# Beside what is looked at more closely, and every path of a container of one's own.
+_PLAIN = frozenset(
     (
         *(("GET", "/_ping"), ("HEAD", "/_ping"), ("GET", "/version"), ("GET", "/info")),
         *(("GET", "/images/json"), ("GET", "/images/{name}/json"), ("GET", "/images/{name}/history")),
+        *(("GET", "/volumes/{name}"), ("DELETE", "/volumes/{name}"), ("GET", "/networks/{name}")),
     )
 )
 
@@ -109,12 +111,9 @@ class Confined:
     async def before(self, request: Request) -> None:
         pattern = route(request)
         special = self._special.get((request.method, pattern))
-        if special is None and not pattern.startswith(("/containers/{name}", "/exec/{name}")):
-            known = ("GET", "/volumes/{name}"), ("DELETE", "/volumes/{name}")
-            if (request.method, pattern) not in (*_LOOKING, *known, ("GET", "/networks/{name}")):
-                raise Forbidden(
-                    f"{request.method} {request.path} is not allowed on this socket: use another one"
-                )
+        own = pattern.startswith(("/containers/{name}", "/exec/{name}"))
+        if special is None and not own and (request.method, pattern) not in _PLAIN:
+            raise _refused(f"{request.method} {request.path}")
         try:
             if request.name:
                 self._claim(request, pattern)
@@ -197,7 +196,7 @@ class Confined:
             self._check(key.lower(), value)
         for key in host:
             if key.lower() in _JOINED:
-                host[key] = self._joined(key.lower(), host[key])
+                host[key] = self._joined(host[key])
         for key, endpoint in endpoints.items():
             if key not in _NETWORKS:
                 self._network(key)
@@ -306,7 +305,7 @@ class Confined:
             "oomscoreadj": _check_score,
         }
 
-    def _joined(self, key: str, value: Any) -> Any:
+    def _joined(self, value: Any) -> Any:
         """``container:REF`` with the id of the owner's container."""
         scheme, colon, ref = str(value).partition(":")
         if scheme != "container" or not colon:
