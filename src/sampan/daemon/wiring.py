@@ -64,6 +64,7 @@ from sampan.images.directories import spread
 from sampan.images.drivers import Driver, choose
 from sampan.images.layers import EMPTY, LayerStore
 from sampan.images.snapshots import Snapshots
+from sampan.linux import kernel
 from sampan.network import Bridges, Names
 from sampan.network.naming import bridge_name
 from sampan.runtime.runtime import Runtime, end_group
@@ -101,7 +102,7 @@ class Wiring:
             paths.layers,
             self._database,
             blobs,
-            boot_id=_boot_id(),
+            boot_id=kernel.boot_id(),
             driver=self._driver,
             limits=Limits(
                 size=options.settings["layer-size-limit"],
@@ -165,7 +166,7 @@ class Wiring:
         self._recovery = use_cases.recovery
         pulls = Pulls(images=images, catalog=self._catalog, publish=self._events.publish, settings=settings)
         self._build_cache = BuildCache(self._database, self._catalog)
-        self._held = HeldFiles(f"{self._paths.data}/buildfiles", _boot_id())
+        self._held = HeldFiles(f"{self._paths.data}/buildfiles", kernel.boot_id())
         self._secrets = Secrets(f"{self._paths.run}/buildsecrets")
         self._cache_mounts = CacheMounts(f"{self._paths.data}/buildcache")
         self._close_containers = use_cases.close
@@ -349,8 +350,3 @@ def _make_directories(paths: Paths) -> None:
     os.makedirs(paths.temporary, 0o700, exist_ok=True)
     # Layers are made here before they are moved to their place.
     spread(paths.temporary)
-
-
-def _boot_id() -> str:
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()

@@ -505,9 +505,3 @@ def _checked(answer: unpacking.Answer, diff_id: Digest, archive: Archive) -> unp
 
 async def _given(layer: Layer) -> Layer:
     return layer
-
-
-def boot_id() -> str:
-    """The kernel's name for the time since it started."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()

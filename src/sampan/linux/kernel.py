@@ -1,4 +1,4 @@
-"""The running kernel's version."""
+"""The running kernel: its version, and since when it runs."""
 
 from __future__ import annotations
 
@@ -17,3 +17,9 @@ def parse_release(release: str) -> tuple[int, int]:
 def version() -> tuple[int, int]:
     """(major, minor) of the running kernel."""
     return parse_release(os.uname().release)
+
+
+def boot_id() -> str:
+    """The kernel's name for the time since it started."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()

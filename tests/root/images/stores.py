@@ -14,9 +14,10 @@ from sampan.engine.model import Event
 from sampan.images.blobs import BlobStore
 from sampan.images.catalog import Catalog
 from sampan.images.drivers import choose
-from sampan.images.layers import EMPTY, INIT, LayerStore, boot_id
+from sampan.images.layers import EMPTY, INIT, LayerStore
 from sampan.images.model import Image, Span
 from sampan.images.snapshots import Snapshots
+from sampan.linux import kernel
 from sampan.sandbox.unpack import Limits
 from sampan.state import Database
 
@@ -85,7 +86,7 @@ async def opened(
             f"{root}/layers",
             database,
             blobs,
-            boot_id=boot or boot_id(),
+            boot_id=boot or kernel.boot_id(),
             driver=choose(str(root), driver),
             limits=limits or Limits(),
             drop_archives=drop,
