@@ -14,6 +14,7 @@ import socket
 import ssl
 
 from sampan.errors import Failure
+from sampan.wire.trust import trusting
 
 PIECE = 65536
 
@@ -31,14 +32,12 @@ class Material:
 
 
 def _rules(material: Material) -> ssl.SSLContext:
-    rules = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if not material.verify:
+    if material.verify:
+        rules = trusting(material.authority)
+    else:
+        rules = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         rules.check_hostname = False
         rules.verify_mode = ssl.CERT_NONE
-    elif material.authority:
-        rules.load_verify_locations(material.authority)
-    else:
-        rules.load_default_certs()
     if material.certificate:
         rules.load_cert_chain(material.certificate, material.key or None)
     return rules

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sampan.errors import Internal
+from sampan.wire.trust import trusting
 
 SOCKETS = "/run/docker/plugins"
 SPECS = ("/etc/docker/plugins", "/usr/lib/docker/plugins")
@@ -110,7 +111,7 @@ def _from_json(path: str) -> Address:
 
 
 def _tls(asked: dict[str, Any]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=_said(asked, "CAFile") or None)
+    context = trusting(_said(asked, "CAFile"))
     if asked.get("InsecureSkipVerify") is True:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -128,7 +129,7 @@ def parse_address(text: str, where: str) -> Address:
         if url.scheme in ("tcp", "http") and url.hostname and url.port:
             return Address(host=url.hostname, port=url.port)
         if url.scheme == "https" and url.hostname and url.port:
-            return Address(host=url.hostname, port=url.port, tls=ssl.create_default_context())
+            return Address(host=url.hostname, port=url.port, tls=trusting())
     except ValueError as error:
         raise Internal(f"{where}: {text!r} is no address of a plugin") from error
     raise Internal(f"{where}: {text!r} is no address of a plugin")

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from sampan.errors import InvalidArgument
 from sampan.registry.settings import RegistrySettings
 from sampan.spec.reference import DEFAULT_DOMAIN
+from sampan.wire.trust import trusting
 
 HUB = "registry-1.docker.io"
 HUB_SEARCH = "index.docker.io"
@@ -100,7 +101,7 @@ def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     else:
-        context = ssl.create_default_context()
+        context = trusting()
     for directory in endpoint.certificates:
         _load(context, f"{directory}/{endpoint.host}")
     return context

@@ -21,6 +21,7 @@ from sampan.api.responses import HIJACKED, Answer, json_response
 from sampan.api.routing import Route
 from sampan.api.server import Server
 from sampan.api.tls import Identity
+from sampan.wire.trust import trusting
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ def server_rules(authority: Authority, *, verify: bool = True) -> ssl.SSLContext
 
 
 def client_rules(authority: Authority, *, certificate: bool = True) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=authority.place / "ca.pem")
+    context = trusting(f"{authority.place}/ca.pem")
     if certificate:
         context.load_cert_chain(authority.place / "client.pem", authority.place / "client-key.pem")
     return context

@@ -18,6 +18,7 @@ from sampan.engine.logdrivers.subject import Subject, tag
 from sampan.errors import InvalidArgument
 from sampan.wire.jsonlog import parse_time
 from sampan.wire.logblocks import Entry
+from sampan.wire.trust import trusting
 
 _TLS = "syslog-tls-"
 KNOWN = options.COMMON | {
@@ -188,7 +189,7 @@ async def _hosts_own() -> dial.Connection:
 
 def _tls(given: Options) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=given.get(_TLS + "ca-cert") or None)
+        context = trusting(given.get(_TLS + "ca-cert", ""))
         if given.get(_TLS + "cert") or given.get(_TLS + "key"):
             context.load_cert_chain(given.get(_TLS + "cert", ""), given.get(_TLS + "key", ""))
     except FileNotFoundError as error:
