@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import concurrent.futures
 import ctypes
-import itertools
 import json
-import operator
 import pathlib
 import struct
 import threading
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests import reference
+from tests.seccomp_reference import (
+    ALLOW,
+    ENOSYS,
+    EPERM,
+    ERRNO,
+    HOSTS,
+    OPERATORS,
+    REFERENCE,
+    X32_BIT,
+    expected,
+)
 
 from sampan.errors import InvalidArgument
 from sampan.linux import bpf
@@ -28,22 +35,7 @@ from sampan.spec.seccomp import default_profile, parse
 if TYPE_CHECKING:
     from sampan.spec.seccomp import Profile
 
-REFERENCE = reference.REFERENCE / "seccomp-default.json"
-ALLOW, ERRNO, KILL_THREAD = 0x7FFF0000, 0x00050000, 0
-EPERM, ENOSYS = ERRNO | 1, ERRNO | 38
-X32_BIT, ARM_PRIVATE = 0x40000000, 0xF0000
-OPERATORS: dict[str, Callable[[int, int], bool]] = {
-    "SCMP_CMP_NE": operator.ne,
-    "SCMP_CMP_LT": operator.lt,
-    "SCMP_CMP_LE": operator.le,
-    "SCMP_CMP_EQ": operator.eq,
-    "SCMP_CMP_GE": operator.ge,
-    "SCMP_CMP_GT": operator.gt,
-}
-HOSTS = {
-    "x86_64": ("amd64", ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32")),
-    "aarch64": ("arm64", ("SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM")),
-}
+KILL_THREAD = 0
 
 
 def run(program: bytes, number: int, audit: int, arguments: tuple[int, ...] = ()) -> int:
@@ -99,75 +91,6 @@ def test_a_program_longer_than_the_kernel_takes_is_refused() -> None:
 # -- the default profile ------------------------------------------------------------------------------------
 
 
-def reference_verdict(
-    document: dict[str, Any], name: str, arguments: tuple[int, ...], capabilities: set[str], goarch: str
-) -> int:
-    """What the reference says about a call, read from its document (for kernels since 4.8)."""
-    plain: list[int] = []
-    matched: list[int] = []
-    for rule in document["syscalls"]:
-        includes, excludes = rule.get("includes", {}), rule.get("excludes", {})
-        if name not in rule["names"]:
-            continue
-        if not capabilities.issuperset(includes.get("caps", ())) or capabilities & set(
-            excludes.get("caps", ())
-        ):
-            continue
-        if goarch not in includes.get("arches", [goarch]) or goarch in excludes.get("arches", ()):
-            continue
-        value = ALLOW if rule["action"] == "SCMP_ACT_ALLOW" else ERRNO | rule["errnoRet"]
-        if not rule.get("args"):
-            plain.append(value)
-        elif all(compares(test, arguments) for test in rule["args"]):
-            matched.append(value)
-    default: int = ERRNO | document["defaultErrnoRet"]
-    return [*plain, *matched, default][0]
-
-
-def compares(test: dict[str, Any], arguments: tuple[int, ...]) -> bool:
-    actual, value, name = arguments[test["index"]], test["value"], test["op"]
-    if name == "SCMP_CMP_MASKED_EQ":
-        return bool(actual & value == test.get("valueTwo", 0))
-    return OPERATORS[name](actual, value)
-
-
-def calls(words: tuple[str, ...]) -> Iterator[tuple[str, int, int]]:
-    """(name, number, audit architecture) of every call of the ABIs."""
-    for word in words:
-        abi = seccomp.ABIS[word]
-        for name, number in syscalls.numbers(abi.name).items():
-            yield name, number + (X32_BIT if abi.name == "x32" else 0), abi.audit
-
-
-# Values around every value that the profile compares with.
-ARGUMENTS = [
-    (value, other, 0, 0, 0, 0)
-    for value, other in itertools.product(
-        (
-            0,
-            1,
-            8,
-            9,
-            37,
-            38,
-            39,
-            40,
-            41,
-            0x11,
-            0x20000,
-            0x20008,
-            0x10000000,
-            0x1200011,
-            0x7E020011,
-            0xFFFFFFFF,
-        ),
-        (0, 0x20000),
-    )
-]
-ARGUMENT_CALLS = {"socket", "personality", "clone"}
-NONE = (0,) * 6
-
-
 @pytest.mark.skipif(not REFERENCE.is_file(), reason="the reference profile is not on this machine")
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize(
@@ -182,49 +105,16 @@ NONE = (0,) * 6
     ids=lambda names: f"{len(names)}-{names[0] if names else 'none'}",
 )
 def test_every_call_gets_the_verdict_of_the_reference(host: str, capabilities: tuple[str, ...]) -> None:
-    document = json.loads(REFERENCE.read_text())
-    goarch, words = HOSTS[host]
     program = seccomp.compile_filter(
         default_profile(), capabilities=capabilities, architecture=host, kernel=(6, 1)
     )
-    youngest = youngest_numbers(document, set(capabilities), goarch, words)
-    wrong = []
-    for name, number, audit in calls(words):
-        for arguments in ARGUMENTS if name in ARGUMENT_CALLS else [NONE]:
-            expected = reference_verdict(document, name, arguments, set(capabilities), goarch)
-            if number > youngest[part(number, audit)]:
-                expected = ENOSYS
-            actual = run(program, number, audit, arguments)
-            if actual != expected:
-                wrong.append((name, number, hex(audit), arguments, hex(actual), hex(expected)))
+    verdicts = expected(json.loads(REFERENCE.read_text()), capabilities, host)
+    wrong = [
+        (name, number, hex(audit), arguments, hex(actual), hex(verdict))
+        for (name, number, audit, arguments), verdict in verdicts.items()
+        if (actual := run(program, number, audit, arguments)) != verdict
+    ]
     assert wrong == []
-
-
-def part(number: int, audit: int) -> tuple[int, int, int]:
-    """The numbers that a call is among: x32 and the private calls of arm are parts of their own."""
-    return audit, number & X32_BIT, number & ARM_PRIVATE
-
-
-def youngest_numbers(
-    document: dict[str, Any], capabilities: set[str], goarch: str, words: tuple[str, ...]
-) -> dict[tuple[int, int, int], int]:
-    """The highest number that a rule in force names, in each part."""
-    highest: dict[tuple[int, int, int], int] = {}
-    for name, number, audit in calls(words):
-        if is_named(document, capabilities, goarch, name):
-            key = part(number, audit)
-            highest[key] = max(number, highest.get(key, 0))
-    return highest
-
-
-def is_named(document: dict[str, Any], capabilities: set[str], goarch: str, name: str) -> bool:
-    return any(
-        name in rule["names"]
-        and capabilities.issuperset(rule.get("includes", {}).get("caps", ()))
-        and goarch in rule.get("includes", {}).get("arches", [goarch])
-        and not capabilities & set(rule.get("excludes", {}).get("caps", ()))
-        for rule in document["syscalls"]
-    )
 
 
 @pytest.mark.skipif(not REFERENCE.is_file(), reason="the reference profile is not on this machine")
