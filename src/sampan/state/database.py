@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from sampan.errors import Internal, Unavailable
 from sampan.state.migrations import MIGRATIONS, Migration
+from sampan.state.reserve import Reserve
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +51,11 @@ class _Write:
 class Database:
     """Open with ``Database.open``; ``close`` waits for the writes that were accepted."""
 
-    def __init__(self, path: str, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+    def __init__(
+        self, path: str, writer: sqlite3.Connection, reader: sqlite3.Connection, reserve: Reserve
+    ) -> None:
         self.path = path
+        self._reserve = reserve
         self._writer = writer
         self._reader = reader
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
@@ -67,6 +71,8 @@ class Database:
         unchanged. A migration that fails leaves the version before it.
         """
         os.makedirs(os.path.dirname(path), mode=0o710, exist_ok=True)
+        reserve = Reserve(path)
+        reserve.make_way()
         try:
             writer = _connect(path)
             try:
@@ -79,7 +85,8 @@ class Database:
                 raise
         except sqlite3.DatabaseError as error:
             raise Internal(f"state database {path} cannot be used: {error}") from error
-        return cls(path, writer, reader)
+        reserve.open()
+        return cls(path, writer, reader, reserve)
 
     def read(self, work: Work[T]) -> T:
         """Run ``work`` now with the reading connection. It sees every write that has returned."""
@@ -120,6 +127,7 @@ class Database:
         self._thread.join()
         self._reader.close()
         self._writer.close()
+        self._reserve.close()
 
     def _put(self, write: _Write) -> None:
         if self._closed:
@@ -142,6 +150,7 @@ class Database:
             if batch:
                 self._commit(batch)
                 self._report(batch)
+                self._reserve.hold()
 
     def _commit(self, batch: list[_Write]) -> None:
         connection = self._writer
