@@ -25,7 +25,7 @@ import platform
 import signal
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -95,7 +95,7 @@ def watching() -> bytes:
     return assembler.program(assembler.load(bpf.ARGUMENTS_OFFSET + 8 * 5, marked))
 
 
-def made(code: bytes, filters: Iterable[bytes], calls: list[Call]) -> list[int] | str:
+def made(code: bytes, filters: Iterable[bytes], calls: Sequence[Call]) -> list[int] | str:
     """What the calls come to under the filters, in a child; or the name of the signal that ended it."""
     page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     page.write(code)
