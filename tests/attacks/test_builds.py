@@ -49,10 +49,6 @@ def test_cve_2024_23652_what_is_cleaned_away_after_a_step(engine: Docker, public
 
 
 def test_cve_2024_23653_rights_that_nobody_granted(engine: Docker) -> None:
-    code, said = build(
-        engine,
-        "RUN --security=insecure grep CapEff /proc/self/status | grep -q 1ffffffffff && echo TAKEN",
-        "RUN echo more",
-    )
-    assert "TAKEN" not in said.replace("&& echo TAKEN", ""), said
+    code, said = build(engine, "RUN --security=insecure grep CapEff /proc/self/status", "RUN echo more")
+    assert "CapEff:" not in said, said  # the step was not run at all
     assert code != 0, said

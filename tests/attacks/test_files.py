@@ -6,6 +6,7 @@ Each names what it is known by. On an engine that is not careful it succeeds; he
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tests.e2e.talk import ask
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
-SWAP = "while :; do mkdir /data/x; rmdir /data/x; ln -s {} /data/x; rm /data/x; done"
+SWAP = "while :; do mkdir /data/x; rm -rf /data/x; ln -s {} /data/x; rm -rf /data/x; done"
 
 
 def evil(daemon: Daemon, **members: Member) -> str:
@@ -86,22 +87,45 @@ def test_cve_2019_14271_cp_loads_nothing_of_the_container(
     assert done.returncode == 0, done
 
 
+@pytest.mark.parametrize("inner", ["", "/inner"], ids=["onto-it", "below-it"])
 def test_cve_2021_30465_mounts_onto_a_path_that_is_swapped(
-    engine: Docker, public: Path, tmp_path: Path
+    engine: Docker, ids: tuple[str, ...], public: Path, tmp_path: Path, inner: str
 ) -> None:
-    """While a container starts, another one swaps the directory that it mounts a volume on."""
+    """While a container starts, another one swaps the directory that it mounts on, or below.
+
+    Who makes the place to mount on by that path, with the host in sight, makes it there.
+    """
     (public / "secret").write_text("the host's")
-    engine("run", "-d", "-v", "data:/data", "busybox", "sh", "-c", SWAP.format(public))
+    engine("run", "-d", *ids, "-v", "data:/data", "busybox", "sh", "-c", SWAP.format(public))
     (tmp_path / "marker").write_text("mounted")
-    words = ("-v", "data:/data", "-v", f"{tmp_path}:/data/x", "busybox", "ls", "/data/x")
+    words = (*("-v", "data:/data", "-v", f"{tmp_path}:/data/x{inner}"), "busybox", "ls", f"/data/x{inner}")
     for _ in range(4):
-        done = engine("run", "--rm", *words)
+        done = engine("run", "--rm", *ids, *words)
         # It is where it was wanted, or away with the directory, or there is no such container.
-        assert done.stdout.strip() in ("marker", ""), done
+        assert done.stdout.strip() in ("marker", "inner", ""), done
     with open("/proc/self/mountinfo") as file:
         mounted = file.read()
     assert str(public) not in mounted
     assert str(tmp_path) not in mounted
+    assert os.listdir(public) == ["secret"]
+
+
+@pytest.mark.parametrize("kind", ["volume", "tmpfs", "file"])
+def test_cve_2021_30465_mounts_below_a_link(
+    engine: Docker, ids: tuple[str, ...], public: Path, kind: str
+) -> None:
+    """The same without a race: the link lies still, and leads to a place that is writable to anybody."""
+    (public / "secret").write_text("the host's")
+    engine("run", "--rm", *ids, "-v", "data:/data", "busybox", "ln", "-s", str(public), "/data/x")
+    what = {
+        "volume": ("-v", "other:/data/x/inner"),
+        "tmpfs": ("--tmpfs", "/data/x/inner"),
+        "file": ("-v", "/etc/hostname:/data/x/inner/name:ro"),
+    }
+    look = f"cat /data/x/secret; ls {public}"
+    done = engine("run", "--rm", *ids, "-v", "data:/data", *what[kind], "busybox", "sh", "-c", look)
+    # The link leads to the container's own directory of that name, which was made to mount on.
+    assert done.stdout.strip() == "inner", done
     assert os.listdir(public) == ["secret"]
 
 
@@ -131,7 +155,11 @@ def test_cve_2025_52565_dev_console_leads_to_the_kernel(
     targets = {"console": kept, "pts": "/proc/sys/kernel", "ptmx": "/proc/sysrq-trigger"}
     for name in links:
         (public / name).symlink_to(targets[name])
-    look = f"stat -c %F {kept} /proc/sysrq-trigger; cat {kept}; (exec 3>>/dev/console) && echo OPENED"
+    # What is hidden is hidden by it: without, the container would be refused for another reason.
+    os.mknod(public / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    look = (
+        f"stat -c %F {kept} /proc/sysrq-trigger; timeout 5 cat {kept}; (exec 3>>/dev/console) && echo OPENED"
+    )
     done = engine(
         *("run", "--rm", "-t", *ids, "--hostname", "mine", "-v", f"{public}:/dev"),
         *("busybox", "sh", "-c", look),

@@ -204,6 +204,24 @@ def test_terminals_are_sent_to_the_console_socket(bundle: Bundle) -> None:
     bundle.call("delete", bundle.name)
 
 
+def test_a_terminal_is_not_put_where_a_link_points(bundle: Bundle, tmp_path: Path) -> None:
+    """A volume at /dev has a link at the terminal's place, and a devpts below it (CVE-2025-52565)."""
+    volume = tmp_path / "dev"
+    volume.mkdir()
+    (volume / "console").symlink_to("/proc/sys/kernel/hostname")
+    bundle.spec["process"].update({"terminal": True, "args": ["true"]})
+    bundle.spec["linux"].update({"maskedPaths": [], "readonlyPaths": []})
+    mounts = [mount for mount in bundle.spec["mounts"] if not mount["destination"].startswith("/dev")]
+    mounts.append({"destination": "/dev", "type": "bind", "source": str(volume), "options": ["rbind"]})
+    mounts += [mount for mount in bundle.spec["mounts"] if mount["destination"] == "/dev/pts"]
+    bundle.spec["mounts"] = mounts
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(bundle.directory / "console"))
+        listener.listen(1)
+        words = ("create", "--console-socket", str(bundle.directory / "console"), bundle.name)
+        assert "(/dev/console): is a symbolic link" in bundle.call(*words, code=1)
+
+
 def test_hooks_run_where_and_when_they_belong(bundle: Bundle, tmp_path: Path) -> None:
     told = tmp_path / "told"
     kinds = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")

@@ -300,10 +300,20 @@ class Console(Step):
     def execute(self, context: Context) -> None:
         master, slave = open_terminal(self.size)
         context.console_master, context.console_slave = master, slave
-        make_mount_point("/dev/console", directory=False)
+        place = "/dev/console"
+        # A volume at /dev may have a link there, or get one at any moment: the place is held before it is
+        # looked at, and what is held is mounted on.
+        if not os.path.islink(place):
+            make_mount_point(place, directory=False)
+        held = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         fd = m.open_tree("", dir_fd=slave)
-        m.move_mount(fd, "/dev/console")
-        os.close(fd)
+        try:
+            if stat.S_ISLNK(os.fstat(held).st_mode):
+                raise OSError(errno.ELOOP, "is a symbolic link", place)
+            m.move_mount(fd, "", dir_fd=held)
+        finally:
+            os.close(fd)
+            os.close(held)
 
     def describe(self) -> str:
         return "allocate a terminal"
