@@ -54,7 +54,7 @@ class BuildCache:
         self._catalog = catalog
         self._clock = clock
         self._entries: dict[str, Remembered] = {}
-        catalog.also_needs(self._chains)
+        catalog.garbage.also_needs(self._chains)
 
     def load(self) -> None:
         """Read what earlier daemons remembered; before the catalogue recovers, and sweeps."""
@@ -138,7 +138,7 @@ class BuildCache:
         await self._database.write(
             lambda db: db.executemany("DELETE FROM build_steps WHERE key = ?", [(key,) for key in keys])
         )
-        spare = await self._catalog.sweep()
+        spare = await self._catalog.garbage.sweep()
         return sum(layer.size + layer.blob_size for layer in spare)
 
     def _is_here(self, chain_id: Digest | None) -> bool:

@@ -433,7 +433,7 @@ class Build:
                     result.cancel()
                 await asyncio.gather(*self.results.values(), return_exceptions=True)
                 hold.end()
-                await asyncio.shield(self.use._catalog.sweep(hold.blobs))
+                await asyncio.shield(self.use._catalog.garbage.sweep(hold.blobs))
                 raise
 
     async def _relay(self, log: asyncio.Queue[str | None]) -> None:

@@ -257,7 +257,7 @@ class CacheTransfer:
                 )
             except BaseException:
                 hold.end()
-                await asyncio.shield(self._catalog.sweep(hold.blobs))
+                await asyncio.shield(self._catalog.garbage.sweep(hold.blobs))
                 raise
 
 

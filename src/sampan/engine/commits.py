@@ -101,7 +101,7 @@ class Commits:
                     image = await self._keep(container, options, config, parent, layer, hold, name)
                 except BaseException:
                     hold.end()
-                    await self._catalog.sweep(hold.blobs)
+                    await self._catalog.garbage.sweep(hold.blobs)
                     raise
         if name is not None:
             self._images.tell(image, "tag", name.familiar)

@@ -235,7 +235,7 @@ class _Pull:
                 new = NewImage(raw=raw, names=names, manifest=manifest.raw, index=listing)
                 return (await self._images.keep([new], hold))[0]
         except BaseException:
-            await asyncio.shield(self._catalog.sweep(layer.digest for layer in manifest.layers))
+            await asyncio.shield(self._catalog.garbage.sweep(layer.digest for layer in manifest.layers))
             raise
 
     def _extracting(self, _diff_id: Digest, archive: Archive) -> None:

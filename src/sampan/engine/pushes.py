@@ -148,7 +148,7 @@ class Pushes:
                     self._publish(registries.event("push", tag))
         finally:
             # An image that was removed meanwhile has left behind what was held.
-            await asyncio.shield(self._catalog.sweep(hold.blobs))
+            await asyncio.shield(self._catalog.garbage.sweep(hold.blobs))
 
 
 class Push:

@@ -96,7 +96,7 @@ class RegistryCaches:
                 return await work.run(lambda: _put(work.repository, reference.tag or "", config, manifest))
         finally:
             # What was forgotten meanwhile has left behind what was held.
-            await asyncio.shield(self._catalog.sweep(hold.blobs))
+            await asyncio.shield(self._catalog.garbage.sweep(hold.blobs))
 
 
 def _put(repository: Repository, tag: str, config: bytes, manifest: bytes) -> Digest:

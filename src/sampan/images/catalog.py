@@ -8,22 +8,23 @@ Laws:
   in a row does not exist, and ``recover`` removes it.
 - A name leads to one image; giving it to another takes it from the first, which stays, perhaps nameless.
 - A name may lead to an index, whose images for several platforms are kept with it (``indexes``).
-- Removing an image removes its rows at once, and then, in the background, the files that nothing else needs.
+- Removing an image removes its rows at once, and then, in the background, the files that nothing else needs
+  (``garbage``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import msgspec
 
 from sampan.errors import Failure, NotFound
 from sampan.images import indexes, rows
 from sampan.images.blobs import BlobStore
+from sampan.images.garbage import Garbage, blobs_of
 from sampan.images.holds import Hold
 from sampan.images.indexes import ImageIndex, Indexes, Platform
 from sampan.images.layers import LayerStore
@@ -76,14 +77,9 @@ class Catalog:
         self._images: dict[Digest, Image] = {}
         self._names: dict[str, tuple[Reference, Digest]] = {}
         self.indexes = Indexes(blobs)
+        self.garbage = Garbage(database, blobs, layers, snapshots, self._images, self.indexes)
         self._used: Callable[[str], bool] = lambda _image_id: False
-        self._background: set[asyncio.Future[object]] = set()
         self._supply: Callable[[Reference], Awaitable[bool]] | None = None
-        self._others: list[Callable[[], Iterable[Digest]]] = []
-        snapshots.when_released(self._snapshot_gone)
-        self._dropping = False
-        self._drop_again = False
-        layers.dropping.wake = self._drop_archives
 
     # ------------------------------------------------------------------ reading
 
@@ -171,10 +167,6 @@ class Catalog:
         """Have ``used`` say which images containers are made from; such a part outlives its index."""
         self._used = used
 
-    def also_needs(self, chains: Callable[[], Iterable[Digest]]) -> None:
-        """Have layers kept for the sake of others: ``chains`` says which, whenever it is asked."""
-        self._others.append(chains)
-
     def names_of(self, image_id: str) -> list[Reference]:
         """All names of an image, tags and digests, sorted."""
         found = [reference for reference, owner in self._names.values() if owner == image_id]
@@ -238,8 +230,8 @@ class Catalog:
             self._name(name, owner, index)
         await self._settle()
         # The same image with another manifest: what only the former one named goes.
-        self.drop_blobs(self._blobs_of(replaced, ()))
-        self._later(self._settled())
+        self.garbage.drop_blobs(blobs_of(replaced, ()))
+        self.garbage.settle()
         return images
 
     def _indexed(self, new: Sequence[NewImage], images: Sequence[Image]) -> dict[Digest, ImageIndex]:
@@ -339,8 +331,8 @@ class Catalog:
             if left is not None:
                 indexes.insert(connection, left)
 
-        spare = await self._drop_layers(gone, touched, work)
-        self.drop_blobs(self._blobs_of(gone, spare).union(*(index.blobs for index in touched)))
+        spare = await self.garbage.drop_layers(gone, touched, work)
+        self.garbage.drop_blobs(blobs_of(gone, spare).union(*(index.blobs for index in touched)))
         return spare
 
     def _orphans(
@@ -375,119 +367,10 @@ class Catalog:
                 self.indexes.forget(index.digest)
             await self._remove(gone, dead)
 
-    async def sweep(self, blobs: Iterable[Digest] = ()) -> list[Layer]:
-        """Remove layers that nothing needs, and of ``blobs`` and theirs what nothing needs.
-
-        For a failed load, after its hold is over, and for containers that went.
-        """
-        spare = await self._drop_layers(())
-        self.drop_blobs({*blobs} | self._blobs_of([], spare))
-        return spare
-
-    async def _settled(self) -> None:
-        await self.layers.settle()
-        self.layers.dropping.wake()
-
-    def archives(self) -> Iterator[tuple[Digest, Digest]]:
-        """The archives that layers came from, images name or indexes list, each with a layer's chain id."""
-        for layer in self.layers:
-            yield layer.blob, layer.chain_id
-        for image in self:
-            yield from ((blob.digest, one) for blob, one in zip(image.blobs, image.chain, strict=True))
-        for index in self.indexes:
-            for part in index.parts:
-                if (found := self._images.get(part.image_id)) is not None:
-                    blobs = (blob.digest for blob in part.manifest.layers)
-                    yield from zip(blobs, found.chain, strict=False)
-
-    def _drop_archives(self) -> None:
-        """Drop archives that layers can do without, in the background, one round after another."""
-        self._drop_again = not self.layers.dropping.is_idle
-        if self._drop_again and not self._dropping:
-            self._dropping = True
-            self._later(self._drop_rounds())
-
-    async def _drop_rounds(self) -> None:
-        try:
-            while self._drop_again:
-                self._drop_again = False
-                retired = await self.layers.dropping.drop(self.archives)
-                await asyncio.to_thread(_unlink, retired)
-                # Layers that were removed meanwhile, and what was made again for somebody who is done.
-                await self.sweep(self.layers.dropping.spare())
-        finally:
-            self._dropping = False
-
-    def _snapshot_gone(self, chain_id: Digest) -> None:
-        """The layers of an image that was removed before its last container go now."""
-        if all(image.chain_id != chain_id for image in self._images.values()):
-            self._later(self.sweep())
-
     async def close(self) -> None:
         """Wait for what goes on in the background."""
-        self.layers.dropping.end()
-        while self._background:
-            await asyncio.gather(*self._background, return_exceptions=True)
+        await self.garbage.close()
         await self.layers.drain()
-
-    async def _drop_layers(
-        self,
-        images: Sequence[Image],
-        touched: Sequence[ImageIndex] = (),
-        also: Callable[[sqlite3.Connection], None] = lambda _connection: None,
-    ) -> list[Layer]:
-        """Delete the rows of ``images`` and of every layer that nothing needs, and do what is ``also`` to be
-        done, in one transaction, during which the blobs of ``touched`` indexes stay.
-        """
-        tops = [top for other in self._images.values() if (top := other.chain_id)]
-        tops += [chain_id for needed in self._others for chain_id in needed()]
-        spare = self.layers.unneeded((*tops, *self._snapshots.parents()))
-
-        def work(connection: sqlite3.Connection) -> None:
-            also(connection)
-            connection.executemany("DELETE FROM images WHERE id = ?", [(image.id,) for image in images])
-            connection.executemany("DELETE FROM layers WHERE id = ?", [(layer.id,) for layer in spare])
-
-        if not images and not spare and not touched:
-            return spare
-        with self.layers.holding() as hold:
-            # Until their rows are gone for good, blobs are nobody's to take away.
-            held = self._blobs_of(images, spare)
-            for digest in held.union(*(index.blobs for index in touched)):
-                hold.pin(digest)
-            self.layers.forget(spare)
-            await self._database.write(work)
-        self.layers.discard(spare)
-        return spare
-
-    @staticmethod
-    def _blobs_of(images: Iterable[Image], layers: Iterable[Layer]) -> set[Digest]:
-        found = {layer.blob for layer in layers}
-        for image in images:
-            found |= {image.id, *(blob.digest for blob in image.blobs)}
-            if image.manifest:
-                found.add(image.manifest)
-        return found
-
-    def drop_blobs(self, candidates: set[Digest]) -> None:
-        """Take blobs that nothing needs out of the store now; unlink their files in the background.
-
-        On the loop's thread, so that whoever pins a blob does so before or after, never between.
-        """
-        spare = candidates - self.needed_blobs()
-        retired = [place for digest in spare if (place := self.blobs.retire(digest)) is not None]
-        if retired:
-            self._later(asyncio.to_thread(_unlink, retired))
-
-    def needed_blobs(self) -> set[Digest]:
-        """What images, indexes, layers and holds name."""
-        found = self._blobs_of(self, self.layers) | set(self.layers.pinned)
-        return found.union(*(index.blobs for index in self.indexes))
-
-    def _later(self, work: Awaitable[object]) -> None:
-        task = asyncio.ensure_future(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
     # ------------------------------------------------------------------ start
 
@@ -514,10 +397,10 @@ class Catalog:
         lost = self._database.read(lambda connection: self.indexes.read(connection, self._images, report))
         if lost:
             await self._database.write(lambda connection: indexes.delete(connection, lost))
-        await self._drop_layers(())
+        await self.garbage.drop_layers(())
         await self._settle()
-        self.drop_blobs(set(self.blobs.digests()))
-        self._later(self._settled())
+        self.garbage.drop_blobs(set(self.blobs.digests()))
+        self.garbage.settle()
 
     async def _forget_row(self, image_id: str) -> None:
         await self._database.write(
@@ -547,8 +430,3 @@ class Catalog:
             loaded_ns=loaded_ns,
             tagged_ns=tagged_ns,
         )
-
-
-def _unlink(paths: list[str]) -> None:
-    for path in paths:
-        os.unlink(path)

@@ -76,7 +76,7 @@ class Checker:
                 hold.add(layer)
             # What is held now stays until the end of the check.
             wanted = self._wanted(images, every, hold)
-            dropped = layers.dropping.dropped(self._catalog.archives())
+            dropped = layers.dropping.dropped(self._catalog.garbage.archives())
             wanted = {digest: size for digest, size in wanted.items() if digest not in dropped}
             damaged = await self._blobs(wanted, images, report, mend=mend)
             await self._layers(every, damaged, report, mend=mend)
@@ -84,7 +84,7 @@ class Checker:
                 self._image(image, report)
             report.images = len(images)
         # What was removed meanwhile has left behind what was held.
-        await self._catalog.sweep(hold.blobs)
+        await self._catalog.garbage.sweep(hold.blobs)
         self._containers(report)
         await self._strays(report, mend=mend)
         return report
@@ -264,13 +264,13 @@ class Checker:
         blobs, layers = self._catalog.blobs, self._catalog.layers
         await layers.drain()
         lying = await asyncio.to_thread(lambda: set(blobs.digests()))
-        spare = {digest for digest in lying - self._catalog.needed_blobs() if blobs.has(digest)}
+        spare = {digest for digest in lying - self._catalog.garbage.needed_blobs() if blobs.has(digest)}
         for digest in sorted(spare):
             text = "nothing needs it"
             remedy = "removed" if mend else "can be removed"
             report.problems.append(Problem(kind="blob", name=digest, text=text, remedy=remedy, mended=mend))
         if mend:
-            self._catalog.drop_blobs(spare)
+            self._catalog.garbage.drop_blobs(spare)
         numbers = layers.strays()
         for number in numbers:
             remedy = "removed" if mend else "can be removed"

@@ -180,7 +180,7 @@ async def _or_sweep(catalog: Catalog, work: Callable[[Hold], Awaitable[T]]) -> T
         with catalog.layers.holding() as hold:
             return await work(hold)
     except BaseException:
-        await asyncio.shield(catalog.sweep(hold.blobs))
+        await asyncio.shield(catalog.garbage.sweep(hold.blobs))
         raise
 
 

@@ -46,7 +46,7 @@ async def save(catalog: Catalog, selection: Sequence[Selected]) -> AsyncIterator
                 yield piece
         finally:
             hold.end()
-            await catalog.sweep(hold.blobs)
+            await catalog.garbage.sweep(hold.blobs)
 
 
 def _available(catalog: Catalog, one: Selected, hold: Hold) -> Selected:

@@ -208,7 +208,7 @@ def test_a_check_takes_nothing_away_before_its_row_is_gone(
 
         slow = SimpleNamespace(read=database.read, write=write)
         with monkeypatch.context() as patch:
-            patch.setattr(store.catalog, "_database", slow)
+            patch.setattr(store.catalog.garbage, "_database", slow)
             removing = asyncio.create_task(store.catalog.remove(store.catalog.find("a")))
             await begun.wait()
             assert await found(store, mend=True) == []

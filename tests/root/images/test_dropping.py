@@ -47,8 +47,8 @@ def play(root: Path, scene: Callable[[Store], Awaitable[None]], *, drop: bool = 
 
 async def quiet(store: Store) -> None:
     """Wait until nothing goes on in the background."""
-    while store.catalog._background:
-        await asyncio.gather(*store.catalog._background)
+    while store.catalog.garbage._background:
+        await asyncio.gather(*store.catalog.garbage._background)
     await store.layers.drain()
 
 
