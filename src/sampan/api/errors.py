@@ -1,13 +1,12 @@
 """From failure to answer: the one table from a failure's kind to its HTTP status.
 
 Law: a client reads one line of Docker's wording as ``{"message": …}`` and never a traceback. A failure that
-is no `Failure` is a bug of ours, unless the disk is full: it is logged with the request's number, and the
-client is told that number.
+is no `Failure` is a bug of ours, unless the host is broken or has no more of something: it is logged with the
+request's number, and the client is told that number.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 
 from sampan import errors
@@ -26,9 +25,6 @@ STATUS: tuple[tuple[type[errors.Failure], int], ...] = (
     (errors.Internal, 500),
 )
 """First match wins; subclasses of a kind share its status."""
-
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class BodyAborted(ConnectionError):
@@ -59,13 +55,13 @@ def with_prefix(prefix: str, failure: errors.Failure) -> errors.Failure:
 
 def message_of(error: BaseException, request_number: int) -> str:
     """The one line that a client reads; an unexpected error is logged in full under the request's number."""
+    error = errors.of_host(error) or error
     if isinstance(error, errors.Failure):
-        if isinstance(error, errors.Internal):
+        if isinstance(error, errors.HostFailure):
+            log.error("request %d: %s", request_number, error)
+        elif isinstance(error, errors.Internal):
             log.error("request %d: %s", request_number, error, exc_info=error)
         return " ".join(str(error).splitlines()) or type(error).__name__
-    if isinstance(error, OSError) and error.errno in _FULL:
-        log.error("request %d: %s", request_number, error)
-        return f"{error.filename}: {error.strerror}".removeprefix("None: ").lower()
     log.error("request %d failed", request_number, exc_info=error)
     return f"internal error: {type(error).__name__} (request {request_number} in the daemon's log)"
 

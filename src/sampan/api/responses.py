@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from sampan.errors import Failure
+from sampan.errors import Failure, of_host
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -125,8 +125,8 @@ def text(body: bytes, *, status: int = 200, headers: bytes = b"") -> Response:
 class Rendered(Generic[T]):
     """The items of ``source`` as bytes, for a `Stream`.
 
-    A `Failure` of the source becomes its last item when ``last_words`` has some for it. Unlike a generator,
-    it closes its source even if it was never asked for an item.
+    A `Failure` of the source, or of the host below it, becomes its last item when ``last_words`` has some
+    for it. Unlike a generator, it closes its source even if it was never asked for an item.
     """
 
     __slots__ = ("_last_words", "_render", "_source")
@@ -149,8 +149,9 @@ class Rendered(Generic[T]):
             raise StopAsyncIteration
         try:
             return self._render(await anext(self._source))
-        except Failure as failure:
-            if self._last_words is None:
+        except (Failure, OSError) as error:
+            failure = error if isinstance(error, Failure) else of_host(error)
+            if self._last_words is None or failure is None:
                 raise
             self._source = None
             return self._last_words(failure)

@@ -120,6 +120,8 @@ def _engine(given: Mapping[str, Any], data_root: str, *, debug: bool) -> EngineO
         build_cache_limit=given["builder"],
         max_downloads=_at_least_one(given, "max-concurrent-downloads"),
         max_uploads=_at_least_one(given, "max-concurrent-uploads"),
+        low_disk_warning=given["low-disk-warning"],
+        low_disk_reserve=given["low-disk-reserve"],
         seccomp_profile=_profile(given["seccomp-profile"]),
         dns=given["dns"],
         dns_options=given["dns-opts"],

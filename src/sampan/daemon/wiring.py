@@ -8,6 +8,7 @@ import shutil
 import time
 from dataclasses import replace
 
+from sampan.api.growing import guarded
 from sampan.api.routes import ROUTES
 from sampan.api.server import Server
 from sampan.daemon import networking
@@ -45,6 +46,7 @@ from sampan.engine.reach import Reach
 from sampan.engine.referrers import Referrers
 from sampan.engine.registries import Registries
 from sampan.engine.registrycaches import RegistryCaches
+from sampan.engine.room import Room
 from sampan.engine.seccomp import Filters
 from sampan.engine.settings import Settings
 from sampan.engine.stats import Statistics
@@ -91,6 +93,7 @@ class Wiring:
         id_maps = _idmaps(options, self._driver)
         self._settings = Settings(paths=paths, options=options.engine, facts=HostFacts.read(id_maps))
         settings = self._settings
+        self._room = Room(settings)
         self._id_blocks = IdBlocks(paths.data, first=options.engine.first_host_id)
         self._database = Database.open(paths.database)
         self._events = Events(settings.now)
@@ -229,6 +232,7 @@ class Wiring:
                 count_images=lambda: len(self._catalog),
                 driver=self._driver,
                 settings=settings,
+                low_disk=self._room.warning,
             ),
             statistics=Statistics(store=store, measure=gauges.read, settings=settings),
             processes=Processes(store=store, events=self._events, members=gauges.processes),
@@ -289,7 +293,7 @@ class Wiring:
 
     def server(self) -> Server:
         """The API over this engine, not listening yet."""
-        return Server(self.engine, ROUTES)
+        return Server(self.engine, guarded(ROUTES, self._room.need))
 
     def waiting_writes(self) -> int:
         """How many changes of the state are yet to be written."""
@@ -300,6 +304,7 @@ class Wiring:
 
     async def start(self) -> None:
         """Recover what the last daemon left; afterwards the engine is true to the host."""
+        self._room.watch()
         self._secrets.clear()
         self._held.clear()
         self._cache_mounts.clear()
@@ -320,6 +325,7 @@ class Wiring:
 
     async def close(self) -> None:
         """Let go of everything but what running containers need."""
+        self._room.close()
         await self.engine.builds.close()
         await self._close_containers()
         await self._runtime.settle()

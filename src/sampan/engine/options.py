@@ -19,7 +19,8 @@ class EngineOptions:
     json-file driver's. ``seccomp_profile`` is the text of a profile, "unconfined", or None for the built-in
     one. ``build_cache_limit`` is what the build cache may take,
     0 for no limit and None for a tenth of the disk; ``max_downloads`` and ``max_uploads`` are how many layers
-    of a pull or push go at once. Times are seconds, sizes bytes.
+    of a pull or push go at once. With less free than ``low_disk_warning`` the engine warns, with less than
+    ``low_disk_reserve`` it takes no more (None: ``engine.room`` decides). Times are seconds, sizes bytes.
     """
 
     userns: Literal["private", "host"] = "private"
@@ -45,4 +46,6 @@ class EngineOptions:
     build_cache_limit: int | None = None
     max_downloads: int = 3
     max_uploads: int = 5
+    low_disk_warning: int | None = None
+    low_disk_reserve: int | None = None
     debug: bool = False

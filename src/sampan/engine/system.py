@@ -123,7 +123,9 @@ class System:
         driver: Driver,
         settings: Settings,
         features: Callable[[], Features] = detected,
+        low_disk: Callable[[], str] = str,
     ) -> None:
+        self._low_disk = low_disk
         self._features = features
         self._driver = driver
         self._store = store
@@ -222,6 +224,8 @@ class System:
             found.append("WARNING: IPv4 forwarding is disabled")
         if self._settings.options.userns == "private" and facts.idmaps.lacking:
             found.append(f"WARNING: Containers have the host's user ids: {facts.idmaps.lacking}")
+        if low := self._low_disk():
+            found.append(f"WARNING: {low}")
         return tuple(found)
 
     def _security_options(self) -> tuple[str, ...]:

@@ -97,9 +97,7 @@ class BlobStore:
         target = self.path(part.digest)
         if part.path == target:
             return part.digest
-        if os.path.exists(target):
-            part.move(target)
-            return part.digest
+        # Even if the blob is there: this file takes the other's place, which may not be on the disk itself.
         part.sync()
         part.move(target)
         directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -187,10 +185,13 @@ class Part:
         return self._digest
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append ``data``."""
+        """Append ``data``. OSError naming the file."""
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.path) from error
         self._count(data)
         if self.size - self._sent >= _SEND:
             writeback.begin(self._fd, self._sent, self.size - self._sent)
@@ -244,12 +245,19 @@ class Part:
             self.path = target
 
     def sync(self) -> None:
-        """Wait until the bytes are on the disk. Idempotent."""
+        """Wait until the bytes are on the disk. Idempotent.
+
+        OSError naming the file when they are not. The file is gone then: the kernel tells of a failed write
+        once and takes the pages for clean afterwards, so that whoever tried again would be told of success.
+        """
         if self._synced:
             return
         fd = self.open()
         try:
             os.fsync(fd)
+        except OSError as error:
+            self.remove()
+            raise OSError(error.errno, error.strerror, self.path) from error
         finally:
             os.close(fd)
         self._synced = True

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sampan.errors import Failure, Internal, InvalidArgument, NotFound, Unavailable
+from sampan.errors import Failure, HostFailure, Internal, InvalidArgument, NotFound, Unavailable
 from sampan.sandbox import channel
 from sampan.sandbox.messages import encode
 from sampan.sandbox.visit import VISIT
@@ -280,5 +280,5 @@ def _first_process(container_id: str, pid: int) -> int:
 def _failure(kind: str, message: str) -> Failure | Gone:
     if kind == "gone":
         return Gone(message)
-    kinds: dict[str, type[Failure]] = {"missing": NotFound, "invalid": InvalidArgument}
+    kinds: dict[str, type[Failure]] = {"missing": NotFound, "invalid": InvalidArgument, "host": HostFailure}
     return kinds.get(kind, Internal)(message)

@@ -16,7 +16,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sampan.errors import Failure, Internal, InvalidArgument
+from sampan.errors import Failure, InvalidArgument, of_host
 from sampan.linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from sampan.sandbox.members import quoted
 from sampan.sandbox.unpack import Extractor, Limits
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _IN_PLACE = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
-_HOST = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,9 +167,10 @@ class Onto(Extractor):
     def failed(self, error: Failure | OSError, name: bytes) -> Failure:
         if isinstance(error, Failure):
             return error if isinstance(error, _KindsDiffer) else super().failed(error, name)
-        why = os.strerror(error.errno or 0).lower()
-        text = f"archive member {quoted(name)}: {why}" if name else why
-        return Internal(text) if error.errno in _HOST else InvalidArgument(text)
+        where = f"archive member {quoted(name)}: " if name else ""
+        if (host := of_host(error)) is not None:
+            return type(host)(where + str(host))
+        return InvalidArgument(where + os.strerror(error.errno or 0).lower())
 
 
 def _renamed(name: bytes, old: bytes, new: bytes) -> bytes:

@@ -6,10 +6,9 @@ the member is refused.
 
 from __future__ import annotations
 
-import errno
 import os
 
-from sampan.errors import Failure, Internal, InvalidArgument
+from sampan.errors import Failure, Internal, InvalidArgument, of_host
 
 
 class Refused(InvalidArgument):
@@ -49,7 +48,8 @@ def split(name: bytes) -> tuple[bytes, bytes]:
 
 def translated(error: OSError, name: bytes) -> Failure:
     """A system call's failure: the member's fault, or the host's."""
+    where = f"archive member {quoted(name)}: " if name else "unpack: "
+    if (host := of_host(error)) is not None:
+        return type(host)(where + str(host))
     why = os.strerror(error.errno or 0).lower()
-    where = f"archive member {quoted(name)}: {why}" if name else f"unpack: {why}"
-    host = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-    return Internal(where) if error.errno in host or not name else InvalidArgument(where)
+    return InvalidArgument(where + why) if name else Internal(where + why)

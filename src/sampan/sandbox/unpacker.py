@@ -10,9 +10,9 @@ the layer, and the only argument is the request:
 The result is ``{"unpacked": {…}, "digest": "sha256:…"|null}`` or ``{"error": text, "kind": failure kind}``.
 
 Confinement, as far as the host allows: the layer's directory as root, no descriptor but the needed ones,
-only the capabilities that owners, modes, devices and file capabilities need, no new privileges, no core, no
-children. Everything is imported before; the import system is then taken down, so that a layer cannot bring a
-module that this process would load.
+only the capabilities that owners, modes, devices and file capabilities need, no core, no children, and what
+``workers`` says. Everything is imported before; the import system is then taken down, so that a layer cannot
+bring a module that this process would load.
 """
 
 from __future__ import annotations
@@ -27,18 +27,17 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sampan.errors import Failure, Internal, InvalidArgument
+from sampan.errors import Failure, HostFailure, InvalidArgument
 from sampan.linux import capabilities, process
-from sampan.linux.libc import libc
 from sampan.sandbox.source import Bounds, Source
 from sampan.sandbox.unpack import Limits, unpack
+from sampan.sandbox.workers import WRITING, import_nothing_more, narrow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SYS_ADMIN (trusted.* and security.* attributes), MKNOD, SETFCAP
 _CAPABILITIES = (0, 1, 3, 4, 21, 27, 31)
-_NO_NEW_PRIVILEGES = 38
 _DESCRIPTORS = 1024
 
 
@@ -60,7 +59,7 @@ def serve(
     hasher = hashlib.sha256() if request["digest"] else None
     bounds = Bounds(size=request["size_limit"], ratio=request["ratio_limit"])
     source = Source(archive, request["compression"], hasher, pace=pace, bounds=bounds)
-    confine(root, _CAPABILITIES, keep)
+    confine(root, _CAPABILITIES, WRITING, keep)
     try:
         limits = Limits(size=request["size_limit"], entries=request["entry_limit"])
         found = unpack(source, root, limits, plain_marks=request["plain_marks"])
@@ -74,13 +73,14 @@ def failure(result: dict[str, Any]) -> Failure | None:
     """The failure that a result tells of, for the side that reads it."""
     if "error" not in result:
         return None
-    return (InvalidArgument if result["kind"] == "invalid" else Internal)(result["error"])
+    return (InvalidArgument if result["kind"] == "invalid" else HostFailure)(result["error"])
 
 
-def confine(root: int, held: tuple[int, ...], keep: Iterable[int] = ()) -> None:
+def confine(root: int, held: tuple[int, ...], kind: str, keep: Iterable[int] = ()) -> None:
     """Give up all but the working directory ``root``, which becomes the root, and capabilities ``held``.
 
-    ``keep`` are descriptors that stay open beside it and the first three.
+    ``kind`` is what sort of work it does there: see ``workers``. ``keep`` are descriptors that stay open
+    beside it and the first three.
     """
     # A daemon that starts again clears away what this process would still write.
     process.set_parent_death_signal(signal.SIGKILL)
@@ -91,16 +91,14 @@ def confine(root: int, held: tuple[int, ...], keep: Iterable[int] = ()) -> None:
         start = max(start, fd + 1)
     if os.geteuid() != 0:
         return
-    "".encode("unicode_escape")  # loads the codec that messages need
-    sys.path.clear()
-    sys.meta_path.clear()
+    import_nothing_more()
     os.chroot(".")
     capabilities.limit_bounding_set(held)
     with contextlib.suppress(OSError):  # a host that withholds one of them says so where it is missed
         capabilities.capset(effective=held, permitted=held, inheritable=())
-    libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_NPROC):
         resource.setrlimit(limit, (0, 0))
+    narrow(kind, (root,) if kind == WRITING else ())
 
 
 if __name__ == "__main__":

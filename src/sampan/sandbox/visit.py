@@ -39,7 +39,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sampan.errors import Failure, Internal, InvalidArgument
+from sampan.errors import Failure, HostFailure, Internal, InvalidArgument, of_host
 from sampan.linux import process as p
 from sampan.sandbox import accounts, channel, places, unpacker
 from sampan.sandbox.differences import differences
@@ -49,6 +49,7 @@ from sampan.sandbox.pack import Packer, write_all
 from sampan.sandbox.settle import Settler, take_away
 from sampan.sandbox.source import Source
 from sampan.sandbox.trees import Changes, Trees
+from sampan.sandbox.workers import READING, WRITING, narrow
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -113,7 +114,8 @@ def _answer(request: dict[str, Any], control: socket.socket, fds: Sequence[int])
     try:
         return _OPERATIONS[request["op"]](request, control, fds)
     except Failure as error:
-        kind = "internal" if isinstance(error, Internal) else "invalid"
+        kinds = ((HostFailure, "host"), (Internal, "internal"), (Failure, "invalid"))
+        kind = next(kind for failure, kind in kinds if isinstance(error, failure))
         return {"failed": kind, "message": str(error)}
     except _Gone as error:
         return {"failed": "gone", "message": str(error)}
@@ -128,7 +130,7 @@ def _failed(error: OSError, path: str) -> dict[str, Any]:
         return {"failed": "missing", "message": path or str(error.filename)}
     why = os.strerror(error.errno or 0).lower()
     wrong = (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EACCES, errno.EXDEV)
-    kind = "invalid" if error.errno in wrong else "internal"
+    kind = "invalid" if error.errno in wrong else "host" if of_host(error) else "internal"
     return {"failed": kind, "message": f"lstat {path}: {why}" if path else f"{error.filename}: {why}"}
 
 
@@ -137,11 +139,13 @@ def _failed(error: OSError, path: str) -> dict[str, Any]:
 
 def _stat(request: dict[str, Any], _control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
     root = _enter(request, fds)
+    narrow(READING)
     return {"stat": look(root, request["path"])}
 
 
 def _pack(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
     root, path = _enter(request, fds), request["path"]
+    narrow(READING)
     found = look(root, path)
     channel.send(control, {"stat": found})
     packer = Packer(fds[-1])
@@ -152,6 +156,7 @@ def _pack(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -
 
 def _extract(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
     root, path = _enter(request, fds), request["path"]
+    narrow(WRITING, None)
     try:
         fd = p.openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, resolve=_RESOLVE)
     except NotADirectoryError:
@@ -173,6 +178,7 @@ def _export(request: dict[str, Any], control: socket.socket, fds: Sequence[int])
         root = _enter_running(fds[0], alone=True)
     else:
         root = places.enter_reading(_root(request))
+    narrow(READING)
     channel.send(control, {"stat": {}})
     packer = Packer(fds[-1])
     packer.tree(root, None, b"")
@@ -183,6 +189,7 @@ def _export(request: dict[str, Any], control: socket.socket, fds: Sequence[int])
 def _tree(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
     root = os.open(request["directory"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     places.stand_in_directory(root)
+    narrow(READING)
     channel.send(control, {"stat": {}})
     packer = Packer(fds[-1])
     packer.tree(root, b"./", b"./")
@@ -193,7 +200,7 @@ def _tree(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -
 def _fill(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
     root = os.open(request["directory"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     os.fchdir(root)
-    unpacker.confine(root, _FILLING, (control.fileno(), *fds))
+    unpacker.confine(root, _FILLING, WRITING, (control.fileno(), *fds))
     channel.send(control, {"stat": {}})
     extract(Source(fds[-1]), Target(fd=root, anchor=root, path=b"/"), Rules(nodes=False, top=True))
     return {"done": True}
@@ -206,6 +213,8 @@ def _changes(request: dict[str, Any], control: socket.socket, fds: Sequence[int]
     else:
         upper, lower = places.open_both(root)
         below = Trees((lower,))
+    places.stand_in_directory(upper)
+    narrow(READING)
     channel.send(control, {"stat": {}})
     batch = bytearray()
     for kind, path in differences(upper, below, whole=root.kind == "tree"):
@@ -224,7 +233,7 @@ def _compose(request: dict[str, Any], control: socket.socket, fds: Sequence[int]
     from sampan.wire.ignore import Matcher
 
     tree, made = request["tree"], request["made"]
-    placer = None
+    placer = place = None
     if made:
         # Layers are not to share files; a directory of the build's own is soon gone.
         place = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -262,6 +271,7 @@ def _compose(request: dict[str, Any], control: socket.socket, fds: Sequence[int]
         ),
         placer,
     )
+    narrow(READING if placer is None else WRITING, () if place is None else (place,))
     channel.send(control, {"stat": {}})
     composer.run()
     found = {"done": True, "digest": composer.digest, "newest": composer.newest}
@@ -283,6 +293,7 @@ def _layer(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) 
     if root.kind == "tree":
         upper, below, made = places.open_whole(root)
         places.stand_in_directory(upper)
+        narrow(WRITING, (upper,))
         channel.send(control, {"stat": {}})
         take_away(upper, below.fds, stubs)
         Changes(fds[-1], made, request["latest"]).run(upper, below)
@@ -290,6 +301,7 @@ def _layer(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) 
     upper = os.open(f"{root.base}/{root.upper}", flags)
     lowers = [os.open(f"{root.base}/{lower}", flags) for lower in root.lowers] if stubs else []
     places.stand_in_directory(upper)
+    narrow(WRITING, (upper,))
     channel.send(control, {"stat": {}})
     settler = Settler(fds[-1], request["latest"])
     settler.run(upper, lowers, stubs)
@@ -303,8 +315,10 @@ def _merge(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) 
     root = _root(request)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     made = os.open(request["made"], flags)
-    Merger(made).run([os.open(f"{root.base}/{name}", flags) for name in (root.upper, *root.lowers)])
-    places.stand_in_directory(made)
+    layers = [os.open(f"{root.base}/{name}", flags) for name in (root.upper, *root.lowers)]
+    places.stand_in_directory(made, making=True)
+    narrow(WRITING, (made,))
+    Merger(made).run(layers)
     channel.send(control, {"stat": {}})
     settler = Settler(fds[-1], request["latest"])
     settler.run(made, (), ())
@@ -316,6 +330,8 @@ def _apart(request: dict[str, Any], control: socket.socket, _fds: Sequence[int])
     from sampan.sandbox.placing import set_apart
 
     made = os.open(request["made"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    places.stand_in_directory(made, making=True)
+    narrow(WRITING, (made,))
     channel.send(control, {"stat": {}})
     set_apart(made, request["links"])
     return {"done": True}

@@ -14,7 +14,9 @@ from sampan.api.errors import message_of
 def test_a_full_disk_is_told_as_such_and_is_no_bug(caplog: pytest.LogCaptureFixture) -> None:
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with caplog.at_level(logging.ERROR):
-        assert message_of(error, 7) == "no space left on device"
+        assert message_of(error, 7) == (
+            "no space left on device: remove what is not needed, for instance with: system prune"
+        )
     assert caplog.records[0].exc_info is None
 
 

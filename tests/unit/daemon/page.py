@@ -45,6 +45,14 @@ or with sparse files that are most of them. Without the setting what was dropped
 same, and a pull brings the originals back.
 """
 
+_ROOM = """\
+While less than `low-disk-reserve` of the data root's file system is free, or less than 1,000 inodes (a
+fiftieth of them on a smaller one), what takes room is refused: creating containers, pulls, builds, loads,
+commits, copies of volumes. Running containers go on; start, stop, rm and prune work, also when nothing at
+all is free: the state has 6 MB of the disk set aside, and another 6 MB (`state.db-spare`) for a start of the
+daemon. Below `low-disk-warning`, `sampan info` and the log warn.
+"""
+
 
 def page() -> str:
     """The whole text."""
@@ -54,7 +62,7 @@ def page() -> str:
         for found in TABLE
     )
     return (
-        f"{_HEAD}{rows}\n{_DROPPING}\n"
+        f"{_HEAD}{rows}\n{_DROPPING}\n{_ROOM}\n"
         "Keys of dockerd's that have no effect here, of which the daemon warns with the reason:\n"
         f"{_listed(WITHOUT_EFFECT)}\n\n"
         "Keys that would leave the host less protected than was asked are refused:\n"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 from typing import Any, TypeVar
 
 import msgspec
 
 from sampan import errors
 from sampan.api.buildlink import Gone, Link
-from sampan.api.errors import with_prefix
+from sampan.api.errors import message_of, with_prefix
 from sampan.api.params import Query
 from sampan.api.request import Request
 from sampan.api.responses import HIJACKED, JSON, Answer, Rendered, Stream, json_line, json_response
@@ -24,11 +22,10 @@ from sampan.engine.facade import Engine
 from sampan.engine.model import HostConfig, Ulimit
 from sampan.errors import Failure, InvalidArgument
 from sampan.registry import credentials
+from sampan.spec import foreign
 from sampan.spec import reference as references
 
 T = TypeVar("T")
-
-log = logging.getLogger("sampan.api")
 
 
 async def build(request: Request, engine: Engine) -> Answer:
@@ -54,7 +51,7 @@ async def session(request: Request, engine: Engine) -> Answer:
     """
     options = _options(request)
     link = await Link.over(*request.hijacker(multiplexed=False)().detach())
-    telling = asyncio.create_task(_converse(link, engine, options))
+    telling = asyncio.create_task(_converse(link, engine, options, request.number))
     losing = asyncio.create_task(link.lost.wait())
     try:
         await asyncio.wait((telling, losing), return_when=asyncio.FIRST_COMPLETED)
@@ -66,7 +63,7 @@ async def session(request: Request, engine: Engine) -> Answer:
     return HIJACKED
 
 
-async def _converse(link: Link, engine: Engine, options: BuildOptions) -> None:
+async def _converse(link: Link, engine: Engine, options: BuildOptions, number: int) -> None:
     try:
         await link.greeted()
         messages = engine.builds.build(link.archive(), options, link)
@@ -81,8 +78,7 @@ async def _converse(link: Link, engine: Engine, options: BuildOptions) -> None:
     except Failure as failure:
         await link.tell(_failure(failure))
     except Exception as error:
-        log.exception("a build's session failed")
-        await link.tell(_failure(Failure(f"the engine failed: {type(error).__name__}")))
+        await link.tell(_failure(Failure(message_of(error, number))))
     link.finish()
 
 
@@ -184,7 +180,7 @@ def _texts(query: Query, name: str) -> dict[str, str | None]:
     if not text:
         return {}
     try:
-        found = json.loads(text)
+        found = foreign.decode(text)
     except ValueError as error:
         raise InvalidArgument(f"invalid {name}: {error}") from None
     valid = isinstance(found, dict) and all(isinstance(one, str | None) for one in found.values())
