@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from sampan.errors import InvalidArgument
+from sampan.spec import foreign
 
 SIZE_LIMIT = 1 << 20
 """Bytes of a Dockerfile."""
@@ -323,8 +324,8 @@ def _json(rest: str) -> tuple[str, ...] | None:
     if not rest.startswith("["):
         return None
     try:
-        found = json.loads(rest)
-    except (ValueError, RecursionError):
+        found = foreign.decode(rest)
+    except ValueError:
         return None
     if not isinstance(found, list):
         return None

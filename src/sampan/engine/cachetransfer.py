@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import re
 import tarfile
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ from sampan.images.blobs import Part
 from sampan.images.layers import Archive
 from sampan.images.loading import pump
 from sampan.spec import digest as digests
+from sampan.spec import foreign
 from sampan.spec import image as documents
 from sampan.spec.digest import Digest
 from sampan.spec.image import OCI_MANIFEST
@@ -117,7 +117,7 @@ class CacheTransfer:
     async def take_inline(self, image: Image) -> int:
         """Remember what an image that is here tells of its steps: how many they are."""
         try:
-            document = json.loads(self._catalog.blobs.read(image.id))
+            document = foreign.decode(self._catalog.blobs.read(image.id))
             records = msgspec.convert(document.get(INLINE, []), type=list[InlineRecord])
         except (ValueError, msgspec.ValidationError):
             return 0  # another's member of that name

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine import registries
 from sampan.errors import Failure, InvalidArgument, NotFound
 from sampan.spec import digest as digests
+from sampan.spec import foreign
 from sampan.spec import image as documents
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _list(repository: Repository, subject: Digest, manifest: bytes) -> None:
     }
     known: list[Any] = []
     with contextlib.suppress(NotFound, ValueError, Failure):
-        found = json.loads(repository.manifest(tag).raw).get("manifests")
+        found = foreign.decode(repository.manifest(tag).raw).get("manifests")
         known = [one for one in found or [] if one.get("digest") != entry["digest"]]
     index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": [*known, entry]}
     repository.put_manifest(tag, documents.encode(index), _INDEX)

@@ -94,7 +94,7 @@ def _profile(value: str) -> str | None:
         return value
     try:
         document = msgspec.json.decode(value)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise InvalidArgument(f"decoding seccomp profile failed: {error}") from error
     if not isinstance(document, dict):
         raise InvalidArgument("decoding seccomp profile failed: it is not an object")

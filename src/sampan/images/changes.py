@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from sampan.errors import InvalidArgument
+from sampan.spec import foreign
 from sampan.spec.image import RunConfig
 
 _SHELL = ("/bin/sh", "-c")
@@ -57,7 +58,7 @@ def _exec_form(rest: str) -> tuple[str, ...] | None:
     if not rest.startswith("["):
         return None
     try:
-        value: Any = json.loads(rest)
+        value: Any = foreign.decode(rest)
     except ValueError:
         return None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

@@ -21,6 +21,7 @@ from sampan.images.catalog import DOCUMENT_LIMIT
 from sampan.images.indexes import Platform, is_attestation
 from sampan.images.spool import Spool
 from sampan.spec import digest as digests
+from sampan.spec import foreign
 from sampan.spec import image as documents
 from sampan.spec import platform as platforms
 from sampan.spec import reference as references
@@ -292,8 +293,8 @@ def _image(raw: bytes, where: str) -> ImageDocument:
 
 def _json(spool: Spool, path: str) -> Any:
     try:
-        return json.loads(_bytes(spool, path))
-    except (ValueError, RecursionError) as error:
+        return foreign.decode(_bytes(spool, path))
+    except ValueError as error:
         raise InvalidArgument(f"{path}: invalid JSON: {error}") from error
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from sampan.errors import Conflict, Internal, Unavailable
 from sampan.plugins.discovery import Address
+from sampan.spec import foreign
 from sampan.wire.http import ChunkedDecoder, ProtocolError
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Plugin:
                 if not await waiting.again(reason):
                     raise Unavailable(reason) from error
         try:
-            answer = json.loads(raw) if raw.strip() else {}
+            answer = foreign.decode(raw) if raw.strip() else {}
         except ValueError:
             answer = {"Err": raw.decode("utf-8", "replace").strip()[:500]}
         if not isinstance(answer, dict):

@@ -7,7 +7,6 @@ or in a directory NAME
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import ssl
@@ -18,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sampan.errors import Internal
+from sampan.spec import foreign
 from sampan.wire.trust import trusting
 
 SOCKETS = "/run/docker/plugins"
@@ -97,7 +97,7 @@ def _from_spec(path: str) -> Address:
 def _from_json(path: str) -> Address:
     try:
         with open(path) as file:
-            document = json.loads(file.read(_SPEC))
+            document = foreign.decode(file.read(_SPEC))
         address = parse_address(str(document["Addr"]), path)
         asked = document.get("TLSConfig")
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -8,7 +8,6 @@ unprotected connection that the operator allowed.
 from __future__ import annotations
 
 import base64
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from urllib.parse import urlencode, urlsplit
 from sampan.errors import Unauthenticated
 from sampan.registry import challenges, refusals
 from sampan.registry.credentials import Credentials, is_text
+from sampan.spec import foreign
 
 if TYPE_CHECKING:
     from sampan.registry.transport import Response
@@ -118,11 +118,11 @@ class Authorizer:
 
     def _read(self, body: bytes) -> tuple[str, float]:
         try:
-            document = json.loads(body)
+            document = foreign.decode(body)
             token = document.get("token") or document.get("access_token")
             life = min(int(document.get("expires_in") or _DEFAULT_LIFE), _LONGEST_LIFE)
             refresh = document.get("refresh_token")
-        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        except (ValueError, TypeError, AttributeError, OverflowError):
             token, life, refresh = None, 0, None
         if not isinstance(token, str) or not token or not is_text(token):
             raise Unauthenticated("authorization server did not include a token in the response")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from sampan.registry.hosts import Endpoint
 from sampan.registry.repository import Document, Repository
 from sampan.registry.settings import RegistrySettings
 from sampan.registry.transport import Cancelled, Schemes, Transport
+from sampan.spec import foreign
 from sampan.spec.reference import DEFAULT_DOMAIN, Reference
 
 T = TypeVar("T")
@@ -107,9 +107,9 @@ def search(
         if answer.status != 200:
             raise refusals.refusal(answer.status, body)
     try:
-        results = json.loads(body)["results"] or []
+        results = foreign.decode(body)["results"] or []
         return [one for one in results if isinstance(one, dict) and isinstance(one.get("name"), str)]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         raise Unavailable(f"{domain} answered a search with nonsense") from None
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from sampan.errors import InvalidArgument
+from sampan.spec import foreign
 from sampan.spec.reference import DEFAULT_DOMAIN
 
 
@@ -62,8 +62,8 @@ def decode_object(header: str) -> dict[str, Any]:
     text = header.replace("+", "-").replace("/", "_").rstrip("=")
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
-        document = json.loads(raw or b"{}")
-    except (ValueError, RecursionError):
+        document = foreign.decode(raw or b"{}")
+    except ValueError:
         document = None
     if not isinstance(document, dict):
         raise InvalidArgument("invalid credentials in the header: it is no base64 of a JSON object")

@@ -5,7 +5,6 @@ Source: OCI distribution-spec, "Error Codes"; Docker's own words for what they m
 
 from __future__ import annotations
 
-import json
 from typing import Protocol
 
 from sampan.errors import (
@@ -17,6 +16,7 @@ from sampan.errors import (
     Unavailable,
 )
 from sampan.registry import challenges
+from sampan.spec import foreign
 
 _KINDS: dict[int, type[Failure]] = {
     400: InvalidArgument,
@@ -65,10 +65,10 @@ class Answer(Protocol):
 def codes(body: bytes) -> list[tuple[str, str]]:
     """(code, message) of each error in an answer's body; none when it is no such document."""
     try:
-        document = json.loads(body)
+        document = foreign.decode(body)
         entries = document["errors"]
         return [(str(entry.get("code", "UNKNOWN")), _line(entry.get("message"))) for entry in entries]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return []
 
 

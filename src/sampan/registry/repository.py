@@ -9,7 +9,6 @@ Source: OCI distribution-spec, "Endpoints".
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -19,6 +18,7 @@ from sampan.errors import Failure, InvalidArgument, NotFound, Unavailable
 from sampan.registry import refusals
 from sampan.registry.transport import Broken, Response, Transport, joined
 from sampan.spec import digest as digests
+from sampan.spec import foreign
 from sampan.spec.digest import Digest
 from sampan.spec.image import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 
@@ -289,7 +289,7 @@ def _closing(answer: Response) -> Iterator[bytes]:
 
 def _tags(body: bytes) -> list[str]:
     try:
-        tags = json.loads(body).get("tags") or []
-    except (ValueError, AttributeError, RecursionError):
+        tags = foreign.decode(body).get("tags") or []
+    except (ValueError, AttributeError):
         raise NotFound("the registry's list of tags cannot be read") from None
     return [tag for tag in tags if isinstance(tag, str)]

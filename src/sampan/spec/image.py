@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.errors import InvalidArgument
 from sampan.spec import digest as digests
+from sampan.spec import foreign
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -269,8 +270,8 @@ def _history(value: object) -> HistoryEntry:
 
 def _object(raw: bytes, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        value = foreign.decode(raw)
+    except ValueError as error:
         raise InvalidArgument(f"{where}: invalid JSON: {error}") from error
     if not isinstance(value, dict):
         raise InvalidArgument(f"{where}: not a JSON object")

@@ -14,6 +14,7 @@ import json
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument
+from sampan.spec import foreign
 from sampan.spec.seccomp_default import default_profile
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ def parse(text: str | bytes) -> Profile:
     they may exist on another kernel.
     """
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        document = foreign.decode(text)
+    except ValueError as error:
         raise _bad(str(error)) from error
     top = _object(document, "profile")
     if top.get("architectures") and top.get("archMap"):

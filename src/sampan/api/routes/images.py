@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -27,6 +26,7 @@ from sampan.errors import InvalidArgument
 from sampan.images.indexes import Platform
 from sampan.images.model import Progress
 from sampan.registry import credentials
+from sampan.spec import foreign
 from sampan.spec import platform as platforms
 from sampan.spec import reference as references
 
@@ -167,10 +167,10 @@ def _platform(text: str) -> str:
     if not text:
         return ""
     try:
-        given = json.loads(text)
+        given = foreign.decode(text)
         parts = [given.get(name) or "" for name in ("os", "architecture", "variant")]
         found = "/".join(parts).rstrip("/")
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError):
         raise InvalidArgument(f"failed to parse platform: {text[:100]}") from None
     platforms.parse(found)
     return found
