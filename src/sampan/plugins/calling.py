@@ -15,10 +15,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import httptools
+
 from sampan.errors import Conflict, Internal, Unavailable
 from sampan.plugins.discovery import Address
 from sampan.spec import foreign
-from sampan.wire.http import ChunkedDecoder, ProtocolError
+from sampan.wire.http import ProtocolError
 
 log = logging.getLogger(__name__)
 
@@ -106,11 +108,9 @@ class Waiting:
 async def _exchange(address: Address, method: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
     """(Status, body) of one request on a connection of its own."""
     if address.path:
-        reader, writer = await asyncio.open_unix_connection(address.path, limit=_HEAD)
+        reader, writer = await asyncio.open_unix_connection(address.path)
     else:
-        reader, writer = await asyncio.open_connection(
-            address.host, address.port, ssl=address.tls, limit=_HEAD
-        )
+        reader, writer = await asyncio.open_connection(address.host, address.port, ssl=address.tls)
     try:
         data = b"" if body is None else json.dumps(body).encode() + b"\n"
         host = re.sub(r"[^\w.:-]", "", address.host) or "plugin"
@@ -121,48 +121,53 @@ async def _exchange(address: Address, method: str, body: dict[str, Any] | None) 
             + data
         )
         await writer.drain()
-        try:
-            return await _answer(reader)
-        except (ValueError, asyncio.LimitOverrunError) as error:
-            raise ProtocolError("not HTTP") from error
+        return await _answer(reader)
     finally:
         writer.close()
 
 
+class _Answer:
+    """What httptools' parser finds: the body, and where it ends."""
+
+    def __init__(self) -> None:
+        self.body = bytearray()
+        self.begun = False
+        self.done = False
+        self.framed = False
+
+    def on_header(self, name: bytes, _value: bytes) -> None:
+        self.framed |= name.lower() in (b"content-length", b"transfer-encoding")
+
+    def on_headers_complete(self) -> None:
+        self.begun = True
+
+    def on_body(self, data: bytes) -> None:
+        self.body += data
+
+    def on_message_complete(self) -> None:
+        self.done = True
+
+
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    status = int(head[0].split(" ")[1]) if head[0].startswith("HTTP/1.") and " " in head[0] else 0
-    fields = {
-        name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in head)
-    }
-    if not 200 <= status < 600:
-        raise ProtocolError("not HTTP")
-    if fields.get("transfer-encoding", "").lower() == "chunked":
-        return status, await _chunked(reader)
-    if "content-length" in fields:
-        length = int(fields["content-length"])
-        if not 0 <= length <= _MOST:
-            raise ProtocolError("an answer that is too long")
-        return status, await reader.readexactly(length)
-    body = await reader.read(_MOST + 1)
-    while more := await reader.read(_MOST + 1 - len(body)) if len(body) <= _MOST else b"":
-        body += more
-    if len(body) > _MOST:
-        raise ProtocolError("an answer that is too long")
-    return status, body
-
-
-async def _chunked(reader: asyncio.StreamReader) -> bytes:
-    decoder, buffer, body = ChunkedDecoder(), bytearray(), b""
-    while not decoder.done:
+    """(Status, body); a body without a length goes on until the plugin closes the connection."""
+    answer, head = _Answer(), 0
+    parser = httptools.HttpResponseParser(answer)
+    while not answer.done:
         piece = await reader.read(_HEAD)
+        if not piece and answer.begun and not answer.framed:
+            break
         if not piece:
             raise EOFError("the answer breaks off")
-        buffer += piece
-        body += decoder.take(buffer)
-        if len(body) > _MOST:
+        head += 0 if answer.begun else len(piece)
+        try:
+            parser.feed_data(piece)
+        except httptools.HttpParserError as error:
+            raise ProtocolError("not HTTP") from error
+        if head > _HEAD or len(answer.body) > _MOST:
             raise ProtocolError("an answer that is too long")
-    return body
+    if parser.get_status_code() < 200:
+        raise ProtocolError("not HTTP")
+    return parser.get_status_code(), bytes(answer.body)
 
 
 def _why(error: Exception) -> str:
