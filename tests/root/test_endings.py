@@ -213,6 +213,7 @@ def test_a_start_that_never_gets_on_is_given_up(box: Box, monkeypatch: pytest.Mo
         os.close(os.open(box.directory / "filter", os.O_WRONLY))
         while os.path.exists(launch.bundle):
             await asyncio.sleep(0)
+        monkeypatch.undo()
         assert (await box.finish(box.launch("true"))).exit.code == 0
 
     box.run(work)

@@ -191,12 +191,14 @@ class Directories:
         """Wait for removals that are under way."""
         while self._removals:
             await asyncio.gather(*self._removals, return_exceptions=True)
+            await asyncio.sleep(0)  # Python 3.12 answers at once for what is done, before its callbacks ran
 
     async def clear(self, known: Iterable[int]) -> None:
         """Remove what an earlier life left and is none of ``known``; numbers go on after all there were."""
-        numbers = self._numbers()
-        self._next = max(numbers, default=0) + 1
-        await asyncio.to_thread(remove_directories, self.root, tuple({*numbers} - {*known}))
+        # A row may be there without its directory, which a loss of power took: its number is taken too.
+        numbers, kept = self._numbers(), {*known}
+        self._next = max((*numbers, *kept), default=0) + 1
+        await asyncio.to_thread(remove_directories, self.root, tuple({*numbers} - kept))
 
 
 def spread(root: str) -> None:

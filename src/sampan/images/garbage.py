@@ -127,6 +127,7 @@ class Garbage:
         self._layers.dropping.end()
         while self._background:
             await asyncio.gather(*self._background, return_exceptions=True)
+            await asyncio.sleep(0)  # Python 3.12 answers at once for what is done, before its callbacks ran
 
     async def _settled(self) -> None:
         await self._layers.settle()

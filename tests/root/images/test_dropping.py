@@ -49,6 +49,7 @@ async def quiet(store: Store) -> None:
     """Wait until nothing goes on in the background."""
     while store.catalog.garbage._background:
         await asyncio.gather(*store.catalog.garbage._background)
+        await asyncio.sleep(0)
     await store.layers.drain()
 
 
