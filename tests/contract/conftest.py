@@ -37,6 +37,15 @@ class BoxSnapshots:
             (self._layers / key / part).mkdir(parents=True)
         return self.mounts(key)
 
+    async def sync(self, key: str) -> None:
+        pass
+
+    def is_whole(self, key: str) -> bool:
+        return (self._layers / key / "work").exists()
+
+    async def complete(self, key: str, chain_id: object) -> None:
+        await self.prepare(key, None)
+
     def layers(self, key: str) -> tuple[str, ...]:
         return (str(self._layers / "1/fs"),)
 

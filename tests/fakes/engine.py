@@ -124,6 +124,15 @@ class FakeSnapshots:
         self.largest[key] = getattr(image, "max_id", 0)
         return self.mounts(key)
 
+    async def sync(self, key: str) -> None:
+        assert key in self.there
+
+    def is_whole(self, key: str) -> bool:
+        return key in self.there
+
+    async def complete(self, key: str, chain_id: object) -> None:
+        self.there.add(key)
+
     def layers(self, key: str) -> tuple[str, ...]:
         return tuple(f"/data/{lower}" for lower in self.mounts(key).lowers)
 
@@ -444,9 +453,13 @@ class FakeRuntime:
         self.tasks: dict[str, FakeTask] = {}
         self.living: dict[str, FakeTask] = {}
         self.launches: list[Launch] = []
+        self.expected: list[Launch] = []
         self.gate: asyncio.Event | None = None  # closed: launches wait
         self.refuse = ""  # why nothing can be launched
         self._pids = itertools.count(1000, 100)
+
+    def expect(self, launch: Launch) -> None:
+        self.expected.append(launch)
 
     async def launch(
         self, launch: Launch, attachments: Sequence[tuple[ClientStream, AttachOptions]]

@@ -86,7 +86,7 @@ class Connections:
             )
             if instance.task is None:
                 self._record(instance, network.name, replace(asked, network_id=network.id))
-                await self._store.recorded()
+                await self._store.lasting(instance)
                 return
             if network.name in container.network.networks:
                 raise Forbidden(
@@ -120,7 +120,7 @@ class Connections:
         files.add_address(instance.container, endpoint.addresses)
         if place.custom:
             await self._let_ask(instance, task.pid)
-        await self._store.recorded()
+        await self._store.lasting(instance)
 
     async def _hold(self, instance: Instance, place: Place) -> None:
         """Hold it to its egress policy there too, before it is there."""
@@ -161,7 +161,7 @@ class Connections:
             task = instance.task
             if task is None or network.name in WITHOUT_INTERFACE:
                 self._forget(instance, name)
-                await self._store.recorded()
+                await self._store.lasting(instance)
                 return
             event = network_event(container, name, "disconnect")
             former = {ipv6: _leading(container, ipv6=ipv6) for ipv6 in (False, True)}
@@ -180,7 +180,7 @@ class Connections:
                 if endpoint is not None and leading == name:
                     await self._lead_on(instance, task.pid, ipv6=ipv6)
             self._places.admit(instance.container, self._places.found(instance.container))
-            await self._store.recorded()
+            await self._store.lasting(instance)
         self._events.publish(event)
 
     async def _lead_on(self, instance: Instance, pid: int, *, ipv6: bool) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sampan.engine.events import Events
+    from sampan.engine.forecast import Forecast
     from sampan.engine.links import Links
     from sampan.engine.ports import Catalog, Snapshots, VolumeStore
     from sampan.engine.sandboxes import Sandboxes
@@ -57,6 +58,7 @@ class Creation:
         users: Users,
         sandboxes: Sandboxes,
         links: Links,
+        forecast: Forecast,
         settings: Settings,
     ) -> None:
         self._store = store
@@ -67,6 +69,7 @@ class Creation:
         self._users = users
         self._sandboxes = sandboxes
         self._links = links
+        self._forecast = forecast
         self._settings = settings
 
     async def create(
@@ -124,7 +127,7 @@ class Creation:
             inherited=self._inherited(host),
             daemon_root=settings.paths.data,
         )
-        container_id = settings.new_id()
+        container_id = self._forecast.take()
         if not config.hostname:
             shared = host.network_mode == "host" or host.uts_mode == "host"
             hostname = settings.facts.hostname if shared else container_id[:12]
@@ -175,7 +178,10 @@ class Creation:
                 if point.type == "volume" and not point.no_copy:
                     await self._volumes.populate(point.name, root, point.destination)
             os.makedirs(home, mode=0o710, exist_ok=True)
-            await self._store.add(container, durable=not (container.host.auto_remove or container.temporary))
+            lasting = not (container.host.auto_remove or container.temporary)
+            if lasting:
+                await self._snapshots.sync(container.id)
+            await self._store.add(container, durable=lasting)
         except BaseException:
             with contextlib.suppress(Failure, OSError):
                 await self._snapshots.remove(container.id)

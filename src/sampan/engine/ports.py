@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sampan.images.model import Image
     from sampan.linux.diskspace import Space
     from sampan.sandbox.messages import AttachOptions, Endpoint, Exit, Launch, RootFilesystem
+    from sampan.spec.digest import Digest
     from sampan.spec.runtime import LinuxResources, Process, Seccomp
 
 
@@ -108,6 +109,9 @@ class Runtime(Protocol):
     async def launch(self, launch: Launch, attachments: Sequence[tuple[ClientStream, AttachOptions]]) -> Task:
         """Return once the program was exec'd; raises StartFailed in Docker's words."""
 
+    def expect(self, launch: Launch) -> None:
+        """A launch like this one is likely to come next. Never waits, and never fails."""
+
     async def adopt(self, container_id: str) -> Task | None:
         """The task of a container whose keeper lives on from an earlier daemon; None without one."""
 
@@ -132,6 +136,15 @@ class Snapshots(Protocol):
         """The name of the storage driver."""
 
     async def prepare(self, key: str, image: Image) -> RootFilesystem: ...
+
+    async def sync(self, key: str) -> None:
+        """Have what ``prepare`` copied on the disk."""
+
+    def is_whole(self, key: str) -> bool:
+        """Whether all of what ``prepare`` makes is there."""
+
+    async def complete(self, key: str, chain_id: Digest | None) -> None:
+        """Make again what a loss of power took."""
 
     def mounts(self, key: str) -> RootFilesystem: ...
 

@@ -3,9 +3,10 @@
 Files are truth for exits, keepers for what runs: a recorded state is only what the daemon knew last. For each
 container, in this order: a living keeper is followed again; else what still runs of it is ended, and an exit
 record newer than the state is taken over; else what was recorded as running is recorded as killed (137), with
-the reason. Half-done removals are finished, ``--rm`` containers that ended are removed, and what belongs to
-nobody is cleaned away. At last restart policies get their due: for what ended while no daemon watched, for
-what waited for its start, and for what a starting daemon brings back.
+the reason. What a loss of power took of its directories is made again. Half-done removals are finished,
+``--rm`` containers that ended are removed, and what belongs to nobody is cleaned away. At last restart
+policies get their due: for what ended while no daemon watched, for what waited for its start, and for what a
+starting daemon brings back.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from sampan.engine.model import Container
     from sampan.engine.ports import Bridges, Runtime, Snapshots, Task, VolumeStore
     from sampan.engine.publishing import Publishing
+    from sampan.engine.remaking import Remaking
     from sampan.engine.removal import Removal
     from sampan.engine.restarts import Restarts
     from sampan.engine.running import Starting
@@ -64,6 +66,7 @@ class Recovery:
         starting: Starting,
         restarts: Restarts,
         removal: Removal,
+        remaking: Remaking,
         leftovers: Leftovers,
         shipping: Shipping,
         settings: Settings,
@@ -74,6 +77,7 @@ class Recovery:
         self._starting = starting
         self._restarts = restarts
         self._removal = removal
+        self._remaking = remaking
         self._leftovers = leftovers
         self._shipping = shipping
         self._settings = settings
@@ -117,6 +121,7 @@ class Recovery:
                 return
             # A start or an exit that was cut short: whatever of it still runs has nobody who watches it.
             self._leftovers.end_processes(instance)
+        await self._remaking.complete(instance.container)
         self._shipping.resume(instance.container)
         ended = read_exit(self._settings.paths.container(instance.id))
         known = ended is not None and int(ended.finished_at * 1e9) > state.finished_at

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from sampan.engine.events import Events
     from sampan.engine.exits import Exits
+    from sampan.engine.forecast import Forecast
     from sampan.engine.killing import Killing
     from sampan.engine.launches import Launches
     from sampan.engine.ports import ClientStream, Runtime, Task
@@ -46,6 +47,7 @@ class Starting:
         store: ContainerStore,
         launches: Launches,
         runtime: Runtime,
+        forecast: Forecast,
         exits: Exits,
         restarts: Restarts,
         removal: Removal,
@@ -55,6 +57,7 @@ class Starting:
         self._restarts = restarts
         self._launches = launches
         self._runtime = runtime
+        self._forecast = forecast
         self._exits = exits
         self._removal = removal
         self._events = events
@@ -84,6 +87,7 @@ class Starting:
             await self._failed(instance, error)
             raise _start_error(error) from error
         self._begin(instance, prepared, task, by_policy=by_policy)
+        self._forecast.started(launch)
 
     def _begin(self, instance: Instance, prepared: Container, task: Task, *, by_policy: bool) -> None:
         prepared = self._launches.settled(prepared, task)
@@ -187,8 +191,10 @@ class Running:
         await self._killing.see_off(
             instance, stopped, self._killing.grace(instance.container, timeout), ref=ref
         )
-        if instance.backoff is not None:
-            # What was stopped by hand must not come back with the next daemon.
+        # What was stopped by hand must not come back with the next daemon, nor with the next boot.
+        if instance.container.host.restart_policy.name == "unless-stopped":
+            await self._store.lasting(instance)
+        elif instance.backoff is not None:
             await self._store.recorded()
         self._events.container(instance.container, "stop")
         return True

@@ -248,6 +248,12 @@ class ContainerStore:
         """Return when every update so far is in the database."""
         await self._database.drain()
 
+    async def lasting(self, instance: Instance) -> None:
+        """Return when every update of a container so far is on the disk, if the container is to last."""
+        host = instance.container.host
+        # Only a transaction that changes something takes those before it along.
+        await self._database.write(_Touch(instance.id), durable=not host.auto_remove)
+
     async def rename(self, instance: Instance, name: str) -> None:
         """Change the name to ``name``, which was reserved; the old one is free when this returns."""
         await self._database.write(_Rename(instance.id, name))
@@ -318,6 +324,18 @@ class _Rename:
 
     def __call__(self, connection: sqlite3.Connection) -> None:
         connection.execute("UPDATE containers SET name=? WHERE id=?", (self._name, self._id))
+
+
+class _Touch:
+    """Write a container's row as it is, if it is there."""
+
+    __slots__ = ("_id",)
+
+    def __init__(self, container_id: str) -> None:
+        self._id = container_id
+
+    def __call__(self, connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE containers SET name = name WHERE id = ?", (self._id,))
 
 
 class _Delete:

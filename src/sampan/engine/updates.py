@@ -87,7 +87,7 @@ class Updates:
                         raise
             # It may have ended meanwhile: its state is the present one.
             self._store.update(instance, replace(instance.container, host=host))
-            await self._store.recorded()
+            await self._store.lasting(instance)
         self._events.container(instance.container, "update")
         return tuple(warnings)
 

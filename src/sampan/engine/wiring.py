@@ -12,6 +12,7 @@ from sampan.engine.egress import Egress
 from sampan.engine.endpoints import FindNetwork, Places
 from sampan.engine.execs import Execs
 from sampan.engine.exits import Exits
+from sampan.engine.forecast import Forecast
 from sampan.engine.health import HealthChecks
 from sampan.engine.idranges import Blocks, IdRanges, OneEngine
 from sampan.engine.killing import Killing
@@ -20,6 +21,7 @@ from sampan.engine.links import Links
 from sampan.engine.lookups import Lookups
 from sampan.engine.publishing import Ports, Publishing
 from sampan.engine.recovery import Leftovers, Recovery
+from sampan.engine.remaking import Remaking
 from sampan.engine.removal import Removal
 from sampan.engine.restarts import Restarts
 from sampan.engine.running import Running, Starting
@@ -121,6 +123,7 @@ def wire(given: Foundations) -> ContainerUseCases:
         links=links,
         settings=settings,
     )
+    forecast = Forecast(runtime=given.runtime, users=users, settings=settings)
     removal = Removal(
         store=store,
         snapshots=sources.snapshots,
@@ -148,6 +151,7 @@ def wire(given: Foundations) -> ContainerUseCases:
         store=store,
         launches=launches,
         runtime=given.runtime,
+        forecast=forecast,
         exits=exits,
         restarts=restarts,
         removal=removal,
@@ -163,6 +167,7 @@ def wire(given: Foundations) -> ContainerUseCases:
             users=users,
             sandboxes=sandboxes,
             links=links,
+            forecast=forecast,
             settings=settings,
         ),
         running=Running(store=store, starting=starting, killing=killing, events=events),
@@ -173,6 +178,7 @@ def wire(given: Foundations) -> ContainerUseCases:
         updates=Updates(store=store, events=events, settings=settings),
         streams=Streams(store=store, events=events, watching=given.watching, settings=settings),
     )
+    remaking = Remaking(catalog=sources.catalog, snapshots=sources.snapshots, settings=settings)
     leftovers = Leftovers(
         snapshots=sources.snapshots,
         volumes=sources.volumes,
@@ -200,6 +206,7 @@ def wire(given: Foundations) -> ContainerUseCases:
             starting=starting,
             restarts=restarts,
             removal=removal,
+            remaking=remaking,
             leftovers=leftovers,
             shipping=shipping,
             settings=settings,

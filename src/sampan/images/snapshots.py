@@ -9,6 +9,9 @@ Law: a snapshot is made before the container's row is written, and removed after
 names is removed at start by the engine, which asks for ``keys``. A container holds the layers of an image
 that it mounts elsewhere by a snapshot of its own, whose key is its id, a dot and a number (``part``); it
 comes and goes with the container's.
+
+Making one waits for no disk where it is three empty directories: what a loss of power took of them is made
+again by the next start (``complete``). A copy of a whole tree waits (``sync``) if its container is to last.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from sampan.errors import Conflict, Internal
-from sampan.images.directories import spread
+from sampan.images.directories import spread, sync_file_system
 from sampan.images.layers import INIT, LayerStore
 from sampan.images.model import Image
 from sampan.linux import tree
@@ -75,6 +78,29 @@ class Snapshots:
             await asyncio.to_thread(driver.make, place, views, init)
         else:
             driver.make(place, views, init)  # three directories: sooner done than handed to a thread
+
+    async def sync(self, key: str) -> None:
+        """Have what ``prepare`` copied on the disk; what it only made needs no waiting."""
+        if self._layers.driver.kind == "tree":
+            await asyncio.to_thread(sync_file_system, f"{self._root}/{key}")
+
+    def is_whole(self, key: str) -> bool:
+        """Whether all of what ``prepare`` makes is there."""
+        return all(os.path.lexists(f"{self._root}/{key}/{name}") for name in (_PARENT, "fs", "work"))
+
+    async def complete(self, key: str, chain_id: Digest | None) -> None:
+        """Make again what a loss of power took of a snapshot on ``chain_id``.
+
+        What the container wrote and had synced is on the disk with the directories that it is in, and stays.
+        """
+        place = f"{self._root}/{key}"
+        if self._layers.driver.kind == "tree":
+            await asyncio.to_thread(_remove, self._root, key)
+        os.makedirs(place, 0o711, exist_ok=True)
+        with suppress(FileExistsError):
+            os.symlink(chain_id or _NO_LAYERS, f"{place}/{_PARENT}")
+        self._parents[key] = _read_parent(place)
+        await self._made(place, await self._layers.see(self._parents[key]))
 
     def mounts(self, key: str) -> RootFilesystem:
         """The directories of an existing snapshot, relative to the data root, topmost lower first.

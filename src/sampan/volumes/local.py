@@ -133,6 +133,7 @@ class LocalVolumes:
                 await fill(data)
                 await asyncio.to_thread(sync_file_system, data)
             _sync(making)
+            _sync(self._directory)
             await self._database.write(lambda connection: rows.insert(connection, record))
         except BaseException:
             await asyncio.to_thread(remove_tree, making)
@@ -181,6 +182,8 @@ class LocalVolumes:
         place, removing = os.path.join(self._directory, name), os.path.join(self._directory, REMOVING + name)
         with contextlib.suppress(FileNotFoundError):
             os.rename(place, removing)
+            # Otherwise a loss of power may leave it under its name, without a row: a volume to be kept.
+            _sync(self._directory)
         try:
             await self._database.write(lambda connection: rows.delete(connection, name))
         except BaseException:

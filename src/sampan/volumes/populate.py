@@ -1,8 +1,9 @@
 """First use of a volume: an empty one takes over what the image has at that place, as in Docker.
 
 Laws:
-- All or nothing, over kill -9 too: the copy is made beside the volume under ``.populating-NAME``, renamed to
-  ``.populated-NAME`` when it is complete, and only then moved in. ``finish`` completes what a crash left. In
+- All or nothing, over kill -9 and a loss of power: the copy is made beside the volume under
+  ``.populating-NAME``, renamed to ``.populated-NAME`` when all of it is on the disk, and only then moved in;
+  what was moved in is on the disk before the name goes. ``finish`` completes what a crash left. In
   a volume that is mounted from elsewhere it is made inside, and the next use completes what a crash left.
 - The image cannot lead outside itself: its layers are merged in a mount namespace of one short-lived thread,
   where the path is opened with the kernel's RESOLVE_IN_ROOT, and everything below by descriptor.
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from sampan.linux import mount, process
 from sampan.volumes.copy import copy_attributes, copy_tree
-from sampan.volumes.tree import remove_tree
+from sampan.volumes.tree import remove_tree, sync_file_system
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,6 +146,8 @@ def _populate_from(root_fd: int, path: str, room: Room) -> None:
             copy_tree(source, destination)
         finally:
             os.close(destination)
+        if os.listdir(room.copying):
+            sync_file_system(room.copying)
     except OSError:
         with contextlib.suppress(OSError):
             remove_tree(room.copying)
@@ -168,6 +171,7 @@ def _move_in(room: Room) -> None:
                 _rename_new(entry, source, destination)
         copy_attributes(source, destination)
         os.utime(destination, ns=(times.st_atime_ns, times.st_mtime_ns))
+        os.fsync(destination)
     finally:
         os.close(source)
         os.close(destination)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -53,11 +54,13 @@ class Overlay:
 
 
 def make(place: str) -> None:
-    """What an overlay writes to: ``fs`` and ``work`` in the directory ``place``."""
-    # As in Docker, whatever an archive says of its own root: those made in a private directory say 0700.
-    os.mkdir(f"{place}/fs", 0o755)
-    os.chmod(f"{place}/fs", 0o755)
-    os.mkdir(f"{place}/work", 0o700)
+    """What an overlay writes to: ``fs`` and ``work`` in the directory ``place``. What is there stays."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(f"{place}/fs", 0o755)
+        # As in Docker, whatever an archive says of its own root: those made in a private directory say 0700.
+        os.chmod(f"{place}/fs", 0o755)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(f"{place}/work", 0o700)
 
 
 def refusal(root: str) -> str:
