@@ -14,6 +14,7 @@ import logging
 import os
 import resource
 import signal
+import stat
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from sampan.daemon import instance, logs
 from sampan.daemon.options import CommandLine, Options, parse, reloaded, settle
 from sampan.daemon.service import Service
 from sampan.engine.paths import Paths
-from sampan.errors import Failure, InvalidArgument
+from sampan.errors import Failure, InvalidArgument, of_host
 from sampan.runtime.zygote import Zygote
 from sampan.sandbox import cgroups
 
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"sampan daemon: {where}{error.strerror}", file=sys.stderr)
+        print(f"sampan daemon: {of_host(error) or where + str(error.strerror)}", file=sys.stderr)
         return 1
     return 0
 
@@ -66,10 +67,14 @@ def _take_place(options: Options, held: contextlib.ExitStack) -> None:
         raise InvalidArgument("must be run as root: namespaces, mounts and cgroups of containers need it")
     # Bundles are entered by root alone; the socket in the exec root by its group.
     for path, mode, what in (
-        (options.data_root, 0o711, "data root"),
+        (options.data_root, 0o710, "data root"),
         (options.exec_root, 0o711, "exec root"),
     ):
         os.makedirs(path, mode, exist_ok=True)
+        if path == options.data_root:
+            # Containers make files in it that are setuid or anybody's to write: who is on the host but not
+            # in a container must not get to them (CVE-2021-41091).
+            os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) & ~stat.S_IRWXO)
         held.callback(os.close, instance.lock(path, what))
     instance.write_pid_file(options.pidfile)
     held.callback(instance.remove_pid_file, options.pidfile)

@@ -72,8 +72,8 @@ class Database:
         """
         os.makedirs(os.path.dirname(path), mode=0o710, exist_ok=True)
         reserve = Reserve(path)
-        reserve.make_way()
         try:
+            _keep_private(path)
             writer = _connect(path)
             try:
                 _check(writer, path, newest=len(migrations))
@@ -218,6 +218,14 @@ def _failure(error: Exception) -> Exception:
 def _is_host(error: Exception | None) -> bool:
     """Whether the host refused, and may do it another time."""
     return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _HOST_ERRORS
+
+
+def _keep_private(path: str) -> None:
+    """It holds the variables of containers, where passwords are. SQLite's other files take its mode."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600))
+    for name in (path, f"{path}-wal", f"{path}-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.chmod(name, 0o600)
 
 
 def _connect(path: str) -> sqlite3.Connection:
