@@ -75,6 +75,7 @@ from sampan.runtime.visits import Visits
 from sampan.runtime.zygote import Zygote
 from sampan.sandbox.unpack import Limits
 from sampan.state.database import Database
+from sampan.state.reserve import make_way
 from sampan.volumes.local import LocalVolumes
 from sampan.volumes.mounting import Marks
 from sampan.volumes.plugins import Plugins
@@ -88,6 +89,7 @@ class Wiring:
     def __init__(self, options: Options, paths: Paths, zygote: Zygote) -> None:
         self._paths = paths
         self._zygote = zygote
+        make_way(paths.database)
         _make_directories(paths)
         self._driver = choose(paths.data, options.settings["storage-driver"])
         id_maps = _idmaps(options, self._driver)

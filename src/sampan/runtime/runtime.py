@@ -24,7 +24,7 @@ from sampan.runtime.zygote import Zygote
 from sampan.sandbox import cgroups, channel, keeper_socket
 from sampan.sandbox.launch import REQUEST_FAILED
 from sampan.sandbox.messages import AttachOptions, Exit, InitialClient, Keeping, Launch, decode_exit, encode
-from sampan.sandbox.stdio import EXIT_FILE, read_exit, write_exit
+from sampan.sandbox.stdio import forget_exit, read_exit, write_exit
 
 if TYPE_CHECKING:
     from sampan.spec.runtime import LinuxResources, Process
@@ -214,8 +214,7 @@ class Runtime:
         """Start a container and join ``attachments`` to its streams. Raises StartFailed."""
         if (earlier := self._tasks.get(launch.id)) is not None:
             await earlier.released
-        with suppress(FileNotFoundError):
-            os.unlink(f"{launch.state}/{EXIT_FILE}")
+        forget_exit(launch.state)
         detached = [(*stream.detach(), options) for stream, options in attachments]
         try:
             try:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from sampan.sandbox.messages import Exit, decode_exit, encode
 
 EXIT_FILE = "exit.json"
+_EXIT_ATTRIBUTE = "trusted.sampan.exit"
 
 
 def standard_pipes(*, stdin: bool) -> tuple[list[int], dict[int, int]]:
@@ -47,14 +48,47 @@ def read_exit(directory: str) -> Exit | None:
     try:
         with open(f"{directory}/{EXIT_FILE}", "rb") as file:
             return decode_exit(file.read())
+    except FileNotFoundError:
+        return _read_attribute(directory)
     except (OSError, ValueError, TypeError):
         return None
 
 
 def write_exit(directory: str, ended: Exit) -> None:
-    """Record the exit by rename: a reader sees it whole or not at all."""
+    """Record the exit by rename: a reader sees it whole or not at all.
+
+    On a full disk an attribute of the directory has what counts: its inode has room for that.
+    """
     path = f"{directory}/{EXIT_FILE}"
-    with suppress(OSError):
+    try:
         with open(path + ".part", "wb") as file:
             file.write(encode(ended))
         os.rename(path + ".part", path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(path + ".part")
+        facts = f"{ended.code} {ended.finished_at} {ended.oom_killed:d} {ended.timed_out:d}"
+        with suppress(OSError):
+            os.setxattr(directory, _EXIT_ATTRIBUTE, facts.encode())
+
+
+def forget_exit(directory: str) -> None:
+    """Before a start: there is no exit any more."""
+    try:
+        os.unlink(f"{directory}/{EXIT_FILE}")
+    except FileNotFoundError:
+        with suppress(OSError):
+            os.removexattr(directory, _EXIT_ATTRIBUTE)
+
+
+def _read_attribute(directory: str) -> Exit | None:
+    try:
+        code, finished, oom_killed, timed_out = os.getxattr(directory, _EXIT_ATTRIBUTE).split()
+        return Exit(
+            code=int(code),
+            finished_at=float(finished),
+            oom_killed=oom_killed == b"1",
+            timed_out=timed_out == b"1",
+        )
+    except (OSError, ValueError):
+        return None

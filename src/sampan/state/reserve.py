@@ -24,11 +24,24 @@ LOG = 5 << 20
 """Bytes for the log: SQLite begins it anew after 1,000 pages, 4.1 MB."""
 GROWTH = 1 << 20
 """Bytes for the database to grow."""
-SPARE = LOG + GROWTH
+INDEX = 64 << 10
+"""Bytes of the log's index, which is memory: where the disk has no block for a page of it, the daemon dies by
+SIGBUS. SQLite writes a byte of each 4 KiB, which is too little where blocks are smaller."""
+SPARE = LOG + GROWTH + INDEX
 """Bytes of the file beside a database, for the start on a full disk."""
 _LEAST = 64 << 20  # bytes of a file system below which nothing is set aside
 _AGAIN = 5.0  # seconds from one that could not be had to the next attempt
 _BLOCK = 512
+_INODES = 16
+_SPARE_FILE = "-spare"
+
+
+def make_way(path: str) -> None:
+    """A daemon starts: give up the spare file of the database at ``path`` if the disk has no room."""
+    with suppress(OSError):
+        room = os.statvfs(os.path.dirname(path))
+        if room.f_bfree * room.f_frsize < SPARE or room.f_favail < _INODES < room.f_files:
+            os.unlink(path + _SPARE_FILE)
 
 
 class Reserve:
@@ -36,15 +49,8 @@ class Reserve:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._files: list[tuple[int, int]] = []  # descriptor, bytes wanted behind its end
+        self._files: list[tuple[int, int, int]] = []  # descriptor, bytes, 1: behind its end
         self._next = 0.0
-
-    def make_way(self) -> None:
-        """Before the database is opened: give up the spare file if the disk has no room for a start."""
-        with suppress(OSError):
-            room = os.statvfs(os.path.dirname(self._path))
-            if room.f_bfree * room.f_frsize < SPARE:
-                os.unlink(self._spare)
 
     def open(self) -> None:
         """The database is open: allocate, now and whenever ``hold`` is called."""
@@ -52,18 +58,19 @@ class Reserve:
             room = os.statvfs(os.path.dirname(self._path))
             if room.f_blocks * room.f_frsize < _LEAST:
                 return
-            for path, ahead in ((f"{self._path}-wal", LOG), (self._path, GROWTH)):
-                self._files.append((os.open(path, os.O_WRONLY | os.O_CLOEXEC), ahead))
+            for ending, size, is_more in (("-wal", LOG, 0), ("-shm", INDEX, 0), ("", GROWTH, 1)):
+                fd = os.open(self._path + ending, os.O_WRONLY | os.O_CLOEXEC)
+                self._files.append((fd, size, is_more))
         self.hold()
         self._set_spare_aside()
 
     def hold(self) -> None:
         """Allocate again what was used or given up: SQLite cuts both files. Two calls when nothing was."""
-        for fd, ahead in self._files:
+        for fd, size, is_more in self._files:
             status = os.fstat(fd)
-            # The log is written from its beginning again and again; the database grows at its end.
-            wanted = ahead if ahead == LOG else status.st_size + ahead
-            if status.st_blocks * _BLOCK < wanted - (ahead >> 1) and time.monotonic() >= self._next:
+            # The log and its index are written from their beginning again and again; the database grows.
+            wanted = size + is_more * status.st_size
+            if status.st_blocks * _BLOCK < wanted - (size >> 1) and time.monotonic() >= self._next:
                 try:
                     allocation.ahead(fd, wanted)
                 except OSError:
@@ -72,19 +79,15 @@ class Reserve:
     def close(self) -> None:
         """The database is closed, and its log gone: set what that gave back aside for the next start."""
         had = bool(self._files)
-        for fd, _ in self._files:
+        for fd, *_ in self._files:
             os.close(fd)
         self._files.clear()
         if had:
             self._set_spare_aside()
 
-    @property
-    def _spare(self) -> str:
-        return f"{self._path}-spare"
-
     def _set_spare_aside(self) -> None:
         with suppress(OSError):
-            fd = os.open(self._spare, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(self._path + _SPARE_FILE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 for size in (SPARE, SPARE // 2):
                     with suppress(OSError):
