@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import errno
 import functools
 import json
 import mmap
@@ -32,7 +33,8 @@ import pytest
 
 from sampan.linux import bpf
 from sampan.linux import seccomp as kernel
-from sampan.sandbox import seccomp
+from sampan.sandbox import seccomp, workers
+from sampan.spec import syscalls
 from sampan.spec.runtime import ALL_CAPABILITIES, DEFAULT_CAPABILITIES
 from sampan.spec.seccomp import default_profile
 
@@ -46,7 +48,7 @@ pytestmark = [
 ]
 on_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="calls are made by machine code of x86-64")
 
-AMD64, I386 = 0xC000003E, 0x40000003
+AMD64, I386, ARM64 = 0xC000003E, 0x40000003, 0xC00000B7
 MARK, UNTOUCHED = 0x0BADCA11, 4000
 WHOLE = 64  # struct seccomp_data
 # The kernel's own trampolines pass every filter since Linux 6.11, and are no calls for anybody else.
@@ -296,3 +298,27 @@ def test_the_kernel_takes_the_program_for_arm64_as_a_filter() -> None:
         default_profile(), capabilities=DEFAULT_CAPABILITIES, architecture="aarch64", kernel=(6, 1)
     )
     assert made(NATIVE, (program,), [("getpid", 39, AMD64, NONE)]) == "SIGSYS"
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("kind", [workers.READING, workers.WRITING])
+def test_workers_have_the_same_rights_on_both_machines(kind: str, machine: str) -> None:
+    audit, numbers = {"x86_64": AMD64, "aarch64": ARM64}[machine], syscalls.numbers(machine)
+    run_by = Machine(workers.program(kind, machine))
+    changes = ALLOW if kind == workers.WRITING else ERRNO | errno.EPERM
+    wanted = {
+        "read": ALLOW,
+        "openat2": ALLOW,
+        "execve": ERRNO | errno.EPERM,
+        "unlinkat": changes,
+        "mount": ERRNO | 1,
+    }
+    try:
+        for name, value in wanted.items():
+            assert run_by.run(numbers[name], audit, NONE) == value, name
+        assert run_by.run(numbers["mmap"], audit, (0, 4096, 3, 0x22, 0, 0)) == ALLOW
+        assert run_by.run(numbers["mmap"], audit, (0, 4096, 4, 0x22, 0, 0)) == ERRNO | errno.EPERM
+        assert run_by.run(5000, audit, NONE) == ERRNO | errno.ENOSYS
+        assert run_by.run(numbers["read"], I386, NONE) == ERRNO | errno.ENOSYS
+    finally:
+        run_by.close()

@@ -5,13 +5,15 @@ own, their trees are put together to one tree, and git tells that as an archive,
 archive that a client sends. So no hook, filter or link of a repository is ever followed, and equal commits
 give equal archives, whose times are the commit's.
 
-Each git command runs in a box (``sandbox.gitbox``) that can write to this repository alone, and as nobody
-unless it has to use the user's keys for ssh.
+Each git command runs in a box (``sandbox.gitbox``) that can write to this repository alone, under the filter
+of a container without capabilities, and as nobody unless it has to use the user's keys for ssh.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import functools
 import os
 import posixpath
 import re
@@ -26,6 +28,8 @@ from sampan.build import gitsource
 from sampan.build.gitsource import GitSource
 from sampan.errors import InvalidArgument, NotFound, Unavailable
 from sampan.sandbox.gitbox import PLACE
+from sampan.sandbox.seccomp import compile_filter
+from sampan.spec.seccomp_default import default_profile
 from sampan.wire import tar
 from sampan.wire.quoting import quoted
 
@@ -286,6 +290,7 @@ class Repository:
             "arguments": [*settings, *arguments],
             "user": None if self._by_ssh else _NOBODY,
             "environment": {**inherited, **_ENVIRONMENT, **environment},
+            "filter": await asyncio.to_thread(_filter),
         }
         path = [entry for entry in sys.path if os.path.isabs(entry)]
         pipe = asyncio.subprocess.PIPE
@@ -297,6 +302,15 @@ class Repository:
             stderr=pipe,
             cwd=self._directory,
         )
+
+
+@functools.cache
+def _filter() -> str:
+    """What a container without capabilities may call, in base64; empty on a machine without a profile."""
+    try:
+        return base64.b64encode(compile_filter(default_profile(), capabilities=())).decode()
+    except InvalidArgument:
+        return ""
 
 
 class _GitFailed(Exception):

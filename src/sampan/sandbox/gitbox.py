@@ -1,23 +1,24 @@
 """A box for one git command: the working directory is its repository, and all that it may write to.
 
 Started as ``python -I -S -c … REQUEST``, REQUEST being ``{"program": path, "arguments": […],
-"environment": {…}, "user": 65534|null}``. The repository lies at ``PLACE``,
+"environment": {…}, "user": 65534|null, "filter": base64}``. The repository lies at ``PLACE``,
 whatever its directory is called outside.
 
 Confinement: mounts of its own, all read-only but the repository, where nothing can be run; processes of its
-own, all gone with the first; no descriptor but the first three, no new privileges, no core. With ``user`` it
-is that one and nobody else's groups. The network is the host's, and so is what git's ssh finds in its user's
+own, all gone with the first; no descriptor but the first three, no new privileges, no core, the system calls
+that ``filter`` leaves it. With ``user`` it is that one and nobody else's groups, else root with no capability
+but the one to reach its user's agent. The network is the host's, and so is what git's ssh finds in its user's
 home. Whoever is not root runs git as it is.
 """
 
 from __future__ import annotations
 
+import binascii
 import os
 import resource
 import sys
 
-from sampan.linux import mount, process
-from sampan.linux.libc import libc
+from sampan.linux import capabilities, mount, process, seccomp
 from sampan.wire import document
 
 TYPE_CHECKING = False
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 PLACE = "/tmp"
 _NEW = process.CLONE_NEWNS | process.CLONE_NEWPID | process.CLONE_NEWIPC
 _STRICT = mount.MS_REMOUNT | mount.MS_BIND | mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
-_NO_NEW_PRIVILEGES = 38
+_HELD = (1,)  # CAP_DAC_OVERRIDE
 _DESCRIPTORS = 1024
 _KILL = 9  # SIGKILL; the module that names it takes a fifth of our start
 
@@ -69,9 +70,14 @@ def _become(request: dict[str, Any], place: str) -> None:
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
-    libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    elif os.geteuid() == 0:
+        capabilities.limit_bounding_set(_HELD)
+        capabilities.capset(effective=_HELD, permitted=_HELD, inheritable=())
+    seccomp.set_no_new_privs()
     # Whoever changes its user loses this.
     process.set_parent_death_signal(_KILL)
+    if request["filter"]:
+        seccomp.install(binascii.a2b_base64(request["filter"]))
     # Nothing can be imported any more: the interpreter's files may be out of this user's reach.
     os.execve(
         request["program"], ["git", *request["arguments"]], {**request["environment"], "GIT_DIR": place}

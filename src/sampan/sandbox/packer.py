@@ -16,6 +16,7 @@ from sampan.errors import Failure
 from sampan.sandbox.pack import Packer, Style
 from sampan.sandbox.trees import Changes, Trees
 from sampan.sandbox.unpacker import confine
+from sampan.sandbox.workers import READING
 
 # CAP_DAC_OVERRIDE, DAC_READ_SEARCH, SYS_ADMIN (trusted.* attributes)
 _CAPABILITIES = (1, 2, 21)
@@ -29,7 +30,7 @@ def main() -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     sys.setrecursionlimit(_DEEP)
-    confine(root, _CAPABILITIES, keep=below)
+    confine(root, _CAPABILITIES, READING, keep=below)
     try:
         if below:
             Changes(1, made).run(root, Trees(below))

@@ -4,6 +4,7 @@ Laws:
 - Afterwards the host's tree cannot be reached by any path: the visitor's root is the container's, in a mount
   namespace that no one else is in. No file system there shows devices: none can be opened, whatever name a
   hostile container gives it at whatever moment.
+- Nothing is imported from then on: the interpreter's paths would lead into the container.
 - A running container is entered by its first process, with its user namespace: owners are seen and made as
   in the container, and what its mounts forbid stays forbidden.
 - One upper directory is never mounted twice: the caller mounts a container's root only while it does not run,
@@ -25,6 +26,7 @@ from sampan.sandbox.hostmounts import beneath, root_mount
 from sampan.sandbox.launch import become_root
 from sampan.sandbox.messages import RootFilesystem
 from sampan.sandbox.trees import Trees
+from sampan.sandbox.workers import import_nothing_more
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PLACE = os.O_PATH | os.O_CLOEXEC
@@ -35,6 +37,8 @@ _ONE_BY_ONE = (6, 5)  # Linux: see ``hostmounts``
 _CAPABILITIES = (0, 1, 2, 3, 4, 27, 31)
 # CAP_CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, SYS_ADMIN (trusted.* attributes)
 _TIDYING = (0, 1, 2, 3, 21)
+# CAP_FSETID, MKNOD, SETFCAP
+_MAKING = (4, 27, 31)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,7 @@ def enter_running(init: int, *, alone: bool = False) -> int:
     ``alone``: the root's own file system, without what is mounted on it. ProcessLookupError if it is gone.
     """
     own_users = _has_own_users(init)
+    import_nothing_more()
     try:
         p.setns(init, p.CLONE_NEWNS)
     except OSError as error:
@@ -66,9 +71,7 @@ def enter_running(init: int, *, alone: bool = False) -> int:
     if own_users:
         p.setns(init, p.CLONE_NEWUSER)
         become_root()
-        p.set_dumpable(dumpable=False)
-    else:
-        _keep_few_capabilities()
+    _keep_few_capabilities()
     return root
 
 
@@ -135,16 +138,19 @@ def open_whole(root: RootFilesystem) -> tuple[int, Trees, int]:
     return upper, Trees.open(f"{root.base}/{lower}" for lower in root.lowers), made
 
 
-def stand_in_directory(fd: int) -> None:
-    """Have an upper directory as the root, with what it takes to read and to tidy all of it."""
+def stand_in_directory(fd: int, *, making: bool = False) -> None:
+    """Have an upper directory as the root, with what it takes to read and to tidy all of it.
+
+    With ``making`` also what it takes to make anything there.
+    """
+    import_nothing_more()
     os.fchdir(fd)
     os.chroot(".")
-    capabilities.limit_bounding_set(_TIDYING)
-    with suppress(OSError):
-        capabilities.capset(effective=_TIDYING, permitted=_TIDYING, inheritable=())
+    _keep(_TIDYING + _MAKING if making else _TIDYING)
 
 
 def _alone() -> None:
+    import_nothing_more()
     p.unshare(p.CLONE_NEWNS)
     m.mount("", "/", "", m.MS_REC | m.MS_PRIVATE)
 
@@ -216,6 +222,10 @@ def _mount_point(root: int, path: str, *, directory: bool) -> int:
 
 
 def _keep_few_capabilities() -> None:
-    capabilities.limit_bounding_set(_CAPABILITIES)
+    _keep(_CAPABILITIES)
+
+
+def _keep(held: tuple[int, ...]) -> None:
+    capabilities.limit_bounding_set(held)
     with suppress(OSError):  # a host that withholds one of them says so where it is missed
-        capabilities.capset(effective=_CAPABILITIES, permitted=_CAPABILITIES, inheritable=())
+        capabilities.capset(effective=held, permitted=held, inheritable=())
