@@ -18,7 +18,7 @@ from sampan.engine.launches import disconnected
 from sampan.engine.lifecycle import Move
 from sampan.engine.model import Cause, Container, Status
 from sampan.engine.visitors import leave
-from sampan.errors import Failure, Internal, InvalidArgument, NotFound, StartFailed
+from sampan.errors import Failure, Internal, InvalidArgument, NotFound, StartFailed, of_host
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -145,6 +145,8 @@ def _start_error(error: Exception) -> Failure:
         return InvalidArgument(str(error)) if error.exit_code in _CANNOT_RUN else error
     if isinstance(error, Failure):
         return error
+    if (host := of_host(error)) is not None:
+        return type(host)(f"failed to start the container: {host}")
     return Internal(f"failed to start the container: {error}")
 
 

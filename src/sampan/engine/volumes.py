@@ -23,7 +23,7 @@ from sampan.engine.drivervolumes import DriverVolumes
 from sampan.engine.model import Event, EventType, Filters, Pruned
 from sampan.engine.model.volumes import ANONYMOUS_LABEL, LOCAL, Volume, VolumeUsage
 from sampan.engine.volumemounts import VolumeMounts
-from sampan.errors import Conflict, Internal, NotFound, Unavailable
+from sampan.errors import Conflict, Internal, NotFound, Unavailable, of_host
 from sampan.images.turns import Turns
 from sampan.linux.diskspace import measure
 from sampan.volumes.local import LocalVolumes, check_name
@@ -434,4 +434,6 @@ def _directory_errors(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if (host := of_host(error)) is not None:
+            raise type(host)(f"{what}: {host}") from error
         raise Internal(f"{what}: {error.strerror or error}") from error

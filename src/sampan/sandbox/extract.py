@@ -168,7 +168,7 @@ class Onto(Extractor):
         if isinstance(error, Failure):
             return error if isinstance(error, _KindsDiffer) else super().failed(error, name)
         where = f"archive member {quoted(name)}: " if name else ""
-        if (host := of_host(error)) is not None:
+        if (host := of_host(OSError(error.errno, ""))) is not None:
             return type(host)(where + str(host))
         return InvalidArgument(where + os.strerror(error.errno or 0).lower())
 

@@ -49,7 +49,7 @@ def split(name: bytes) -> tuple[bytes, bytes]:
 def translated(error: OSError, name: bytes) -> Failure:
     """A system call's failure: the member's fault, or the host's."""
     where = f"archive member {quoted(name)}: " if name else "unpack: "
-    if (host := of_host(error)) is not None:
+    if (host := of_host(OSError(error.errno, ""))) is not None:
         return type(host)(where + str(host))
     why = os.strerror(error.errno or 0).lower()
     return InvalidArgument(where + why) if name else Internal(where + why)
