@@ -177,13 +177,7 @@ class Checker:
             async with layers.unpacked_again(layer) as (number, implied):
                 here = layers.directory(layer)
                 text = (
-                    await asyncio.to_thread(
-                        difference,
-                        here,
-                        layers.directories.path(number),
-                        implied,
-                        shared=layers.driver.plain_marks,
-                    )
+                    await asyncio.to_thread(difference, here, layers.directories.path(number), implied)
                     if os.path.isdir(here)
                     else "its directory is missing"
                 )

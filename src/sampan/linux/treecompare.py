@@ -1,7 +1,8 @@
 """Whether two trees are the same, to the last attribute: what a check of unpacked layers asks.
 
 Nothing is followed: every entry is looked at by its name in an open directory. Access and change times are
-not compared, nor inode numbers; names that are one file in one tree must be one file in the other. Of marks
+not compared, nor inode numbers; names that are one file in one tree must be one file in the other, and a file
+may have further names elsewhere, as what a build holds and what drivers share have. Of marks
 that hide something (overlayfs's devices 0:0, files called ``.wh.NAME``) nothing counts but that they are
 there.
 """
@@ -20,14 +21,13 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-def difference(one: str, other: str, timeless: Collection[str] = (), *, shared: bool = False) -> str:
+def difference(one: str, other: str, timeless: Collection[str] = ()) -> str:
     """The first difference between two directories, as ``path: what``; empty for none. Blocks.
 
-    ``timeless`` are directories, relative and ``.`` for the whole, whose times may differ. ``shared``: files
-    may have further names elsewhere.
+    ``timeless`` are directories, relative and ``.`` for the whole, whose times may differ.
     """
     with _Opened(one) as first, _Opened(other) as second:
-        return _Comparison(frozenset(timeless), shared).directories(first, second, "")
+        return _Comparison(frozenset(timeless)).directories(first, second, "")
 
 
 class _Opened:
@@ -50,7 +50,6 @@ class _Comparison:
     """
 
     timeless: frozenset[str]
-    shared: bool
     back: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     same: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
 
@@ -101,12 +100,7 @@ class _Comparison:
             return f"{path}: {first.st_size} bytes, expected {second.st_size}"
         if first.st_nlink > 1 or second.st_nlink > 1:
             here, there = (first.st_dev, first.st_ino), (second.st_dev, second.st_ino)
-            one_more = first.st_nlink != second.st_nlink and not self.shared
-            if (
-                one_more
-                or self.same.setdefault(here, there) != there
-                or self.back.setdefault(there, here) != here
-            ):
+            if self.same.setdefault(here, there) != there or self.back.setdefault(there, here) != here:
                 return f"{path}: other hard links"
         return ""
 
