@@ -306,3 +306,19 @@ def test_nothing_that_was_said_is_lost_while_no_daemon_runs() -> None:
         said = [json.loads(line)["log"] for line in log.read_text().splitlines()]
         assert said == ["ready\n", *(f"{number}\n" for number in range(1, 5001))]
         assert daemon.ask("DELETE", "/containers/one")[0] == 204
+
+
+@pytest.mark.parametrize("victim", ["keeper", "launcher"])
+def test_who_stands_by_is_killed(victim: str) -> None:
+    """The next start has to do without, and nobody hears of it."""
+    with running_daemon() as daemon:
+        body = {"Image": "sampan/base", "Cmd": CHATTER}
+        assert daemon.ask("POST", "/containers/create?name=one", body)[0] == 201
+        wait_for(lambda: bool(processes(daemon.root)[victim]), "one stands by")
+        (pid,) = processes(daemon.root)[victim]
+        handle = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGKILL)
+        select.select((handle,), (), ())
+        os.close(handle)
+        assert daemon.ask("POST", "/containers/one/start") == (204, None)
+        settled(daemon)

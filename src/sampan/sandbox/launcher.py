@@ -97,6 +97,8 @@ class Launcher:
         daemon = socket.socket(fileno=asking)
         try:
             self._start(keeping, document, clients, daemon)
+        except BrokenPipeError:
+            return  # the keeper was killed, perhaps while it stood by: told nothing, the daemon tries again
         except LaunchError as error:
             _fail(daemon, str(error), error.code)
         except Failure as error:
