@@ -1,0 +1,170 @@
+"""The processes of the engine under test, as the kernel tells them.
+
+Law: the process that plays the chaos is the subreaper of everything that it starts, so that whatever the
+engine leaves behind is a descendant of it, and is found.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """``kind``: daemon, zygote, keeper, launcher (or its child, which is no program yet), worker, program.
+
+    ``began`` is in clock ticks since the boot: a pid and its ``began`` are one process for ever.
+    """
+
+    pid: int
+    parent: int
+    session: int
+    began: int
+    state: str
+    command: bytes
+    kind: str = ""
+
+
+def become_reaper() -> None:
+    """Be the parent of all orphans among our descendants."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def bury(own: set[int]) -> None:
+    """Reap the orphans that have ended; ``own`` are children that somebody else waits for."""
+    for child in children_of(os.getpid()):
+        if child not in own:
+            with suppress(ChildProcessError):
+                os.waitpid(child, os.WNOHANG)
+
+
+def children_of(pid: int) -> list[int]:
+    found: list[int] = []
+    with suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+    return found
+
+
+def look(pid: int) -> Process | None:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return None
+    return Process(
+        pid=pid,
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        began=int(fields[19]),
+        state=fields[0],
+        command=command,
+    )
+
+
+def descendants(top: int) -> Iterator[Process]:
+    left = children_of(top)
+    while left:
+        pid = left.pop()
+        if (found := look(pid)) is not None:
+            left += children_of(pid)
+            yield found
+
+
+def of_engine(root: str, top: int | None = None) -> list[Process]:
+    """Every living process that the engine of ``root`` has, or left; zombies are not alive."""
+    title = b"sampan-zygote " + os.fsencode(root)
+    every = {one.pid: one for one in descendants(top or os.getpid()) if one.state != "Z"}
+    kinds: dict[int, str] = {}
+    for pid, one in every.items():
+        if b"sampan.daemon" in one.command and os.fsencode(root) in one.command:
+            kinds[pid] = "daemon"
+        elif one.command.startswith(title):
+            kinds[pid] = _part(one, every, title)
+    for pid in every.keys() - kinds.keys():
+        above: Process | None = every[pid]
+        while above is not None and above.pid not in kinds:
+            above = every.get(above.parent)
+        if above is not None or _in_container(pid, root):
+            kinds[pid] = "program"
+    return [
+        Process(
+            pid=one.pid,
+            parent=one.parent,
+            session=one.session,
+            began=one.began,
+            state=one.state,
+            command=one.command,
+            kind=kinds[pid],
+        )
+        for pid, one in every.items()
+        if pid in kinds
+    ]
+
+
+def _part(one: Process, every: dict[int, Process], title: bytes) -> str:
+    if one.session == one.pid:
+        return "zygote"
+    above = every.get(one.parent)
+    if above is not None and above.command.startswith(title) and above.session != above.pid:
+        return "launcher"
+    return "worker" if is_worker(one.pid) else "keeper"
+
+
+def is_worker(pid: int) -> bool:
+    """A visitor is told from a keeper by the descriptor of itself that it made for the daemon."""
+    with suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                if "pidfd" in os.readlink(f"/proc/{pid}/fd/{fd}"):
+                    text = Path(f"/proc/{pid}/fdinfo/{fd}").read_text()
+                    if f"Pid:\t{pid}\n" in text:
+                        return True
+    return False
+
+
+def _in_container(pid: int, root: str) -> bool:
+    from sampan.network.naming import bridge_name
+
+    with suppress(OSError):
+        return bridge_name(f"{root.rpartition('/')[0]}/data") in Path(f"/proc/{pid}/cgroup").read_text()
+    return False
+
+
+def end(pid: int, patience: float = 30.0) -> bool:
+    """SIGKILL, and wait for the death; whether it lived."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if select.select([handle], [], [], 0)[0]:
+            return False
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        assert select.select([handle], [], [], patience)[0], f"{pid} does not die"
+        return True
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def descriptors(pid: int) -> dict[str, int]:
+    """How many descriptors of each sort a process has."""
+    found: dict[str, int] = {}
+    with suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                sort = os.readlink(f"/proc/{pid}/fd/{fd}").partition("[")[0]
+                found[sort] = found.get(sort, 0) + 1
+    return found
