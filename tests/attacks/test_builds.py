@@ -52,3 +52,15 @@ def test_cve_2024_23653_rights_that_nobody_granted(engine: Docker) -> None:
     code, said = build(engine, "RUN --security=insecure grep CapEff /proc/self/status", "RUN echo more")
     assert "CapEff:" not in said, said  # the step was not run at all
     assert code != 0, said
+
+
+def test_cve_2024_21626_a_working_directory_by_descriptor(engine: Docker, public: Path) -> None:
+    """WORKDIR is a descriptor of the engine's that leads to the host, for a step and for the image."""
+    (public / "secret").write_text("the host's")
+    for number in range(3, 9):
+        look = f"RUN cat ../../../../../../../../..{public}/secret; cat .{public}/secret; true"
+        _, said = build(engine, f"WORKDIR /proc/self/fd/{number}", look)
+        assert "the host's" not in said.replace(look, "")
+        _, said = build(engine, f"ENV D=/proc/self/fd/{number}", "WORKDIR $D/../../..", look)
+        assert "the host's" not in said.replace(look, "")
+    assert [path.name for path in public.iterdir()] == ["secret"]

@@ -20,7 +20,7 @@ from sampan.wire import tar
 from sampan.wire.tar import Member
 from tests import archives
 from tests.attacks.conftest import Docker
-from tests.attacks.test_files import evil, link
+from tests.attacks.test_files import link
 from tests.e2e.serving import Daemon
 from tests.e2e.talk import ask
 
@@ -166,7 +166,7 @@ def test_indexes_of_indexes_end(engine: Docker, daemon: Daemon, entries: int) ->
 def test_cve_2022_23648_volumes_of_an_image_lead_to_the_host(
     engine: Docker, daemon: Daemon, public: Path, place: str
 ) -> None:
-    """What is in an image at the place of a volume is copied into it: the host's, if the place leads there."""
+    """What is in an image at a volume's place is copied into it: the host's, if the place leads there."""
     (public / "secret").write_text("the host's")
     place = place.format(public)
     top = archives.pack({"0": link("link", str(public)), "1": link("x", "/")})
@@ -192,10 +192,9 @@ def test_layers_of_links_change_nothing_outside(engine: Docker, daemon: Daemon, 
         members.append(link(str(number), str(number - 1)))
         members.append(Member(name=b"%d/made%d" % (number % 40, number)))
         members.append(Member(name=b"h%d" % number, kind=tar.LINK, link=b"%d/secret" % (number % 40)))
-    try:
-        evil(daemon, **{str(number): member for number, member in enumerate(members)})
-    except AssertionError as refused:
-        assert "400" in str(refused)
+    top = archives.pack({str(number): member for number, member in enumerate(members)})
+    status, said = load(daemon, archives.docker_files([top], ["evil:latest"]))
+    assert status in (200, 400), said
     assert os.listdir(public) == ["secret"]
     assert os.stat(public / "secret").st_nlink == 1
 

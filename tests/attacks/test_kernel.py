@@ -73,6 +73,18 @@ def test_cve_2020_15257_no_socket_without_a_file(engine: Docker, daemon: Daemon)
     assert [words for words in abstract if f"socket:[{words[6]}]" in inodes] == []
 
 
+@pytest.mark.parametrize("more", [(), ("--cap-add", "NET_ADMIN"), ("--user", "app")], ids=str)
+def test_cve_2022_24769_no_capability_is_inherited(
+    engine: Docker, ids: tuple[str, ...], more: tuple[str, ...]
+) -> None:
+    """A program with file capabilities would add to its own what is inheritable."""
+    look = ("grep", "-E", "Cap(Inh|Amb)", "/proc/self/status")
+    engine("run", "-d", *ids, *more, "--name", "box", "busybox", "sleep", "1000")
+    for words in (("run", "--rm", *ids, *more, "busybox"), ("exec", "box"), ("exec", "-u", "app", "box")):
+        done = engine(*words, *look)
+        assert {line.split()[1] for line in done.stdout.splitlines()} == {"0" * 16}, done
+
+
 RELEASE = (
     "for t in cgroup cgroup2; do mkdir /tmp/$t; unshare -C mount -t $t $t /tmp/$t; "
     "unshare -UrmC mount -t cgroup -o rdma cgroup /tmp/$t; unshare -Urm mount -t $t $t /tmp/$t; "
