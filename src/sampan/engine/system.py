@@ -14,6 +14,7 @@ from sampan import __version__
 from sampan.engine import runtimes
 from sampan.engine.model import Container, Event, EventType, Status
 from sampan.errors import Unavailable
+from sampan.linux import landlock
 from sampan.linux.diskspace import Space
 from sampan.sandbox import cgroups
 from sampan.sandbox.cgroups import Features
@@ -220,6 +221,8 @@ class System:
     def _warnings(self) -> tuple[str, ...]:
         facts, features = self._settings.facts, self._features()
         found = [f"WARNING: No {what} support" for what in lacking(features, facts.cgroup_version)]
+        if not landlock.usable():
+            found.append("WARNING: No landlock support")
         if not facts.ip_forwarding():
             found.append("WARNING: IPv4 forwarding is disabled")
         if self._settings.options.userns == "private" and facts.idmaps.lacking:
