@@ -19,6 +19,8 @@ def main(exec_root: str, group: str, descriptors: str) -> None:
     resource.setrlimit(
         resource.RLIMIT_NOFILE, (int(descriptors), resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     )
+    with suppress(OSError):  # a seccomp filter around the engine may forbid keyrings
+        process.join_new_session_keyring()
     os.closerange(3, 1 << 20)  # whatever the starter let through would live as long as the containers
     path = f"{exec_root}/{zygote.SOCKET}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
