@@ -349,6 +349,38 @@ def test_a_network_that_others_have_given_the_name_meanwhile_is_not_joined(doors
     assert ask(doors.socket, "DELETE", "/networks/fleeting")[0] == 204
 
 
+def test_a_restart_by_itself_joins_no_network_of_others(doors: Doors) -> None:
+    """The container was there; the network was made anew by another while it was away."""
+    asked = {"Name": "fleeting", "Labels": {}}
+    assert ask(doors.confined, "POST", "/networks/create", json.dumps(asked).encode())[0] == 201
+    host = {"NetworkMode": "fleeting", "RestartPolicy": {"Name": "always"}}
+    box = {"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": host}
+    status, said = ask(doors.confined, "POST", "/containers/create?name=restarted", json.dumps(box).encode())
+    assert status == 201, said
+    assert ask(doors.confined, "POST", "/containers/restarted/start")[0] == 204
+    assert ask(doors.socket, "POST", "/containers/restarted/stop?t=0")[0] == 204
+    assert ask(doors.socket, "DELETE", "/networks/fleeting")[0] == 204
+    assert ask(doors.socket, "POST", "/networks/create", json.dumps(asked).encode())[0] == 201
+    # Nobody asks the group's door now: as after a crash, the engine starts it.
+    status, said = ask(doors.socket, "POST", "/containers/restarted/start")
+    assert (status, b"network fleeting not found" in said) == (404, True), said
+    assert ask(doors.confined, "DELETE", "/containers/restarted?force=1")[0] == 204
+    assert ask(doors.socket, "DELETE", "/networks/fleeting")[0] == 204
+
+
+def test_volumes_that_are_made_on_the_way_are_the_group_s(doors: Doors) -> None:
+    mount = {"Type": "volume", "Target": "/b", "VolumeOptions": {"Labels": {"sampan.owner": "others"}}}
+    box = {"Image": "busybox", "Volumes": {"/a": {}}, "HostConfig": {"Mounts": [mount]}}
+    status, said = ask(doors.confined, "POST", "/containers/create", json.dumps(box).encode())
+    assert status == 201, said
+    key = json.loads(said)["Id"]
+    volumes = json.loads(ask(doors.confined, "GET", "/volumes")[1])["Volumes"]
+    mounted = json.loads(ask(doors.confined, "GET", f"/containers/{key}/json")[1])["Mounts"]
+    assert {volume["Name"] for volume in volumes} == {mount["Name"] for mount in mounted}
+    assert [volume["Labels"]["sampan.owner"] for volume in volumes] == ["users", "users"]
+    assert ask(doors.confined, "DELETE", f"/containers/{key}?v=1")[0] == 204
+
+
 def test_what_is_made_of_an_image_is_not_the_group_s_for_the_image_s_label(doors: Doors) -> None:
     def make(path: str, image: str) -> str:
         body = json.dumps({"Image": image, "Cmd": ["true"]}).encode()

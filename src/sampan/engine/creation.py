@@ -24,6 +24,7 @@ from sampan.engine.model import (
     NetworkingConfig,
     Status,
 )
+from sampan.engine.model.container import OWNER
 from sampan.engine.model.volumes import LOCAL
 from sampan.engine.removal import remove_directory
 from sampan.errors import Conflict, Failure, InvalidArgument, NotFound
@@ -160,8 +161,9 @@ class Creation:
         home = self._settings.paths.container(container.id)
         try:
             asked = {posixpath.normpath(mount.target): mount for mount in container.host.mounts or ()}
+            owner = (container.config.labels or {}).get(OWNER)
             points = [
-                await self._with_volume(point, asked.get(point.destination), made)
+                await self._with_volume(point, asked.get(point.destination), made, owner)
                 for point in container.mounts
             ]
             container = replace(container, mounts=tuple(points))
@@ -206,8 +208,13 @@ class Creation:
             found |= {point.destination: point for point in points}
         return list(found.values())
 
-    async def _with_volume(self, point: MountPoint, asked: Mount | None, made: list[str]) -> MountPoint:
-        """The mount with the volume or the image that it is of; ``asked`` is its --mount, if it has one."""
+    async def _with_volume(
+        self, point: MountPoint, asked: Mount | None, made: list[str], owner: str | None
+    ) -> MountPoint:
+        """The mount with the volume or the image that it is of; ``asked`` is its --mount, if it has one.
+
+        A volume that is made for the container of a group is the group's, whatever labels are asked for.
+        """
         if point.type == "image":
             try:
                 image = await self._catalog.resolve(point.name)
@@ -220,12 +227,15 @@ class Creation:
             return point
         options = asked.volume_options if asked is not None else None
         config = options.driver_config if options is not None else None
+        labels = options.labels if options is not None else None
+        if owner is not None:
+            labels = {**(labels or {}), OWNER: owner}
         name = await self._volumes.ensure(
             point.name or None,
             # A name alone means the volume of that name, whoever keeps it.
             driver="" if point.driver == LOCAL else point.driver,
             options=config.options if config is not None else None,
-            labels=options.labels if options is not None else None,
+            labels=labels,
         )
         if point.anonymous:
             made.append(name)

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from sampan.engine import links
 from sampan.engine.model import Container, EndpointIPAMConfig, EndpointSettings, NetworkSettings
+from sampan.engine.model.container import OWNER
 from sampan.engine.networkplans import HOST_BINDING
 from sampan.errors import Forbidden, NotFound
 from sampan.network import resolv
@@ -102,6 +103,7 @@ class Places:
         """The container's places, each with an interface where its network gives one."""
         found: list[Place] = []
         for place in self.of(container):
+            self._check_owner(container, place)
             if place.name in WITHOUT_INTERFACE:
                 found.append(place)
                 continue
@@ -109,6 +111,17 @@ class Places:
             mac = container.config.mac_address if place.name == container.host.network_mode else ""
             found.append(await self.take_one(container.id, place, number=number, mac=mac))
         return found
+
+    def _check_owner(self, container: Container, place: Place) -> None:
+        """NotFound for a network that somebody else has made under the name, if the container is a group's:
+        nobody looks when it is started again by itself."""
+        owner = (container.config.labels or {}).get(OWNER)
+        known = place.settings.network_id
+        if owner is None or not place.custom or known in ("", place.network_id):
+            return
+        network = self._find(place.network_id)
+        if network is None or network.labels.get(OWNER) != owner:
+            raise NotFound(f"failed to set up container networking: network {place.name} not found")
 
     async def take_one(self, container_id: str, place: Place, *, number: int, mac: str = "") -> Place:
         """An interface of this number on one network."""
