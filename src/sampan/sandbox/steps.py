@@ -93,6 +93,11 @@ class EnterRoot(Step):
     place: str = ""
 
     def prepare(self, context: Context) -> None:
+        # In a chroot "/" is not the root of the mount namespace. Were that left in place, whoever joins the
+        # namespace later (exec, nsenter) would find the host's tree there.
+        itself = os.pidfd_open(os.getpid())
+        p.setns(itself, p.CLONE_NEWNS)
+        os.close(itself)
         m.mount("", "/", "", m.MS_REC | self.propagation)
 
     def execute(self, context: Context) -> None:
