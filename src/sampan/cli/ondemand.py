@@ -31,14 +31,28 @@ def start(host: str, arguments: tuple[str, ...] = ()) -> bool:
     except OSError:
         return False  # not ours to start: the caller says that nobody answers
     try:
+        before = os.fstat(log).st_size
         child = _spawn(log, arguments)
     finally:
         os.close(log)
     if not _answers(address, child):
+        _say_why(os.path.join(folder, "daemon.log"), before)
         return False
     if os.isatty(2):
         err(f"Started the engine. To use the docker command with it: export DOCKER_HOST={host}")
     return True
+
+
+def _say_why(log: str, before: int) -> None:
+    """The last words of a daemon that could not serve."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(before)
+            lines = file.read(1 << 16).decode(errors="replace").splitlines()
+    except OSError:
+        return
+    for line in [line for line in lines if line.startswith("sampan daemon: ")][-1:]:
+        err(line)
 
 
 def present(host: str) -> None:

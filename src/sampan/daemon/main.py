@@ -49,6 +49,8 @@ def main(arguments: Sequence[str]) -> int:
         os.umask(0o022)
         with contextlib.ExitStack() as held:
             _take_place(options, held)
+            if line.repair:
+                return _repair(options)
             _settle_in(options, on_demand=line.on_demand)
             asyncio.run(_serve(line, options, service))
     except Failure as error:
@@ -58,6 +60,19 @@ def main(arguments: Sequence[str]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"sampan daemon: {of_host(error) or where + str(error.strerror)}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _repair(options: Options) -> int:
+    """Mend the state and tell of it."""
+    from sampan.engine.mending import mend
+
+    done = False
+    for text in mend(Paths(data=options.data_root, run=options.exec_root)):
+        print(text)
+        done = True
+    if not done:
+        print("nothing is wrong with the state")
     return 0
 
 

@@ -30,6 +30,7 @@ class CommandLine:
     file_named: bool
     validate: bool
     on_demand: bool
+    repair: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,7 @@ def parse(arguments: Sequence[str]) -> CommandLine:
         file_named="config-file" in given,
         validate=given["validate"],
         on_demand=given["on_demand"],
+        repair=given["repair"],
     )
 
 
@@ -188,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config-file", dest="config-file", metavar="FILE", help=f"settings (default {CONFIG_FILE})")
     add("--validate", action="store_true", default=False, help="check the settings and exit")
+    add("--repair", action="store_true", default=False, help="mend a damaged state and exit")
     # Given by the client that starts the engine: it is to outlive the session that it was started from.
     add("--on-demand", action="store_true", default=False, help=argparse.SUPPRESS)
     add("-v", "--version", action="version", version=f"Sampan version {__version__}")

@@ -37,6 +37,7 @@ from sampan.engine.images import Images
 from sampan.engine.launches import Sources
 from sampan.engine.lookups import Lookups
 from sampan.engine.networks import Networks
+from sampan.engine.mending import is_lost
 from sampan.engine.offers import Offers
 from sampan.engine.paths import Paths
 from sampan.engine.processes import Processes
@@ -60,6 +61,7 @@ from sampan.engine.watching import Watching
 from sampan.engine.wiring import Foundations, wire
 from sampan.images.blobs import BlobStore
 from sampan.images.catalog import Catalog
+from sampan.errors import Internal
 from sampan.images.checking import Checker
 from sampan.images.compressed import CompressedForms
 from sampan.images.directories import spread
@@ -74,7 +76,7 @@ from sampan.runtime.usage import Gauges
 from sampan.runtime.visits import Visits
 from sampan.runtime.zygote import Zygote
 from sampan.sandbox.unpack import Limits
-from sampan.state.database import Database
+from sampan.state.database import MENDED_BY, Database
 from sampan.state.reserve import make_way
 from sampan.volumes.local import LocalVolumes
 from sampan.volumes.mounting import Marks
@@ -100,6 +102,8 @@ class Wiring:
         self._database = Database.open(paths.database)
         self._events = Events(settings.now)
         self._watching = Watching()
+        if is_lost(paths):
+            raise Internal(f"state database {paths.database} is missing; {MENDED_BY}")
 
         blobs = BlobStore(paths.blobs, paths.temporary)
         visits = Visits(zygote)

@@ -25,6 +25,7 @@ from sampan.engine.model import Container, Event, EventType, Filters
 from sampan.engine.networkplans import BRIDGE, DRIVERS, HOST, NONE, Definition, NetworkRequest, Pool
 from sampan.errors import Conflict, Forbidden, InvalidArgument, NotFound
 from sampan.linux import rtnetlink
+from sampan.state.database import unreadable
 
 if TYPE_CHECKING:
     from sampan.network import Bridges, Plan
@@ -413,8 +414,14 @@ def _insert_all(connection: sqlite3.Connection, networks: dict[str, tuple[str, i
 
 
 def _read_custom(connection: sqlite3.Connection) -> list[Definition]:
-    rows = connection.execute("SELECT document FROM user_networks")
-    return [msgspec.msgpack.decode(document, type=Definition) for (document,) in rows]
+    found = []
+    for name, document in connection.execute("SELECT name, document FROM user_networks"):
+        try:
+            found.append(msgspec.msgpack.decode(document, type=Definition))
+        except (msgspec.DecodeError, ValueError) as error:
+            path = connection.execute("PRAGMA database_list").fetchone()[2]
+            raise unreadable(path, f"network {name}", error) from error
+    return found
 
 
 def _insert_custom(connection: sqlite3.Connection, definition: Definition) -> None:

@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from sampan.engine import moving
 from sampan.engine.model import Container, ContainerState, ExitStatus, WaitCondition
 from sampan.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from sampan.state.database import unreadable
 
 if TYPE_CHECKING:
     from sampan.engine.health import Monitor
@@ -127,7 +128,10 @@ class ContainerStore:
         rows = self._database.read(lambda db: db.execute("SELECT name, document FROM containers").fetchall())
         for name, document in rows:
             # The column is the truth: a renamed container's document may be one write behind.
-            container = replace(_decoder.decode(document), name=name)
+            try:
+                container = replace(_decoder.decode(document), name=name)
+            except (msgspec.DecodeError, ValueError) as error:
+                raise unreadable(self._database.path, f"container {name}", error) from error
             self._insert(Instance(moving.at(data_root, container)))
         return list(self)
 

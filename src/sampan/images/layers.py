@@ -105,6 +105,7 @@ class LayerStore:
         self._blobs = blobs
         self._boot_id = boot_id
         self._layers: dict[Digest, Layer] = {}
+        self._doubtful: set[int] = set()  # ids of those whose sync failed; the next boot unpacks them again
         self._held: Counter[Digest] = Counter()
         self.pinned: Counter[Digest] = Counter()
         """Blobs that somebody is about to need."""
@@ -365,10 +366,15 @@ class LayerStore:
 
     async def settle(self) -> None:
         """Wait until every layer of this boot is on the disk, and note it."""
-        pending = [layer for layer in self if layer.boot is not None]
+        pending = [layer for layer in self if layer.boot is not None and layer.id not in self._doubtful]
         if not pending:
             return
-        await asyncio.to_thread(sync_file_system, self.root)
+        try:
+            await asyncio.to_thread(sync_file_system, self.root)
+        except Internal:
+            # The kernel tells of what it could not write once: the next sync would say nothing of these.
+            self._doubtful |= {layer.id for layer in pending}
+            raise
         ids = [(layer.id,) for layer in pending]
         await self._database.write(
             lambda connection: connection.executemany("UPDATE layers SET boot = NULL WHERE id = ?", ids)

@@ -7,6 +7,8 @@ Laws:
 - ``durable`` writes are on the disk when they return (WAL, ``synchronous=FULL``). Others are in the
   write-ahead log in the page cache: they survive the death of any process, not a power loss.
 - Reads happen on the caller's thread through a connection that cannot write.
+- A write that the disk failed is never tried again as if nothing were: the kernel tells of a lost page once
+  and takes it for clean afterwards. Everything is written anew, into the file itself, before the next commit.
 - A file that is damaged, or was written by a newer version, is refused before anything is changed.
 """
 
@@ -19,11 +21,13 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sampan.errors import Internal, Unavailable
+from sampan.errors import HostFailure, Internal, Unavailable
+from sampan.state import copies
 from sampan.state.migrations import MIGRATIONS, Migration
 from sampan.state.reserve import Reserve
 
@@ -35,6 +39,9 @@ Work = Callable[[sqlite3.Connection], T]
 _HOST_ERRORS = frozenset(
     (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY)
 )
+_DAMAGED = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+_UNREADABLE = _DAMAGED | {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM}
+MENDED_BY = "what can be saved is saved by: sampan daemon --repair"
 _BATCH = 256  # writes that may share one commit
 
 
@@ -60,6 +67,9 @@ class Database:
         self._reader = reader
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._closed = False
+        self._changed = False  # since the last copy
+        self._copy_at = time.monotonic() + copies.FIRST
+        self._doubtful = False  # whether the log may have lost pages that were committed
         self._thread = threading.Thread(target=self._run, name="state-writer", daemon=True)
         self._thread.start()
 
@@ -84,13 +94,22 @@ class Database:
                 writer.close()
                 raise
         except sqlite3.DatabaseError as error:
-            raise Internal(f"state database {path} cannot be used: {error}") from error
+            mend = f"; {MENDED_BY}" if _code(error) in _DAMAGED else ""
+            raise Internal(f"state database {path} cannot be used: {error}{mend}") from error
         reserve.open()
         return cls(path, writer, reader, reserve)
 
     def read(self, work: Work[T]) -> T:
-        """Run ``work`` now with the reading connection. It sees every write that has returned."""
-        return work(self._reader)
+        """Run ``work`` now with the reading connection. It sees every write that has returned.
+
+        HostFailure when the file cannot be read.
+        """
+        try:
+            return work(self._reader)
+        except sqlite3.DatabaseError as error:
+            if _code(error) in _UNREADABLE:
+                raise HostFailure(f"state database {self.path} cannot be read: {error}") from error
+            raise
 
     async def write(self, work: Work[T], *, durable: bool = True) -> T:
         """Run ``work`` in a transaction on the writer thread and return what it returns.
@@ -138,7 +157,11 @@ class Database:
         closing = False
         while not closing:
             batch: list[_Write] = []
-            item = self._queue.get()
+            try:
+                item = self._queue.get(timeout=self._until_copy())
+            except queue.Empty:
+                self._copy()
+                continue
             while True:
                 if item is None:
                     closing = True
@@ -151,19 +174,36 @@ class Database:
                 self._commit(batch)
                 self._report(batch)
                 self._reserve.hold()
+        if self._changed:
+            self._copy()
+
+    def _until_copy(self) -> float | None:
+        """Seconds until the next copy is due; None when nothing has changed."""
+        return max(0.0, self._copy_at - time.monotonic()) if self._changed else None
+
+    def _copy(self) -> None:
+        copies.make(self._writer, self.path)
+        self._changed = False
+        self._copy_at = time.monotonic() + copies.EVERY
 
     def _commit(self, batch: list[_Write]) -> None:
         connection = self._writer
         durable = any(write.durable for write in batch)
         try:
+            if self._doubtful:
+                _write_anew(connection)
+                self._doubtful = False
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
             for write in batch:
                 _apply(connection, write)
             connection.execute("COMMIT")
+            self._changed = True
         except Exception as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            if _code(error) == sqlite3.SQLITE_IOERR:
+                self._doubtful = True
             if len(batch) > 1:  # a full disk takes the whole transaction back: to each what is its own
                 for write in batch:
                     write.error = None
@@ -184,7 +224,7 @@ class Database:
         for loop, writes in loops.items():
             # A loop that was closed has nobody waiting any more.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_settle, writes)
+                loop.call_soon_threadsafe(_settle, writes, self.path)
 
 
 def _apply(connection: sqlite3.Connection, write: _Write) -> None:
@@ -197,27 +237,41 @@ def _apply(connection: sqlite3.Connection, write: _Write) -> None:
     connection.execute("RELEASE one")
 
 
-def _settle(writes: list[_Write]) -> None:
+def _settle(writes: list[_Write], path: str) -> None:
     for write in writes:
         future = write.future
         if future is None or future.done():
             continue
         if write.error is not None:
-            future.set_exception(_failure(write.error))
+            future.set_exception(_failure(write.error, path))
         else:
             future.set_result(write.result)
 
 
-def _failure(error: Exception) -> Exception:
+def _failure(error: Exception, path: str) -> Exception:
     """The host's refusal as a failure that may pass; a mistake of ours as it is."""
     if _is_host(error):
-        return Unavailable(f"the state database cannot be written: {error}")
+        return Unavailable(f"state database {path} cannot be written: {error}")
+    if _code(error) in _DAMAGED:
+        return HostFailure(f"state database {path} is damaged: {error}; {MENDED_BY}")
     return error
 
 
 def _is_host(error: Exception | None) -> bool:
     """Whether the host refused, and may do it another time."""
-    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _HOST_ERRORS
+    return _code(error) in _HOST_ERRORS
+
+
+def _code(error: Exception | None) -> int:
+    """SQLite's primary result code."""
+    return error.sqlite_errorcode & 0xFF if isinstance(error, sqlite3.DatabaseError) else 0
+
+
+def _write_anew(connection: sqlite3.Connection) -> None:
+    """Copy the whole log into the database, to the disk, and empty it. OperationalError when that fails."""
+    connection.execute("PRAGMA synchronous=FULL")
+    if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        raise Unavailable("the state database is being read while it has to be written anew")
 
 
 def _keep_private(path: str) -> None:
@@ -226,6 +280,23 @@ def _keep_private(path: str) -> None:
     for name in (path, f"{path}-wal", f"{path}-shm"):
         with contextlib.suppress(FileNotFoundError):
             os.chmod(name, 0o600)
+
+
+def unreadable(path: str, what: str, error: Exception) -> Internal:
+    """The failure of a reader to whom a document of the database means nothing."""
+    return Internal(f"state database {path} is damaged: {what}: {error}; {MENDED_BY}")
+
+
+def damage(path: str) -> str:
+    """What is wrong with the file at ``path``; empty for nothing. Nobody else may have it open."""
+    try:
+        with contextlib.closing(_connect(path)) as connection:
+            found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+            return "" if found == "ok" else found.splitlines()[-1]
+    except sqlite3.DatabaseError as error:
+        if _code(error) in _DAMAGED:
+            return str(error)
+        raise
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -238,7 +309,7 @@ def _connect(path: str) -> sqlite3.Connection:
 def _check(connection: sqlite3.Connection, path: str, *, newest: int) -> None:
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
-        raise Internal(f"state database {path} is damaged: {found.splitlines()[-1]}")
+        raise Internal(f"state database {path} is damaged: {found.splitlines()[-1]}; {MENDED_BY}")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > newest:
         raise Internal(
