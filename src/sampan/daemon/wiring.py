@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 
 from sampan.api.growing import guarded
@@ -50,6 +51,7 @@ from sampan.engine.registrycaches import RegistryCaches
 from sampan.engine.room import Room
 from sampan.engine.seccomp import Filters
 from sampan.engine.settings import Settings
+from sampan.engine.shortcomings import shortcomings
 from sampan.engine.stats import Statistics
 from sampan.engine.stillness import Stillness
 from sampan.engine.store import ContainerStore
@@ -65,7 +67,7 @@ from sampan.errors import Internal
 from sampan.images.checking import Checker
 from sampan.images.compressed import CompressedForms
 from sampan.images.directories import spread
-from sampan.images.drivers import Driver, choose
+from sampan.images.drivers import Driver, choose, passed_over
 from sampan.images.layers import EMPTY, LayerStore
 from sampan.images.snapshots import Snapshots
 from sampan.linux import kernel
@@ -94,6 +96,7 @@ class Wiring:
         make_way(paths.database)
         _make_directories(paths)
         self._driver = choose(paths.data, options.settings["storage-driver"])
+        self._layering = passed_over(paths.data, self._driver, options.settings["storage-driver"])
         id_maps = _idmaps(options, self._driver)
         self._settings = Settings(paths=paths, options=options.engine, facts=HostFacts.read(id_maps))
         settings = self._settings
@@ -239,6 +242,7 @@ class Wiring:
                 driver=self._driver,
                 settings=settings,
                 low_disk=self._room.warning,
+                shortcomings=self._shortcomings,
             ),
             statistics=Statistics(store=store, measure=gauges.read, settings=settings),
             processes=Processes(store=store, events=self._events, members=gauges.processes),
@@ -291,6 +295,9 @@ class Wiring:
             ),
             run=visits.unpack,
         )
+
+    def _shortcomings(self) -> Iterable[str]:
+        return shortcomings(bridge=self._bridges.refusal, driver=self._driver.name, layering=self._layering)
 
     @property
     def runs(self) -> bool:

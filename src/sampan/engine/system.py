@@ -124,10 +124,12 @@ class System:
         driver: Driver,
         settings: Settings,
         features: Callable[[], Features] = detected,
+        shortcomings: Callable[[], Iterable[str]] = tuple,
         low_disk: Callable[[], str] = str,
     ) -> None:
         self._low_disk = low_disk
         self._features = features
+        self._shortcomings = shortcomings
         self._driver = driver
         self._store = store
         self._snapshots = snapshots
@@ -227,6 +229,7 @@ class System:
             found.append("WARNING: IPv4 forwarding is disabled")
         if self._settings.options.userns == "private" and facts.idmaps.lacking:
             found.append(f"WARNING: Containers have the host's user ids: {facts.idmaps.lacking}")
+        found += [f"WARNING: {what}" for what in self._shortcomings()]
         if low := self._low_disk():
             found.append(f"WARNING: {low}")
         return tuple(found)

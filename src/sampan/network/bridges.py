@@ -67,6 +67,7 @@ class Bridges:
         self._bridges: dict[str, Bridge] = {DEFAULT: self._default}
         self.ports = PublishedPorts(self.name)
         self.egress = EgressRules(self.name, own=self._subnets)
+        self._refused = ""
         self._monitor: Netlink | None = None
         self._check: asyncio.TimerHandle | None = None
         self._work: set[asyncio.Task[None]] = set()
@@ -80,6 +81,11 @@ class Bridges:
     def site(self) -> Site | None:
         """The default bridge; None while the host has none of ours."""
         return self._default.site
+
+    @property
+    def refusal(self) -> str:
+        """Why this host cannot have the default bridge; empty if it has it."""
+        return "" if self._default.site is not None else self._refused
 
     def _subnets(self) -> list[str]:
         """Those of this engine's networks."""
@@ -117,6 +123,8 @@ class Bridges:
                 await bridge.make()
             except Unavailable as reason:
                 logger.warning("%s", reason)
+                if bridge is self._default:
+                    self._refused = str(reason)
         if self._default.site is not None:
             self._start_watching()
 

@@ -4,7 +4,7 @@ A driver is chosen by ``choice``, which tries what the host offers. Law: what is
 one driver, whose name the root remembers.
 """
 
-from sampan.images.drivers.choice import choose
+from sampan.images.drivers.choice import choose, passed_over
 from sampan.images.drivers.interface import Driver
 
-__all__ = ["Driver", "choose"]
+__all__ = ["Driver", "choose", "passed_over"]

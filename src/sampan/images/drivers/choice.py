@@ -60,6 +60,11 @@ def choose(root: str, wanted: str = "") -> Driver:
     return _KINDS[name].make(root)
 
 
+def passed_over(root: str, driver: Driver, wanted: str = "") -> str:
+    """Why overlay2 is not the driver, though no other was ``wanted``; empty if it is, or one was."""
+    return "" if wanted or driver.name == _FIRST else _KINDS[_FIRST].refusal(root)
+
+
 def _noted(root: str) -> str:
     try:
         with open(f"{root}/{_FILE}", encoding="ascii", errors="replace") as file:
