@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from tests.e2e.talk import ask
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
+LIMIT = "daemon=containers=3,volumes=2,networks=1,memory=96m,cpus=1.5,pids=100"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doors:
     place: Path
@@ -33,6 +37,7 @@ class Doors:
     audit: Path
     metrics: str
     confined: str
+    limited: str
     socket: str
 
 
@@ -45,6 +50,7 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     address, metrics = f"tcp://127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     with serving.daemon(
         *("--metrics-addr", metrics, "--confined-host", f"unix://{place}/confined.sock=users"),
+        *("--confined-host", f"unix://{place}/limited.sock=daemon", "--confined-limit", LIMIT),
         *("-H", address, "--read-only-host", f"unix://{place}/readers.sock"),
         *("--audit-log", f"{place}/audit", "--tlsverify", "--tlscacert", f"{place}/ca.pem"),
         *("--tlscert", f"{place}/server.pem", "--tlskey", f"{place}/server-key.pem"),
@@ -57,6 +63,7 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
             audit=place / "audit",
             metrics=f"http://{metrics}/metrics",
             confined=f"{place}/confined.sock",
+            limited=f"{place}/limited.sock",
             socket=daemon.socket,
         )
 
@@ -347,6 +354,54 @@ def test_a_network_that_others_have_given_the_name_meanwhile_is_not_joined(doors
         assert ask(doors.confined, "POST", f"/containers/{key}/{what}")[0] == 404
     assert ask(doors.confined, "DELETE", f"/containers/{key}")[0] == 204
     assert ask(doors.socket, "DELETE", "/networks/fleeting")[0] == 204
+
+
+def test_a_group_has_no_more_than_its_quota(doors: Doors) -> None:
+    def make(target: str, **asked: Any) -> tuple[int, str]:
+        status, said = ask(doors.limited, "POST", target, json.dumps(asked).encode())
+        return status, said.decode()
+
+    def box(name: str, **more: int) -> tuple[int, str]:
+        host = {"Memory": 32 << 20, "NanoCpus": 5 * 10**8, "PidsLimit": 20, **more}
+        return make(f"/containers/create?name={name}", Image="busybox", Cmd=["true"], HostConfig=host)
+
+    assert box("q0", PidsLimit=0) == (
+        403,
+        '{"message":"this socket has a quota of pids: use --pids-limit"}\n',
+    )
+    assert box("q0", MemorySwap=-1)[0] == 403
+    assert box("q0", Memory=97 << 20)[0] == 403
+    assert box("q0", NanoCpus=0, CpuQuota=200_000)[0] == 403
+    assert [box(f"q{number}")[0] for number in range(3)] == [201, 201, 201]
+    status, said = box("q3", Memory=6 << 20)
+    assert (status, "quota of containers is 3, and 3 of it are in use" in said) == (403, True), said
+    # What it has is not counted beside what it is to have.
+    assert make("/containers/q0/update", Memory=32 << 20, MemorySwap=64 << 20)[0] == 200
+    for more in ({"Memory": 33 << 20}, {"MemorySwap": -1}, {"PidsLimit": -1}, {"PidsLimit": 61}):
+        assert make("/containers/q0/update", **more)[0] == 403
+    assert ask(doors.limited, "DELETE", "/containers/q0")[0] == 204
+    mounts: dict[str, Any] = {"/a": {}, "/b": {}, "/c": {}}
+    host = {"Memory": 6 << 20, "NanoCpus": 1, "PidsLimit": 1}
+    status, said = make("/containers/create", Image="busybox", Volumes=mounts, HostConfig=host)
+    assert (status, "quota of volumes" in said) == (403, True), said
+    assert make("/networks/create", Name="q1")[0] == 201
+    assert make("/networks/create", Name="q2")[0] == 403
+    assert [make("/volumes/create", Name=f"quota{number}")[0] for number in range(3)] == [201, 201, 403]
+    for target in ("containers/q1", "containers/q2", "networks/q1", "volumes/quota0", "volumes/quota1"):
+        assert ask(doors.limited, "DELETE", f"/{target}")[0] == 204
+
+
+def test_two_at_once_do_not_get_the_last_of_a_quota(doors: Doors) -> None:
+    host = {"Memory": 30 << 20, "NanoCpus": 1, "PidsLimit": 1}
+    body = json.dumps({"Image": "busybox", "Cmd": ["true"], "HostConfig": host}).encode()
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask, doors.limited, "POST", "/containers/create", body) for _ in range(8)]
+    answers = [one.result() for one in asked]
+    made = [json.loads(said)["Id"] for status, said in answers if status == 201]
+    assert len(made) <= 3
+    assert {status for status, _ in answers} == {201, 403}
+    for key in made:
+        assert ask(doors.limited, "DELETE", f"/containers/{key}")[0] == 204
 
 
 def test_a_restart_by_itself_joins_no_network_of_others(doors: Doors) -> None:

@@ -183,7 +183,7 @@ class Confined:
 
     async def _create(self, request: Request) -> None:
         _check_name(request.query.text("name"), self._engine.containers.get)
-        body = await _document(request)
+        body = await document(request)
         host = _member(body, "hostconfig")
         endpoints = _member(_member(body, "networkingconfig"), "endpointsconfig")
         for key, value in body.items():
@@ -235,28 +235,28 @@ class Confined:
                     )
 
     async def _update(self, request: Request) -> None:
-        for key, value in (await _document(request)).items():
+        for key, value in (await document(request)).items():
             if key.lower() not in _FREE_OF_HOST and _says(value):
                 raise _refused(key)
 
     async def _exec(self, request: Request) -> None:
-        for key, value in (await _document(request)).items():
+        for key, value in (await document(request)).items():
             if key.lower() == "privileged" and _says(value):
                 raise _refused(key)
 
     async def _create_volume(self, request: Request) -> None:
-        body = await _document(request)
+        body = await document(request)
         for key, value in body.items():
             plain = key.lower() in ("name", "labels") or (key.lower() == "driver" and value == "local")
             if not plain and _says(value):
                 raise _refused(key)
-        self._free(str(_field(body, "name") or ""))
+        self._free(str(field(body, "name") or ""))
         self._label(body)
         request.replay(json.dumps(body).encode())
 
     async def _create_network(self, request: Request) -> None:
-        body = await _document(request)
-        _check_name(str(_field(body, "name") or ""), self._engine.networks.get)
+        body = await document(request)
+        _check_name(str(field(body, "name") or ""), self._engine.networks.get)
         plain = {"driver": ("bridge", "default"), "scope": ("local",), "enableipv4": (True,)}
         for key, value in body.items():
             asked = _member(body, "ipam") if key.lower() == "ipam" else {key: value}
@@ -268,8 +268,8 @@ class Confined:
         request.replay(json.dumps(body).encode())
 
     async def _connect(self, request: Request) -> None:
-        body = await _document(request)
-        _check_endpoint(_field(body, "endpointconfig"))
+        body = await document(request)
+        _check_endpoint(field(body, "endpointconfig"))
         for key in body:
             if key.lower() == "container":
                 body[key] = self._container(str(body[key])).id
@@ -325,14 +325,14 @@ class Confined:
 
     def _check_mounts(self, value: Any) -> None:
         for mount in value:
-            kind, source = str(_field(mount, "type")), str(_field(mount, "source") or "")
+            kind, source = str(field(mount, "type")), str(field(mount, "source") or "")
             if kind == "tmpfs":
-                for option in _field(_field(mount, "tmpfsoptions"), "options") or ():
+                for option in field(field(mount, "tmpfsoptions"), "options") or ():
                     _check_tmpfs({"": ",".join(option)})
                 continue
             if kind != "volume":
                 raise _refused(f"a mount of type {kind}")
-            if _says(_field(_field(mount, "volumeoptions"), "driverconfig")):
+            if _says(field(field(mount, "volumeoptions"), "driverconfig")):
                 raise _refused("a volume driver")
             if source:
                 self._volume(source)
@@ -361,7 +361,7 @@ def _check_name(name: str, find: Callable[[str], object]) -> None:
 def _check_ports(value: Any) -> None:
     for bindings in value.values():
         for binding in bindings or ():
-            port = str(_field(binding, "hostport") or "0")
+            port = str(field(binding, "hostport") or "0")
             low = port.partition("-")[0]
             # "0" is any port; in a range it is the lowest.
             if port != "0" and low.isdecimal() and int(low[:8]) < _LOWEST_PORT:
@@ -381,8 +381,8 @@ def _check_endpoint(value: Any) -> None:
 
 
 def _check_log(value: Any) -> None:
-    if _field(value, "type") not in (*_LOGS, None):
-        raise _refused(f"log driver {_field(value, 'type')}")
+    if field(value, "type") not in (*_LOGS, None):
+        raise _refused(f"log driver {field(value, 'type')}")
 
 
 def _check_security(value: Any) -> None:
@@ -407,7 +407,7 @@ def _says(value: Any) -> bool:
     return value not in (None, "", 0, False, -1) and value != []
 
 
-def _field(document: Any, name: str) -> Any:
+def field(document: Any, name: str) -> Any:
     """The member of that name, whatever its case (Go's decoder takes any)."""
     if not isinstance(document, dict):
         return None
@@ -423,7 +423,7 @@ def _member(document: dict[str, Any], name: str) -> dict[str, Any]:
     return found[0] if found else {}
 
 
-async def _document(request: Request) -> dict[str, Any]:
+async def document(request: Request) -> dict[str, Any]:
     request.check_json()
     raw = await request.read()
     found = decode_once(raw or b"{}")

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from sampan.api.audit import Audit
 from sampan.api.confined import Confined
 from sampan.api.doors import Door, Guard, ReadersOnly
+from sampan.api.quotas import NAMES, Amounts, Quotas
 from sampan.api.tls import Identity, rules
+from sampan.daemon.values import size
 from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -39,16 +41,49 @@ async def listen(
     """
     settings = options.settings
     judges = await _judges(settings["authorization-plugins"])
+    quotas = {
+        group: Quotas(group, amounts(group, text), engine)
+        for group, text in settings["confined-limits"].items()
+    }
+    for group in quotas.keys() - set(options.confined_hosts.values()):
+        raise InvalidArgument(f"--confined-limit: no socket is confined to the group {group}")
+
+    def confined(group: str) -> list[Guard]:
+        return [Confined(group, engine), *([quotas[group]] if group in quotas else [])]
+
     doors: dict[str, tuple[list[Guard], str]] = {
         **{host: ([], options.group) for host in options.hosts},
         **{host: ([ReadersOnly()], options.group) for host in options.read_only_hosts},
-        **{host: ([Confined(group, engine)], group) for host, group in options.confined_hosts.items()},
+        **{host: (confined(group), group) for host, group in options.confined_hosts.items()},
     }
     for host, (own, group) in doors.items():
         # Refusals are written down too: who writes down is asked first, and told last.
         audit = [Audit(settings["audit-log"], host)] if settings["audit-log"] else []
         door = Door(name=host, guards=(*everywhere, *audit, *own, *judges))
         await _open(server, door, options, service, group)
+
+
+def amounts(group: str, text: str) -> Amounts:
+    """What the text of a limit says: ``containers=10,memory=4g``."""
+    found: dict[str, int] = {}
+    for item in text.split(","):
+        name, _, value = item.partition("=")
+        if name not in NAMES:
+            raise InvalidArgument(
+                f"--confined-limit {group}: invalid {item!r}; use one of {', '.join(NAMES)}"
+            )
+        try:
+            found[name] = {"memory": size, "cpus": _cores}.get(name, int)(value)
+        except (ValueError, OverflowError, InvalidArgument):
+            raise InvalidArgument(f"--confined-limit {group}: invalid {item!r}") from None
+        if found[name] < 0:
+            raise InvalidArgument(f"--confined-limit {group}: invalid {item!r}")
+    return found
+
+
+def _cores(text: str) -> int:
+    """Billionths of a core."""
+    return int(float(text) * 10**9)
 
 
 async def _judges(names: Sequence[str]) -> list[Guard]:

@@ -73,11 +73,11 @@ def _number(value: Any) -> int:
 
 def _size(value: Any) -> int:
     if isinstance(value, str):
-        return _bytes(value)
+        return size(value)
     return _number(value)
 
 
-def _bytes(text: str) -> int:
+def size(text: str) -> int:
     """A size in binary units ("64m", "1.5GiB"), as Docker reads sizes of memory."""
     word = text.strip().lower()
     for ending in ("ib", "b"):
@@ -202,7 +202,7 @@ _FROM_FLAG: Mapping[Kind, Callable[[Any], Any]] = {
     Kind.SWITCH: _switch_flag,
     Kind.NUMBER: _decimal,
     Kind.SIZE: _size,
-    Kind.BUILDER: _bytes,
+    Kind.BUILDER: size,
     Kind.LIST: tuple,
     Kind.MAP: _pairs,
     Kind.ULIMITS: _ulimit_flags,
