@@ -391,7 +391,7 @@ def test_a_commit_is_refused_before_anything_is_done(client: Client, make: Make)
     name = make("created").name
     for arguments, words in (
         (["nobody"], "No such container: nobody"),
-        (["-c", "FROM x", name], "FROM is not a valid change command"),
+        (["-c", "FROM x", name], "from is not a valid change command"),
     ):
         done = client("docker", ["commit", *arguments])
         assert (done.returncode, done.stderr) == (1, f"Error response from daemon: {words}\n")

@@ -76,6 +76,14 @@ class DockerfileError(InvalidArgument):
         self.last = last or first
 
 
+class UnknownInstruction(DockerfileError):
+    """There is no instruction of this name."""
+
+    def __init__(self, name: str, first: int, last: int) -> None:
+        super().__init__(f"unknown instruction: {name}{_meant(name.lower())}", first, last)
+        self.name = name
+
+
 def parse(text: str) -> Dockerfile:
     """The instructions of a Dockerfile. DockerfileError, in BuildKit's words, for what is none."""
     if len(text) > SIZE_LIMIT:
@@ -99,7 +107,7 @@ def parse(text: str) -> Dockerfile:
 
 
 def parse_instruction(line: str, escape: str = "\\") -> Instruction:
-    """One instruction without heredocs, as ONBUILD and ``--change`` have it."""
+    """One instruction without heredocs, as ONBUILD has it."""
     return _instruction(line, escape, 0, 0)
 
 
@@ -252,8 +260,7 @@ def _instruction(line: str, escape: str, first: int, last: int) -> Instruction:
     rest = parts[1].strip(_SPACE) if len(parts) == 2 else ""
     read = _READERS.get(name)
     if read is None:
-        shown = parts[0]
-        raise DockerfileError(f"unknown instruction: {shown}{_meant(name)}", first, last)
+        raise UnknownInstruction(parts[0], first, last)
     try:
         rest, flags = _flags(rest, escape)
         found = read(rest, escape)

@@ -16,6 +16,7 @@ from sampan.build import expansion, instructions
 from sampan.build.dockerfile import DockerfileError, Heredoc, parse_instruction
 from sampan.build.instructions import Step, error
 from sampan.errors import InvalidArgument
+from sampan.spec import signals
 from sampan.spec.image import RunConfig
 from sampan.wire import modes
 from sampan.wire.quoting import quoted
@@ -308,6 +309,7 @@ def _text(draft: Draft, step: instructions.Text) -> Outcome:
     if step.kind == "user":
         draft.config = replace(draft.config, user=text)
     else:
+        signals.number(text)
         draft.config = replace(draft.config, stop_signal=text)
     return Outcome(words=f"{kind} {text}")
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from sampan.build import changes
 from sampan.engine.model import Container, ContainerConfig, Status
 from sampan.errors import Conflict, Internal, NotFound
-from sampan.images import changes
 from sampan.images.catalog import NewImage
 from sampan.images.model import Image, format_time
 from sampan.images.packing import Packed, packed, stack

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Seq
 
 import msgspec
 
+from sampan.build import changes
 from sampan.engine import imageplatforms, imageselection
 from sampan.engine.image_removal import Removal, Removed, Users
 from sampan.engine.imagefilters import matches, passes_labels
@@ -22,7 +23,7 @@ from sampan.engine.lookups import created_before
 from sampan.engine.model import Event, EventType, Filters
 from sampan.engine.telling import told
 from sampan.errors import InvalidArgument, NotFound
-from sampan.images import base, changes, loading, saving
+from sampan.images import base, loading, saving
 from sampan.images.catalog import Catalog, NewImage
 from sampan.images.holds import Hold
 from sampan.images.indexes import ImageIndex, Platform

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from sampan.engine import lifecycle, signals
+from sampan.engine import lifecycle
 from sampan.engine.lifecycle import Move
 from sampan.engine.model import Container, Status
 from sampan.errors import Conflict, Internal, InvalidArgument, StartFailed, Unavailable
+from sampan.spec import signals
 
 if TYPE_CHECKING:
     from sampan.engine.events import Events

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from sampan.engine import lifecycle, signals
+from sampan.engine import lifecycle
 from sampan.engine.exits import announce_network, announce_volumes
 from sampan.engine.launches import disconnected
 from sampan.engine.lifecycle import Move
 from sampan.engine.model import Cause, Container, Status
 from sampan.engine.visitors import leave
 from sampan.errors import Failure, Internal, InvalidArgument, NotFound, StartFailed, of_host
+from sampan.spec import signals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

@@ -18,7 +18,6 @@ from sampan.engine import (
     restarts,
     sandboxes,
     security,
-    signals,
     sysctls,
     timeouts,
     unsupported,
@@ -27,6 +26,7 @@ from sampan.engine.host import HostFacts
 from sampan.engine.model import ContainerConfig, HostConfig, NetworkingConfig
 from sampan.errors import InvalidArgument
 from sampan.network import resolv
+from sampan.spec import signals
 
 OWN_NETWORKS = frozenset(("", "default", "bridge", "host", "none"))
 _MAC = re.compile(r"[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2}){5}")

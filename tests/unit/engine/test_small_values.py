@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from tests.fakes.engine import FACTS, World
 
 from sampan.daemon.instance import lock
-from sampan.engine import names, signals
+from sampan.engine import names
 from sampan.engine.host import HostFacts, parse_cpu_list
 from sampan.engine.idblocks import IdBlocks
 from sampan.engine.idranges import IdRanges, OneEngine
 from sampan.engine.model import Filters
 from sampan.errors import InvalidArgument, Unavailable
+from sampan.spec import signals
 
 
 @pytest.mark.parametrize(
