@@ -142,13 +142,16 @@ class Recording:
 def recording(place: str, size: int, filesystem: str) -> Iterator[Recording]:
     """Have ``place`` be a new file system of ``size`` bytes, recorded while the context lasts.
 
+    To be used in a mount namespace that nobody else copies mounts from: a file system stays alive, and writes
+    to its disk, as long as anybody's namespace has it.
+
     The log stays as long as the context; copy what is wanted of it. ``filesystem`` is ext4, xfs or btrfs.
     """
     with tempfile.TemporaryDirectory(prefix="sampan-power-", dir=memory()) as root:
         file, image, log = f"{root}/disk", f"{root}/image", f"{root}/log"
         Path(file).touch()
         command = [sys.executable, "-m", "tests.power.disk", file, image, log, str(size)]
-        server = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+        server = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL)
         try:
             _await_size(file, size)
             with loop_device(file) as device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import select
@@ -89,7 +90,16 @@ def engine(root: str, data: str, *options: str, earlier: bool = False) -> Iterat
     finally:
         process.send_signal(signal.SIGTERM)
         code = process.wait(SECONDS)
+        _end_rest(root)
     assert code == 0, serving.log()
+
+
+def _end_rest(root: str) -> None:
+    """What a daemon that failed left of its processes would keep the data's file system in use."""
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            if f"{root}/run".encode() in file.read():
+                os.kill(int(path.split("/")[2]), signal.SIGKILL)
 
 
 def _await(true: Any, process: subprocess.Popen[bytes], serving: Engine) -> None:

@@ -15,6 +15,10 @@ Thing = tuple[str, str]
 """(kind, name)"""
 Value = str | bytes | None
 """None: there is no such thing."""
+ANY = "any"
+"""A value that nothing is promised of."""
+_INHERENT = frozenset(("policy",))
+"""Kinds that are there, with some value, before they are first changed."""
 
 
 @dataclass(slots=True)
@@ -49,7 +53,9 @@ class Ledger:
 
     def at(self, moment: int) -> tuple[dict[Thing, set[Value]], str]:
         """Which values every thing that ever was may have after a loss at ``moment``; what happened last."""
-        values: dict[Thing, set[Value]] = {thing: {None} for one in self._changes for thing in one.values}
+        values: dict[Thing, set[Value]] = {
+            thing: {ANY if thing[0] in _INHERENT else None} for one in self._changes for thing in one.values
+        }
         last = ""
         for change in self._changes:
             if change.begin > moment:

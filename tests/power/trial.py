@@ -55,10 +55,11 @@ def run(
             tell(f"{len(found)} entries, {flushes} flushes of the work")
             dying = losses.Disk(log, _SIZE[filesystem], f"{store}/flushed")
             for number, moment in enumerate(losses.choose(found, ledger.moments(), begin, cuts, chance)):
-                left = dying.lost(moment, f"{store}/lost", chance)
-                yield _after(
-                    f"{root}/{number}", place, f"{store}/lost", filesystem, ledger, moment, left, options
-                )
+                # A file of its own for each: a file system that lives on for a moment writes to its own.
+                image = f"{store}/lost{number}"
+                left = dying.lost(moment, image, chance)
+                yield _after(f"{root}/{number}", place, image, filesystem, ledger, moment, left, options)
+                os.unlink(image)
             dying.close()
     finally:
         shutil.rmtree(root)
@@ -113,9 +114,5 @@ def _after(
         except AssertionError as error:
             wrong = [str(error)[-1500:]]
     shutil.rmtree(home)
-    return Loss(
-        moment=moment,
-        what=what,
-        promised=sum(None not in values for values in promised.values()),
-        wrong=wrong,
-    )
+    certain = sum(None not in values for values in promised.values())
+    return Loss(moment=moment, what=what, promised=certain, wrong=wrong)

@@ -1,7 +1,8 @@
 """What is done to an engine until its power fails: one client, steps chosen by chance, all in the ledger.
 
 Kinds of things: image, container, volume, network by name, with what tells one from another; ``file`` is a
-file in a volume that was synced, ``written`` one that a container synced in its own files.
+file in a volume that was synced, ``written`` one that a container synced in its own files, ``policy`` a
+container's restart policy by its id.
 """
 
 from __future__ import annotations
@@ -216,11 +217,25 @@ class Work:
                 change.values["written", new] = written
             self.engine.send("POST", f"/containers/{old}/rename", b"", name=new)
 
+    def update(self) -> None:
+        name = self._some("container")
+        if name is None:
+            return
+        found, policy = self._id_of(name), self.chance.choice(("no", "always", "unless-stopped"))
+        with self.ledger.change(f"update {name}", ("policy", found)) as change:
+            change.values["policy", found] = policy
+            self.engine.send("POST", f"/containers/{name}/update", {"RestartPolicy": {"Name": policy}})
+
+    def _id_of(self, container: str) -> str:
+        found: str = self.engine.send("GET", f"/containers/{container}/json")["Id"]
+        return found
+
     def remove(self) -> None:
         name = self._some("container")
         if name is None:
             return
-        with self.ledger.change(f"rm {name}", ("container", name), ("written", name)):
+        things = (("container", name), ("written", name), ("policy", self._id_of(name)))
+        with self.ledger.change(f"rm {name}", *things):
             self.engine.send("DELETE", f"/containers/{name}", force="1")
 
     # ------------------------------------------------------------------ volumes and networks
@@ -292,10 +307,11 @@ class Work:
             self.engine.send("POST", f"/{kind}s/prune" if kind == "image" else "/build/prune", b"")
             return
         names = list(self.ledger.present(kind))
-        beside = {"container": "written", "volume": "file"}.get(kind, "")
+        beside = {"container": ("written", "policy"), "volume": ("file",)}.get(kind, ())
         with self.ledger.change(f"{kind} prune") as change:
             before = {(kind, name): self.ledger.present(kind)[name] for name in names}
-            before |= {(beside, name): value for name, value in self.ledger.present(beside).items()}
+            for other in beside:
+                before |= {(other, name): value for name, value in self.ledger.present(other).items()}
             change.values.update(dict.fromkeys(before))
             arguments = {"filters": '{"all":["true"]}'} if kind == "volume" else {}
             self.engine.send("POST", f"/{kind}s/prune", b"", **arguments)
@@ -306,9 +322,10 @@ class Work:
 
 
 def _seen(engine: Engine, kind: str) -> set[str]:
-    """The names of what there is of a kind."""
+    """The names of what there is of a kind; of containers their ids too."""
     if kind == "container":
-        return {one["Names"][0][1:] for one in engine.send("GET", "/containers/json", all="1")}
+        found = engine.send("GET", "/containers/json", all="1")
+        return {name for one in found for name in (one["Id"], one["Names"][0][1:])}
     if kind == "volume":
         return {one["Name"] for one in engine.send("GET", "/volumes")["Volumes"] or ()}
     return {one["Name"] for one in engine.send("GET", "/networks")}
@@ -320,7 +337,7 @@ _DO: dict[str, Callable[[Work], None]] = {
     name: getattr(Work, name)
     for name in (
         *("load", "build", "create", "run", "volume", "write", "network", "commit", "tag", "pull", "stay"),
-        *("rename", "pass_by", "untag", "remove", "drop", "unplug", "prune"),
+        *("rename", "update", "pass_by", "untag", "remove", "drop", "unplug", "prune"),
     )
 }
 _STEPS = {name: 1 if name in ("prune", "stay", "pull", "pass_by") else 2 for name in _DO}
