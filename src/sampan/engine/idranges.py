@@ -85,6 +85,14 @@ class IdRanges:
     def lease(self, holder: str, span: int) -> tuple[int, int]:
         """(first host id, number of ids), at least ``span`` of them; the former lease is given back."""
         self.release(holder)
+        base, span = self.next(span)
+        start, units = base // self.unit, span // self.unit
+        self._take(holder, start, units)
+        self._next = start + units
+        return self._leases[holder]
+
+    def next(self, span: int) -> tuple[int, int]:
+        """The range that ``lease`` would take now. Unavailable when there is none."""
         units = max(1, -(-span // self.unit))
         start = self._find(units)
         while start is None:
@@ -93,9 +101,7 @@ class IdRanges:
                 raise Unavailable("no range of user ids is free for another container")
             self._hold(block)
             start = self._find(units)
-        self._take(holder, start, units)
-        self._next = start + units
-        return self._leases[holder]
+        return start * self.unit, units * self.unit
 
     def claim(self, holder: str, base: int, span: int) -> bool:
         """Take the range of a container found running, or of one whose user namespace is joined.

@@ -113,6 +113,10 @@ class Users:
             raise Unavailable("the user ids of the container that it joins are not this engine's")
         return joined.ids, ""
 
+    def likely(self, span: int) -> tuple[int, int]:
+        """The range that would be leased to the next container that needs ``span`` ids."""
+        return self._ranges.next(span)
+
     def release(self, container_id: str) -> None:
         """Give the container's range back. Idempotent."""
         self._ranges.release(container_id)

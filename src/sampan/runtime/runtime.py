@@ -22,6 +22,7 @@ from sampan.errors import Conflict, Internal, StartFailed
 from sampan.runtime.link import KeeperGone, Link
 from sampan.runtime.zygote import Zygote
 from sampan.sandbox import cgroups, channel, keeper_socket
+from sampan.sandbox.expected import EXPECT
 from sampan.sandbox.launch import REQUEST_FAILED
 from sampan.sandbox.messages import AttachOptions, Exit, InitialClient, Keeping, Launch, decode_exit, encode
 from sampan.sandbox.stdio import forget_exit, read_exit, write_exit
@@ -254,6 +255,14 @@ class Runtime:
             await asyncio.to_thread(end_group, launch.spec["linux"]["cgroupsPath"])
             reason = f"no answer from the container in {START_PATIENCE:.0f} seconds"
             raise StartFailed(_RUN_PREFIX + reason, exit_code=128) from error
+
+    def expect(self, launch: Launch) -> None:
+        """Let what can be done ahead of such a launch be done. Never fails."""
+        document = channel.as_memfd(encode(launch))
+        try:
+            self._zygote.tell(EXPECT, (document,))
+        finally:
+            os.close(document)
 
     async def adopt(self, container_id: str) -> Task | None:
         """The task of a container whose keeper outlived an earlier daemon; None when there is none."""

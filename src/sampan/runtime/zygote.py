@@ -60,6 +60,12 @@ class Zygote:
                 if attempt:
                     raise Internal(f"the container launcher cannot be reached: {error.strerror}") from error
 
+    def tell(self, document: bytes, fds: Sequence[int]) -> None:
+        """Send what needs no answer, if a zygote is there."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                channel.send(self._socket, document, fds)
+
     def begin(self) -> None:
         """Start one at once, without waiting for it, unless one lives; ``start`` waits."""
         self._socket = self._find_living()

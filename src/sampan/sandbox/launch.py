@@ -33,6 +33,7 @@ from sampan.sandbox.steps import Context, Step
 
 if TYPE_CHECKING:
     from sampan.sandbox.cgroups import Cgroup
+    from sampan.sandbox.expected import Expected
     from sampan.sandbox.messages import Launch
     from sampan.sandbox.plan import Hierarchies
     from sampan.spec.runtime import IdMapping
@@ -115,17 +116,24 @@ def start(
     on_clone: Callable[[int, tuple[int, ...]], None] = lambda _pid, _between: None,
     ready: Ready = (),
     stages: Stages | None = None,
+    expected: Expected | None = None,
 ) -> Started:
     """Start ``launch`` in ``cgroup``, with descriptors for standard input, output and error.
 
     ``stdio`` is empty when the specification asks for a terminal. The process becomes the caller's child, or
     its ``sibling``. ``on_clone`` is told its pid while it sets itself up, and the pids of siblings that stood
     between and are dead, for the parent to reap. ``ready`` are host mounts that were made ahead of need.
-    Raises LaunchError. With a gate in ``stages`` it returns when the child waits there.
+    Raises LaunchError. With a gate in ``stages`` it returns when the child waits there. ``expected`` is a
+    first process that was made for it ahead of need and has the launch in hand.
 
     The caller takes the container's OOM score and limits for itself, and should be short-lived.
     """
     plan = compile_plan(launch, hierarchies)
+    if expected is not None:
+        ours, pid, pidfd = expected.sock, expected.pid, expected.pidfd
+        return _see_through(
+            ours, launch, plan, stdio, pid, pidfd, on_clone, (), ready, Stages(), expected.ids
+        )
     program = Program(
         process=launch.spec["process"], user=launch.user, group_add=launch.group_add, filter=seccomp
     )
@@ -140,7 +148,7 @@ def start(
 
     def run_child() -> NoReturn:
         ours.close()
-        child = _Child(theirs, plan, program, stdio, namespaces, stages or Stages())
+        child = Child(theirs, plan, program, stdio, namespaces, stages or Stages())
         child.run(cgroup, cloned=cgroup_fd is not None, init=launch.init)
 
     try:
@@ -150,7 +158,7 @@ def start(
         else:
             if p.CLONE_NEWPID in namespaces:
                 p.setns(namespaces[p.CLONE_NEWPID], p.CLONE_NEWPID)
-            with owning_users(_owner(launch, plan)):
+            with owning_users(owner(launch, plan)):
                 pid, pidfd = p.clone3(flags, cgroup_fd=cgroup_fd, sibling=sibling)
                 if pid == 0:
                     run_child()
@@ -164,7 +172,7 @@ def start(
     return _see_through(ours, launch, plan, stdio, pid, pidfd, on_clone, between, ready, stages or Stages())
 
 
-def _owner(launch: Launch, plan: Plan) -> int | None:
+def owner(launch: Launch, plan: Plan) -> int | None:
     """The root, on the host, of the user namespace that is made; None when none is."""
     if not plan.flags & p.CLONE_NEWUSER:
         return None
@@ -182,14 +190,15 @@ def _see_through(
     between: tuple[int, ...],
     ready: Ready,
     stages: Stages,
+    ids: IdMap | None = None,
 ) -> Started:
-    """Hand the child what it needs and wait until its program runs."""
+    """Hand the child what it needs and wait until its program runs; it has its ``ids`` if they are given."""
     console = mounts = -1
     try:
         with ours:
             try:
                 mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-                _hand_over(ours, launch, plan, stdio, pid, ready)
+                _hand_over(ours, launch, plan, stdio, pid, ready, ids)
                 on_clone(pid, between)
             except OSError:
                 _last_words(ours)
@@ -207,7 +216,7 @@ def _see_through(
                     (console,) = fds
         return Started(pid=pid, pidfd=pidfd, console=console, mounts=mounts, at=time.time())
     except BaseException as error:
-        _put_down(pidfd)
+        put_down(pidfd)
         for fd in (pidfd, console, mounts):
             if fd >= 0:
                 os.close(fd)
@@ -236,25 +245,33 @@ def _last_words(ours: socket.socket) -> None:
             raise LaunchError(message[0]["failed"], message[0]["code"])
 
 
-def _put_down(pidfd: int) -> None:
+def put_down(pidfd: int) -> None:
     """Kill a child or sibling and wait until it is dead; a sibling is reaped by its parent."""
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     await_death(pidfd)
 
 
 def _hand_over(
-    ours: socket.socket, launch: Launch, plan: Plan, stdio: Sequence[int], pid: int, ready: Ready
+    ours: socket.socket,
+    launch: Launch,
+    plan: Plan,
+    stdio: Sequence[int],
+    pid: int,
+    ready: Ready,
+    ids: IdMap | None,
 ) -> None:
     """In the order in which the child waits for it: its ids, its mounts, its network."""
-    ids = _id_map(launch, plan, stdio, pid)
+    given, ids = ids is not None, ids or id_map(launch, plan, pid)
+    if ids is not None:
+        _give_streams(stdio, ids)
     fds: list[int] = []
     # A broken pipe means that the child failed: what it said is still to be received.
     try:
         with suppress(BrokenPipeError):
-            if plan.flags & p.CLONE_NEWUSER:
+            if plan.flags & p.CLONE_NEWUSER and not given:
                 channel.send(ours, "mapped")
             for host_mount in plan.host_mounts:
-                fds.append(_make(host_mount, ids, ready))
+                fds.append(make(host_mount, ids, ready))
             channel.send(ours, "mounts", fds)
             if launch.endpoint is not None and plan.flags & p.CLONE_NEWNET:
                 for endpoint in (launch.endpoint, *launch.more):
@@ -275,7 +292,7 @@ def _offer_names(launch: Launch, pid: int) -> None:
     resolver.offer(launch.names, launch.id, pid)
 
 
-def _make(host_mount: HostMount, ids: IdMap | None, ready: Ready) -> int:
+def make(host_mount: HostMount, ids: IdMap | None, ready: Ready) -> int:
     made = next((fd for mount, fd in ready if mount == host_mount), None)
     if made is None:
         return host_mount.open(ids)
@@ -287,7 +304,7 @@ def _make(host_mount: HostMount, ids: IdMap | None, ready: Ready) -> int:
     return made
 
 
-def _id_map(launch: Launch, plan: Plan, stdio: Sequence[int], pid: int) -> IdMap | None:
+def id_map(launch: Launch, plan: Plan, pid: int) -> IdMap | None:
     """The ids of the child's user namespace, which are given to it first if it is new."""
     linux = launch.spec["linux"]
     if plan.flags & p.CLONE_NEWUSER:
@@ -301,12 +318,15 @@ def _id_map(launch: Launch, plan: Plan, stdio: Sequence[int], pid: int) -> IdMap
         root_uid, root_gid = (_root_in(f"/proc/{pid}/{name}") for name in ("uid_map", "gid_map"))
     else:
         return None
-    for fd in stdio:
-        # So that the container may open /dev/stdout again by name.
-        if not os.isatty(fd) and os.fstat(fd).st_uid == 0 and not _is_device(fd):
-            os.fchown(fd, root_uid, root_gid)
     userns_fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     return IdMap(userns_fd=userns_fd, root_uid=root_uid, root_gid=root_gid)
+
+
+def _give_streams(stdio: Sequence[int], ids: IdMap) -> None:
+    """So that the container may open /dev/stdout again by name."""
+    for fd in stdio:
+        if not os.isatty(fd) and os.fstat(fd).st_uid == 0 and not _is_device(fd):
+            os.fchown(fd, ids.root_uid, ids.root_gid)
 
 
 def _root_in(path: str) -> int:
@@ -329,7 +349,7 @@ def _is_device(fd: int) -> bool:
     return os.fstat(fd).st_rdev != 0
 
 
-class _Child:
+class Child:
     """The cloned child, from its first instruction to the program."""
 
     def __init__(
@@ -351,19 +371,31 @@ class _Child:
     def run(self, cgroup: Cgroup, *, cloned: bool, init: bool) -> NoReturn:
         """Set up and become the program; report what fails and exit."""
         try:
-            cgroup.join(cloned=cloned)
-            if self.plan.flags & p.CLONE_NEWCGROUP:
-                p.unshare(p.CLONE_NEWCGROUP)
-            self._set_up()
-            if init:
-                pid1.run_as_init(self.program, self.parent)
-            run(self.program, None if self.stages.gate < 0 else self._wait_at_gate)
+            self._enter(cgroup, cloned=cloned)
+            context = self.context()
+            self._settle_in(context)
+            self._become(context, init=init)
         except BaseException as error:  # the child must never return into the parent's code
             failure = failure_of(error, setup_failed=_SETUP_FAILED, what="set up the container")
             self._report(failure)
         finally:
             os._exit(_SETUP_FAILED)
         raise AssertionError("unreachable")
+
+    def _enter(self, cgroup: Cgroup, *, cloned: bool) -> None:
+        cgroup.join(cloned=cloned)
+        if self.plan.flags & p.CLONE_NEWCGROUP:
+            p.unshare(p.CLONE_NEWCGROUP)
+
+    def _become(self, context: Context, *, init: bool) -> None:
+        context.host_mounts = self._await_parent()
+        for step in self.plan.late:
+            execute(step, context)
+        os.setsid()
+        self._take_stdio(context)
+        if init:
+            pid1.run_as_init(self.program, self.parent)
+        run(self.program, None if self.stages.gate < 0 else self._wait_at_gate)
 
     def _report(self, failure: dict[str, object]) -> None:
         try:
@@ -377,19 +409,22 @@ class _Child:
             os._exit(_SETUP_FAILED)
         self.stages.released()
 
-    def _set_up(self) -> None:
+    def context(self) -> Context:
+        return Context(
+            await_parent=self._await_parent,
+            tell_parent=lambda what: channel.send(self.parent, {what: True}),
+        )
+
+    def _settle_in(self, context: Context) -> None:
+        """All that can be done before the mounts of the host are handed in."""
         # What others are in must not look into us, who hold more than they may have.
         if self.namespaces:
             p.set_dumpable(dumpable=False)
         for flag in (p.CLONE_NEWNET, p.CLONE_NEWIPC, p.CLONE_NEWUTS, p.CLONE_NEWCGROUP):
             if flag in self.namespaces:
                 p.setns(self.namespaces[flag], flag)
-        context = Context(
-            await_parent=self._await_parent,
-            tell_parent=lambda what: channel.send(self.parent, {what: True}),
-        )
         for step in self.plan.early:
-            _execute(step, context)
+            execute(step, context)
         if self.plan.flags & p.CLONE_NEWUSER:
             self._await_parent()
             become_root()
@@ -399,12 +434,11 @@ class _Child:
         if self.plan.flags & p.CLONE_NEWIPC:
             p.unshare(p.CLONE_NEWIPC)
         for step in self.plan.late:
-            _run(step, step.prepare, context)
-        context.host_mounts = self._await_parent()
-        for step in self.plan.late:
-            _execute(step, context)
-        os.setsid()
-        self._take_stdio(context)
+            self.prepare(step, context)
+
+    @staticmethod
+    def prepare(step: Step, context: Context) -> None:
+        _run(step, step.prepare, context)
 
     def _await_parent(self) -> list[int]:
         """The descriptors of the parent's next message; the end of the child when there is none."""
@@ -466,7 +500,7 @@ def make_controlling_terminal(fd: int) -> None:
     fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
 
 
-def _execute(step: Step, context: Context) -> None:
+def execute(step: Step, context: Context) -> None:
     _run(step, step.execute, context)
 
 

@@ -15,7 +15,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sampan.errors import Failure
-from sampan.sandbox import channel, external, keeper_socket
+from sampan.sandbox import channel, expected, external, keeper_socket
+from sampan.sandbox.expected import EXPECT, Expected
 from sampan.sandbox.hostmounts import DeviceDirectory
 from sampan.sandbox.launch import REQUEST_FAILED, CannotIdmap, LaunchError, Ready, Started, start
 from sampan.sandbox.logfile import create
@@ -78,19 +79,42 @@ class Launcher:
         self._listener = listener
         self._stdio = stdio
         self._ready: Ready = ()
+        self._expected: Expected | None = None
+        self._superfluous: Expected | None = None  # another container was started
+        self._corpses: tuple[int, ...] = ()  # its process, for the keeper to reap
 
     def run(self) -> NoReturn:
-        """Wait for the job, do it, and end; the end of the job's socket without one is the end too."""
+        """Wait for the job, do it, and end; the end of the job's socket without one is the end too.
+
+        What is to be expected may be said before.
+        """
         try:
             self._ready = rehearse()
             # Open until the end: by its end the zygote knows that the launcher is done.
             job = socket.socket(fileno=self._job)
-            message = channel.receive_bytes(job)
-            if message is not None:
-                self._serve(*message)
+            while (message := channel.receive_bytes(job)) is not None:
+                if message[0] != EXPECT:
+                    self._serve(*message)
+                    break
+                self._expect(message[1][0], job)
+            else:
+                self._superfluous = self._expected
+                if self._superfluous is not None:
+                    self._superfluous.put_down()
+            if self._superfluous is not None:
+                self._superfluous.clear()
         finally:
             os._exit(0)
         raise AssertionError("unreachable")
+
+    def _expect(self, document: int, job: socket.socket) -> None:
+        """Make the first process of a container that may be started next, unless a start waits already."""
+        data = os.pread(document, os.fstat(document).st_size, 0)
+        os.close(document)
+        if self._expected is None and not expected.is_waiting(job):
+            # What cannot be made ahead is made when it is needed, and fails then with words.
+            with suppress(OSError, Failure, LaunchError):
+                self._expected = expected.make(data, self._hierarchy)
 
     def _serve(self, keeping: bytes, fds: list[int]) -> None:
         document, asking, *clients = fds
@@ -113,6 +137,8 @@ class Launcher:
         keeping = decode_keeping(encoded)
         data = os.pread(document, os.fstat(document).st_size, 0)
         launch = decode_launch(data)
+        if self._expected is not None and not self._expected.fits(launch):
+            self._give_up(self._expected, launch)
         if clients:
             channel.send(keeper, encode(launch.clients), clients)
         # Before anything else is made: what has a bundle is looked after when everybody is killed.
@@ -121,21 +147,24 @@ class Launcher:
             self._tell(keeping, keeper, daemon, self._start_by_runtime(keeping, launch, keeper))
             return
         cgroup = self._hierarchy.group(keeping.cgroup)
-        try:
-            cgroup.create(launch.spec["linux"].get("resources", {}))
-        except Failure as error:
-            raise LaunchError(f"{_LIMITS_FAILED}: {error}", 128) from error
+        if self._expected is None:
+            try:
+                cgroup.create(launch.spec["linux"].get("resources", {}))
+            except Failure as error:
+                raise LaunchError(f"{_LIMITS_FAILED}: {error}", 128) from error
         _delegate(cgroup, launch.spec)
         stdio = () if keeping.terminal else self._streams(keeping)
         reason = ""
         try:
+            if self._expected is not None:
+                self._hand(self._expected, document, stdio, launch)
             try:
                 started = self._start_in(cgroup, keeping, launch, stdio, keeper)
             except CannotIdmap as error:
                 if not launch.host_ids_allowed:
                     raise
                 reason = str(error)
-                self._ready = ()  # used up
+                self._ready, self._expected = (), None  # used up
                 launch = with_host_ids(launch)
                 started = self._start_in(cgroup, keeping, launch, stdio, keeper, error.corpses)
         except BaseException:
@@ -158,11 +187,31 @@ class Launcher:
             stdio,
             cgroup,
             self._hierarchy.mounted(),
-            read_file(launch.seccomp_filter) if launch.seccomp_filter else None,
+            read_file(launch.seccomp_filter) if launch.seccomp_filter and not self._expected else None,
             sibling=True,
             on_clone=lambda pid, dead: self._settle_in(keeping, keeper, pid, (*corpses, *dead)),
             ready=self._ready,
+            expected=self._expected,
         )
+
+    def _hand(self, waiting: Expected, document: int, stdio: Sequence[int], launch: Launch) -> None:
+        path = launch.seccomp_filter
+        seccomp = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path else -1
+        try:
+            waiting.hand(document, stdio, seccomp)
+        finally:
+            if seccomp >= 0:
+                os.close(seccomp)
+
+    def _give_up(self, waiting: Expected, launch: Launch) -> None:
+        """Another container is started. The group is removed when that runs, unless it needs it itself."""
+        waiting.put_down()
+        self._expected = None
+        if waiting.in_way_of(launch):
+            waiting.clear(bundle=False)
+        else:
+            self._superfluous = waiting
+        self._corpses = (waiting.pid,)
 
     def _start_by_runtime(self, keeping: Keeping, launch: Launch, keeper: socket.socket) -> Started:
         keeper.recv(1)  # it is the subreaper now
@@ -203,7 +252,7 @@ class Launcher:
         keeper_socket.listen(self._listener, keeping.bundle)
         if keeping.log is not None:
             create(keeping.log)
-        keeper.send(" ".join(map(str, (pid, *dead))).encode())
+        keeper.send(" ".join(map(str, (pid, *self._corpses, *dead))).encode())
 
     def _streams(self, keeping: Keeping) -> tuple[int, int, int]:
         _, stdout, stderr = self._stdio

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, NoReturn
 from sampan import __version__
 from sampan.linux import process as p
 from sampan.sandbox import cgroups, channel, visit, workers
+from sampan.sandbox.expected import EXPECT
 from sampan.sandbox.loop import READ, Loop
 from sampan.sandbox.messages import PROTOCOL, decode_keeping
 from sampan.sandbox.standby import stand_by
@@ -51,6 +52,7 @@ class Zygote:
         self._daemons: list[socket.socket] = []
         self._keepers: dict[int, bytes] = {}
         self._spare: tuple[int, socket.socket] | None = None
+        self._expectation = -1
         self._signals = -1
         self._hierarchy = cgroups.detect()
 
@@ -98,7 +100,9 @@ class Zygote:
             return
         keeping, fds = message
         try:
-            if keeping[0] & VISIT:
+            if keeping == EXPECT:
+                self._expect(fds)
+            elif keeping[0] & VISIT:
                 self._send_visitor(keeping[1:], fds)
             else:
                 self._give(keeping, fds)
@@ -111,6 +115,8 @@ class Zygote:
 
     def _give(self, keeping: bytes, fds: list[int]) -> None:
         """Give a job to the keeper that stands by, or to a new one."""
+        # What nobody has been told of yet may be this very job: it must not be made once more.
+        self._forget_expectation()
         pid, job = self._spare or self._fork()
         self._spare = None
         try:
@@ -122,6 +128,24 @@ class Zygote:
         self._keepers[pid] = keeping
         # The socket ends with the launcher: then the container runs, and there is time to fork the next one.
         self._loop.watch(job.fileno(), 0, lambda _events: self._done(job))
+
+    def _expect(self, fds: list[int]) -> None:
+        """Let the keeper that stands by, or the next one to do so, know what is expected."""
+        self._forget_expectation()
+        self._expectation = fds.pop(0)
+        if self._spare is not None:
+            self._pass_on(self._spare[1])
+
+    def _pass_on(self, job: socket.socket) -> None:
+        if self._expectation >= 0:
+            with suppress(OSError):
+                channel.send_bytes(job, EXPECT, (self._expectation,))
+            self._forget_expectation()
+
+    def _forget_expectation(self) -> None:
+        if self._expectation >= 0:
+            os.close(self._expectation)
+            self._expectation = -1
 
     def _send_visitor(self, request: bytes, fds: list[int]) -> None:
         """Fork a process that looks at a container's files; nobody waits for it here."""
@@ -138,6 +162,7 @@ class Zygote:
         if self._spare is None and self._daemons:
             with suppress(OSError):
                 self._spare = self._fork()
+                self._pass_on(self._spare[1])
 
     def _fork(self) -> tuple[int, socket.socket]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -146,6 +171,7 @@ class Zygote:
             self._listener.fileno(),
             self._signals,
             ours.fileno(),
+            *((self._expectation,) if self._expectation >= 0 else ()),
             *(daemon.fileno() for daemon in self._daemons),
         )
         pid = os.fork()
