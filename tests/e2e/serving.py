@@ -33,14 +33,16 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemon(*options: str) -> Iterator[Daemon]:
+def daemon(*options: str, before: Sequence[str] = ()) -> Iterator[Daemon]:
     """Serve with ``options`` while the context lasts, with busybox:latest (``images.py``) as the only image.
+
+    ``before``: words of a command that becomes the daemon; "ROOT" in them is its root directory.
 
     AssertionError at its end if a container is left, an error was logged, or the host is not as before.
     """
     root = tempfile.mkdtemp(prefix="sampan-e2e-")
     served = Daemon(socket=f"{root}/run/sampan.sock", root=root)
-    process = start(served, options)
+    process = start(served, options, before=[word.replace("ROOT", root) for word in before])
     try:
         status, said = ask(served.socket, "POST", "/images/load?quiet=1", images.busybox())
         assert status == 200, said
@@ -58,13 +60,14 @@ def daemon(*options: str) -> Iterator[Daemon]:
     assert "level=error" not in log, log
 
 
-def start(served: Daemon, options: Sequence[str]) -> subprocess.Popen[bytes]:
+def start(served: Daemon, options: Sequence[str], *, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     """Returns once it serves."""
     with open(f"{served.root}/log", "wb") as log:
         process = subprocess.Popen(
             [
                 # As a script's background job has it; no container may notice.
                 *("/bin/sh", "-c", "trap '' HUP QUIT; exec \"$@\"", "sh"),
+                *before,
                 *(sys.executable, "-m", "sampan.daemon", "-H", served.host),
                 *("--data-root", f"{served.root}/data", "--exec-root", f"{served.root}/run"),
                 *options,
