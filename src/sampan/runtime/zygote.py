@@ -12,10 +12,10 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from sampan import __version__
 from sampan.errors import Internal
 from sampan.linux import mount
 from sampan.sandbox import channel
+from sampan.sandbox.edition import edition
 from sampan.sandbox.messages import PROTOCOL
 from sampan.sandbox.zygote import SOCKET
 
@@ -39,6 +39,7 @@ class Zygote:
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._descriptors = soft if descriptors is None else descriptors
         self._exec_root = exec_root
+        self._edition = edition()
         self._group = group
         self._log_path = log_path
         self._socket: socket.socket | None = None
@@ -103,16 +104,25 @@ class Zygote:
         asyncio.get_running_loop().add_reader(sock.fileno(), self._hung_up, sock)
         self._socket, self._watched = sock, True
 
-    def _find_living(self) -> socket.socket | None:
-        """A zygote of this version that an earlier daemon left; an older one is left to its keepers."""
+    def _find_living(self, *, ours: bool = False) -> socket.socket | None:
+        """A zygote of this code that an earlier daemon left; another is left to its keepers.
+
+        ``ours``: any that speaks our language will do, since it was started just now. The package may have
+        been replaced while this daemon ran; Internal if the new one speaks another.
+        """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             sock.settimeout(_GREETING_TIMEOUT)
             sock.connect(f"{self._exec_root}/{SOCKET}")
             hello = channel.receive(sock)
-            if hello and hello[0].get("version") == __version__ and hello[0].get("protocol") == PROTOCOL:
-                self.pid = hello[0]["pid"]
+            said: dict[str, object] = hello[0] if hello else {}
+            speaks = said.get("protocol") == PROTOCOL
+            if speaks and (ours or said.get("edition") == self._edition):
+                self.pid = int(str(said["pid"]))
                 return sock
+            if ours and said and not speaks:
+                sock.close()
+                raise Internal("the package was replaced: containers start again once the daemon was, too")
         except (OSError, ValueError):
             pass
         sock.close()
@@ -123,7 +133,7 @@ class Zygote:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _START_TIMEOUT
         while loop.time() < deadline and os.waitpid(child, os.WNOHANG) == (0, 0):
-            if (sock := self._find_living()) is not None:
+            if (sock := self._find_living(ours=True)) is not None:
                 self._child = child
                 return sock
             await asyncio.sleep(0.005)

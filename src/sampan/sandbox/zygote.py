@@ -5,7 +5,7 @@ at no request itself: the forked keeper does, so that a bad one ends one keeper 
 every page that the zygote writes to is one less that the keepers share.
 
 Laws:
-- It outlives the daemon and serves the next one of its own version on ``zygote.sock``.
+- It outlives the daemon and serves the next one of its own edition on ``zygote.sock``.
 - It is the subreaper of what dead keepers leave: when a keeper dies without having recorded its container's
   exit, the container is killed by its cgroup. The daemon learns of it by the end of the keeper's socket.
 - It ends when no daemon is connected and its last child is gone: the keeper that stood by is in the cgroup,
@@ -25,9 +25,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from sampan import __version__
 from sampan.linux import process as p
 from sampan.sandbox import cgroups, channel, visit, workers
+from sampan.sandbox.edition import edition
 from sampan.sandbox.expected import EXPECT
 from sampan.sandbox.loop import READ, Loop
 from sampan.sandbox.messages import PROTOCOL, decode_keeping
@@ -48,6 +48,7 @@ class Zygote:
         self._path = path
         self._group = group
         self._inode = os.stat(path).st_ino
+        self._edition = edition()
         self._loop = Loop()
         self._daemons: list[socket.socket] = []
         self._keepers: dict[int, bytes] = {}
@@ -84,7 +85,7 @@ class Zygote:
         self._daemons.append(daemon)
         self._loop.watch(daemon.fileno(), READ, lambda _events: self._serve(daemon))
         with suppress(OSError):
-            channel.send(daemon, {"version": __version__, "protocol": PROTOCOL, "pid": os.getpid()})
+            channel.send(daemon, {"edition": self._edition, "protocol": PROTOCOL, "pid": os.getpid()})
         self._prepare()
 
     def _serve(self, daemon: socket.socket) -> None:
