@@ -118,17 +118,23 @@ def wait_for(true: Callable[[], bool], what: str) -> None:
 def processes(root: Path) -> dict[str, list[int]]:
     """The living processes of a daemon's zygotes by what they are."""
     parents: dict[int, int] = {}
+    seeds: list[int] = []
     for entry in os.listdir("/proc"):
         with suppress(OSError, ValueError):
             command = Path("/proc", entry, "cmdline").read_bytes()
             fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
-            if command.startswith(b"sampan-zygote " + bytes(root)) and fields[0] != "Z":
-                parents[int(entry)] = int(fields[1])
+            kind, _, place = command.rstrip(b"\0").partition(b" ")
+            if place.startswith(bytes(root)) and fields[0] != "Z":
+                if kind == b"sampan-zygote":
+                    parents[int(entry)] = int(fields[1])
+                elif kind == b"sampan-seed":
+                    seeds.append(int(entry))
     zygotes = [pid for pid in parents if pid == listener_of(root / "run/zygote.sock")]
     # The keepers of a zygote that was killed are nobody's children.
     keepers = [pid for pid in parents.keys() - zygotes if parents[pid] in (*zygotes, 1)]
     return {
         "zygote": zygotes,
+        "seed": seeds,
         "keeper": keepers,
         "launcher": [pid for pid in parents.keys() - zygotes if pid not in keepers],
     }
@@ -254,7 +260,7 @@ def test_killed_in_the_middle(seed: int, options: tuple[str, ...]) -> None:
             assert daemon.ask("POST", f"/containers/{name}/start")[0] == 204
         for _ in range(ROUNDS):
             method, path, document = question(rng)
-            victim = rng.choice(("daemon", "zygote", "keeper", "launcher"))
+            victim = rng.choice(("daemon", "zygote", "seed", "keeper", "launcher"))
             sock = daemon.send(method, path, document)
             select.select((sock,), (), (), rng.uniform(0, 0.04))
             if victim != "daemon":
@@ -308,7 +314,7 @@ def test_nothing_that_was_said_is_lost_while_no_daemon_runs() -> None:
         assert daemon.ask("DELETE", "/containers/one")[0] == 204
 
 
-@pytest.mark.parametrize("victim", ["keeper", "launcher"])
+@pytest.mark.parametrize("victim", ["keeper", "launcher", "seed"])
 def test_who_stands_by_is_killed(victim: str) -> None:
     """The next start has to do without, and nobody hears of it."""
     with running_daemon() as daemon:
@@ -320,5 +326,8 @@ def test_who_stands_by_is_killed(victim: str) -> None:
         os.kill(pid, signal.SIGKILL)
         select.select((handle,), (), ())
         os.close(handle)
-        assert daemon.ask("POST", "/containers/one/start") == (204, None)
-        settled(daemon)
+        for _ in range(2):
+            assert daemon.ask("POST", "/containers/one/start") == (204, None)
+            settled(daemon)
+            assert daemon.ask("POST", "/containers/one/kill") == (204, None)
+            assert daemon.ask("POST", "/containers/one/wait")[0] == 200

@@ -32,6 +32,9 @@ _syscall.restype = ctypes.c_long
 _syscall_holding = _libc_holding.syscall
 _syscall_holding.restype = ctypes.c_long
 
+# As it is, holding the interpreter lock, for who prepares all arguments and looks at errno.
+syscall_bare = _syscall_holding
+
 
 def check(result: int, what: str) -> int:
     """Return ``result``, or raise the OSError of the failed call with ``what`` as its file name."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
+from collections.abc import Callable
 
 from sampan.linux import libc
 from sampan.linux.libc import check, syscall, syscall_holding_lock
@@ -59,6 +61,16 @@ def clone3(flags: int = 0, *, cgroup_fd: int | None = None, sibling: bool = Fals
     return pid, (pidfd.value if pid else -1)
 
 
+def bare_fork(*, sibling: bool = False) -> Callable[[], int]:
+    """A fork made ready: calling it gives 0 in the child, the pid in the parent, or -1 and ctypes' errno.
+
+    As ``clone3``, and all that a call would make anew is made here: what is written to is shared no longer.
+    """
+    arguments = _CloneArgs(flags=_CLONE_PARENT if sibling else 0, exit_signal=0 if sibling else SIGCHLD)
+    size = ctypes.c_long(ctypes.sizeof(arguments))
+    return functools.partial(libc.syscall_bare, ctypes.c_long(libc.SYS_CLONE3), ctypes.byref(arguments), size)
+
+
 def setns(fd: int, kinds: int) -> None:
     """Join namespaces: ``fd`` of one namespace, or a pidfd with the kinds wanted of its process."""
     check(libc.libc.setns(fd, kinds), "setns")
@@ -93,10 +105,16 @@ def set_name(name: str) -> None:
 
 def set_title(title: str) -> None:
     """Write over the calling process's own arguments, which ``ps`` and /proc/PID/cmdline show; cut to fit."""
+    title_writer(title)()
+
+
+def title_writer(title: str) -> Callable[[], object]:
+    """``set_title`` made ready, for a process to come; see ``bare_fork``."""
     with open("/proc/self/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
     start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end of proc(5), counted after the name
-    ctypes.memmove(start, os.fsencode(title)[: end - start - 1].ljust(end - start, b"\0"), end - start)
+    written = os.fsencode(title)[: end - start - 1].ljust(end - start, b"\0")
+    return functools.partial(ctypes.memmove, start, written, end - start)
 
 
 def personality(domain: int) -> None:

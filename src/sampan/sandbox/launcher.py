@@ -79,6 +79,8 @@ class Launcher:
         self._listener = listener
         self._stdio = stdio
         self._ready: Ready = ()
+        self._encoded = b""
+        self._status = 1  # no container runs
         self._expected: Expected | None = None
         self._superfluous: Expected | None = None  # another container was started
         self._corpses: tuple[int, ...] = ()  # its process, for the keeper to reap
@@ -104,7 +106,7 @@ class Launcher:
             if self._superfluous is not None:
                 self._superfluous.clear()
         finally:
-            os._exit(0)
+            os._exit(self._status)
         raise AssertionError("unreachable")
 
     def _expect(self, document: int, job: socket.socket) -> None:
@@ -133,7 +135,8 @@ class Launcher:
 
     def _start(self, encoded: bytes, document: int, clients: list[int], daemon: socket.socket) -> None:
         keeper = socket.socket(fileno=self._keeper)
-        keeper.send(encoded)
+        keeper.send(encoded[:1])
+        self._encoded = encoded
         keeping = decode_keeping(encoded)
         data = os.pread(document, os.fstat(document).st_size, 0)
         launch = decode_launch(data)
@@ -244,6 +247,7 @@ class Launcher:
                 event["host_ids"] = reason
             channel.send(daemon, event, (self._control,))
         keeper.send(f"{started.at!r}".encode())
+        self._status = 0
 
     def _settle_in(
         self, keeping: Keeping, keeper: socket.socket, pid: int, dead: tuple[int, ...] = ()
@@ -253,6 +257,11 @@ class Launcher:
         if keeping.log is not None:
             create(keeping.log)
         keeper.send(" ".join(map(str, (pid, *self._corpses, *dead))).encode())
+        # It reads this when something happens; until then the packet holds the mounts' namespace, too.
+        mounts: list[int] = []
+        with suppress(OSError):  # the process may be over
+            mounts.append(os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
+        channel.send_bytes(keeper, self._encoded, mounts)
 
     def _streams(self, keeping: Keeping) -> tuple[int, int, int]:
         _, stdout, stderr = self._stdio

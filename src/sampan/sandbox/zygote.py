@@ -1,4 +1,5 @@
-"""The zygote: one small process without threads, from which every keeper and every visitor is forked.
+"""The zygote: one small process without threads, from which every visitor is forked, and by way of the
+seed every keeper.
 
 It is started before anything heavy is loaded and has imported everything that a keeper will need. It looks
 at no request itself: the forked keeper does, so that a bad one ends one keeper and nothing else, and because
@@ -20,22 +21,16 @@ import gc
 import os
 import signal
 import socket
-import sys
-from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from sampan.linux import process as p
-from sampan.sandbox import cgroups, channel, visit, workers
+from sampan.sandbox import cgroups, channel, seed, visit, workers
 from sampan.sandbox.edition import edition
 from sampan.sandbox.expected import EXPECT
 from sampan.sandbox.loop import READ, Loop
 from sampan.sandbox.messages import PROTOCOL, decode_keeping
-from sampan.sandbox.standby import stand_by
 from sampan.sandbox.visit import VISIT
-
-if TYPE_CHECKING:
-    from sampan.sandbox.cgroups import Hierarchy
 
 SOCKET = "zygote.sock"
 
@@ -56,6 +51,7 @@ class Zygote:
         self._expectation = -1
         self._signals = -1
         self._hierarchy = cgroups.detect()
+        self._seed: socket.socket | None = None
 
     def run(self) -> None:
         if self._group:
@@ -166,20 +162,22 @@ class Zygote:
                 self._pass_on(self._spare[1])
 
     def _fork(self) -> tuple[int, socket.socket]:
+        """A new keeper's pid, and its launcher's socket."""
+        if self._seed is not None:
+            try:
+                return seed.order(self._seed)
+            except BrokenPipeError:  # it was killed
+                self._seed.close()
+                self._seed = None
+        self._seed = self._plant()
+        return seed.order(self._seed)
+
+    def _plant(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        inherited = (
-            self._loop.fileno(),
-            self._listener.fileno(),
-            self._signals,
-            ours.fileno(),
-            *((self._expectation,) if self._expectation >= 0 else ()),
-            *(daemon.fileno() for daemon in self._daemons),
-        )
-        pid = os.fork()
-        if pid == 0:
-            _become_keeper(theirs.detach(), self._hierarchy, inherited)
-        theirs.close()
-        return pid, ours
+        with theirs:
+            if os.fork() == 0:
+                seed.grow(theirs.fileno(), self._hierarchy)
+        return ours
 
     def _reap(self, _events: int) -> None:
         with suppress(BlockingIOError):
@@ -202,6 +200,9 @@ class Zygote:
         if self._spare is not None:
             self._spare[1].close()
             self._spare = None
+        if self._seed is not None:
+            self._seed.close()
+            self._seed = None
         if not _has_children():
             self._loop.stop()
 
@@ -227,19 +228,6 @@ def _become_visitor(request: bytes, fds: list[int]) -> NoReturn:
             os.closerange(start, fd)
             start = fd + 1
         visit.main(request, fds)
-    finally:
-        os._exit(1)
-    raise AssertionError("unreachable")
-
-
-def _become_keeper(job: int, hierarchy: Hierarchy, inherited: Iterable[int]) -> NoReturn:
-    try:
-        for fd in inherited:
-            os.close(fd)
-        stand_by(job, hierarchy)
-        os._exit(0)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(1)
     raise AssertionError("unreachable")
