@@ -196,12 +196,29 @@ def clean(path: str) -> str:
 
 
 async def pour(body: AsyncIterable[bytes], visit: Visit) -> None:
-    """Hand the archive, compressed or not, to the visitor and hear that it is in place."""
+    """Hand the archive, compressed or not, to the visitor and hear that it is in place.
+
+    What it fails with, as on a full disk, is raised at once, however long the rest of the archive takes.
+    """
+    answering = asyncio.ensure_future(visit.answer())
+    sending = asyncio.ensure_future(_send(body, visit))
+    try:
+        await asyncio.wait((answering, sending), return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
+        await answering
+        await sending
+    finally:
+        for task in (answering, sending):
+            task.cancel()
+        await asyncio.gather(answering, sending, return_exceptions=True)
+
+
+async def _send(body: AsyncIterable[bytes], visit: Visit) -> None:
     async for piece in _plain(body):
         if not await visit.write(piece):
             break  # it says why
     visit.end_of_data()
-    await visit.answer()
 
 
 async def _plain(body: AsyncIterable[bytes]) -> AsyncIterator[bytes]:

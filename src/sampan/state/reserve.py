@@ -4,7 +4,7 @@ Theory: what makes room on a full disk (removing a container, an image, a volume
 and a change needs room first. So blocks are allocated ahead, where no other program can take them: behind the
 end of the write-ahead log, enough for all that it holds before SQLite begins it anew, and behind the end of
 the database, for what such a checkpoint adds. An engine that stops gives its log up; beside the database lies
-a file of as many blocks, which is removed when a daemon starts on a full disk.
+a file of as many blocks, and some empty files: they are removed when a daemon starts on a full disk.
 
 Laws:
 - Nothing fails for want of a reserve: it is made when there is room, and again when there is some again.
@@ -29,19 +29,24 @@ INDEX = 64 << 10
 SIGBUS. SQLite writes a byte of each 4 KiB, which is too little where blocks are smaller."""
 SPARE = LOG + GROWTH + INDEX
 """Bytes of the file beside a database, for the start on a full disk."""
+INODES = 32
+"""Empty files in a directory beside it, for the start on a disk that can hold no more files."""
 _LEAST = 64 << 20  # bytes of a file system below which nothing is set aside
 _AGAIN = 5.0  # seconds from one that could not be had to the next attempt
 _BLOCK = 512
-_INODES = 16
-_SPARE_FILE = "-spare"
+_SPARE_FILE, _SPARE_INODES = "-spare", "-inodes"
 
 
 def make_way(path: str) -> None:
     """A daemon starts: give up the spare file of the database at ``path`` if the disk has no room."""
     with suppress(OSError):
         room = os.statvfs(os.path.dirname(path))
-        if room.f_bfree * room.f_frsize < SPARE or room.f_favail < _INODES < room.f_files:
+        if room.f_bfree * room.f_frsize < SPARE:
             os.unlink(path + _SPARE_FILE)
+    with suppress(OSError):
+        if room.f_favail < INODES < room.f_files:
+            for name in os.listdir(path + _SPARE_INODES):
+                os.unlink(f"{path}{_SPARE_INODES}/{name}")
 
 
 class Reserve:
@@ -86,6 +91,10 @@ class Reserve:
             self._set_spare_aside()
 
     def _set_spare_aside(self) -> None:
+        with suppress(OSError):
+            os.makedirs(self._path + _SPARE_INODES, 0o700, exist_ok=True)
+            for number in range(len(os.listdir(self._path + _SPARE_INODES)), INODES):
+                os.close(os.open(f"{self._path}{_SPARE_INODES}/{number}", os.O_CREAT | os.O_CLOEXEC, 0o600))
         with suppress(OSError):
             fd = os.open(self._path + _SPARE_FILE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -135,6 +136,7 @@ def _new(path: str) -> Iterator[sqlite3.Connection]:
     for name in (f"{half}-spare", f"{half}-copy"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+    shutil.rmtree(f"{half}-inodes", ignore_errors=True)
     with contextlib.closing(sqlite3.connect(half, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("BEGIN")

@@ -48,7 +48,7 @@ same, and a pull brings the originals back.
 _ROOM = """\
 While less than `low-disk-reserve` of the data root's file system is free, or less than 1,000 inodes (a
 fiftieth of them on a smaller one), what takes room is refused: creating containers, pulls, builds, loads,
-commits, copies of volumes. Running containers go on; start, stop, rm and prune work, also when nothing at
+commits, copies of volumes. Running containers go on; stop, rm and prune work, also when nothing at
 all is free: the state has 6 MB of the disk set aside, and another 6 MB (`state.db-spare`) for a start of the
 daemon. Below `low-disk-warning`, `sampan info` and the log warn.
 """
