@@ -1,4 +1,8 @@
-"""Real groups, on whichever hierarchy this host has; a hybrid host is tried without version 2 too."""
+"""Real groups, on whichever hierarchy this host has.
+
+A hybrid host is tried without version 2 too, and its version 2 tree as if there were nothing else: that one
+has no controllers, but groups, events, freezing, killing and device programs are what they are everywhere.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +40,8 @@ def hierarchy(request: pytest.FixtureRequest) -> Hierarchy:
         return found
     if isinstance(found, cgroups_v2.Hierarchy) or found.unified is None:
         pytest.skip("this host is not hybrid")
+    if request.param == "unified-alone":
+        return cgroups_v2.Hierarchy(found.unified)
     controllers, _ = cgroups.parse_mounts(files.read("/proc/self/mountinfo"))
     return cgroups_v1.Hierarchy(controllers, None)
 
@@ -47,6 +53,12 @@ def group(hierarchy: Hierarchy) -> Iterator[Cgroup]:
     group.kill(timeout=DEADLINE)
     group.remove()
     hierarchy.remove_parent(PARENT)
+
+
+without_controllers = pytest.mark.parametrize(
+    "hierarchy", ["host", "without-unified", "unified-alone"], indirect=True
+)
+"""For what groups can without any controller."""
 
 
 class Child:
@@ -164,6 +176,7 @@ def test_what_an_earlier_start_left_is_made_anew(hierarchy: Hierarchy, group: Cg
     child.wait()
 
 
+@without_controllers
 def test_a_process_joins_every_tree(hierarchy: Hierarchy, group: Cgroup) -> None:
     group.create(LIMITS)
     child = Child(group)
@@ -182,6 +195,7 @@ def test_a_process_joins_every_tree(hierarchy: Hierarchy, group: Cgroup) -> None
     assert group.pids() == []
 
 
+@without_controllers
 def test_joining_without_having_been_cloned_into_it(hierarchy: Hierarchy, group: Cgroup) -> None:
     group.create({})
     pid = os.fork()
@@ -194,6 +208,7 @@ def test_joining_without_having_been_cloned_into_it(hierarchy: Hierarchy, group:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+@without_controllers
 def test_a_frozen_group_stands_still_and_can_be_killed(group: Cgroup) -> None:
     group.create({})
     counter = mmap.mmap(-1, 8)
@@ -220,6 +235,7 @@ def test_a_frozen_group_stands_still_and_can_be_killed(group: Cgroup) -> None:
     assert child.wait() == -signal.SIGKILL
 
 
+@without_controllers
 def test_everything_inside_is_killed_also_in_groups_within(hierarchy: Hierarchy, group: Cgroup) -> None:
     group.create({})
     inner = hierarchy.group(group.path + "/inner/most")
@@ -289,6 +305,7 @@ def test_a_tenth_of_a_processor_is_no_more_than_that(group: Cgroup) -> None:
     assert time.monotonic() - start > 0.06 * 10 * 0.6
 
 
+@without_controllers
 def test_devices_are_refused_unless_they_are_listed(group: Cgroup) -> None:
     group.create(default_spec()["linux"]["resources"])
     path = f"/tmp/sampan-test-device-{os.getpid()}"
