@@ -68,13 +68,13 @@ def _poll(awaited: tuple[int, ...], ending: int = -1) -> Callable[[], Ready]:
 
 def stand_by(hierarchy: Hierarchy, fork: Callable[[], int], sleep: Sleep) -> None:
     """Have a launcher wait for a job on ``JOB``, and keep its container until that has ended."""
-    os.close(ORDERS)
     launcher = fork()
     if launcher == 0:
+        os.close(ORDERS)
         os.closerange(OURS, STDERR + 1)
         streams = (STDIN_READ, STDOUT_WRITE, STDERR_WRITE)
         Launcher(hierarchy, job=JOB, keeper=THEIRS, control=DAEMONS, listener=LISTENER, stdio=streams).run()
-    os.closerange(JOB, LISTENER)
+    os.closerange(ORDERS, LISTENER)
     said = os.read(OURS, 1)
     if not said:
         return
@@ -85,8 +85,8 @@ def stand_by(hierarchy: Hierarchy, fork: Callable[[], int], sleep: Sleep) -> Non
     if not said or clients is None:
         return
     pidfd = _open_process(said)
-    if not flags & STDIN and not flags & TERMINAL:
-        os.close(STDIN_WRITE)
+    if not flags & (STDIN | TERMINAL):
+        os.closerange(STDIN_WRITE, STDOUT)
     reaped = not special and pidfd == _PIDFD and _sleep(sleep.beside_launcher, sleep.alone, launcher)
     found = read_rest(OURS, flags)
     if found is None:
