@@ -71,7 +71,7 @@ def client(environment: dict[str, str]) -> Client:
             text=True,
             errors="replace",
             env=environment,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 

@@ -150,7 +150,7 @@ class Box:
 
         async def inside() -> T:
             try:
-                return await asyncio.wait_for(work(self), 30)
+                return await asyncio.wait_for(work(self), 120)
             finally:
                 await self.close()
 
