@@ -1,8 +1,8 @@
 """Leftovers: what lies on the host and on the disk, held against what the engine says that it has.
 
-The checks look by themselves (directories, /proc, netlink by ``ip`` and ``nft``, rows of the database), so that
-the engine cannot be blind to the same thing. The chaos runs in a network namespace of its own: each link, table
-and address in it is the engine's.
+The checks look by themselves (directories, /proc, netlink by ``ip`` and ``nft``, rows of the database): the
+engine cannot be blind to the same thing. The chaos runs in a network namespace of its own: all links, tables
+and addresses in it are the engine's.
 """
 
 from __future__ import annotations
