@@ -115,10 +115,12 @@ async def _serve(line: CommandLine, options: Options, service: Service) -> None:
         group=cgroups.engine_group(options.engine.cgroup_parent),
         descriptors=_raise_descriptors(),
     )
+    # From before there is anything to leave in order: who is told while it starts, stops once it has.
+    stop = _told_to_stop()
     zygote.begin()
     idle = False
     try:
-        idle = await _serve_engine(line, options, service, paths, zygote)
+        idle = await _serve_engine(line, options, service, paths, zygote, stop)
     finally:
         zygote.close()
         if idle:
@@ -127,9 +129,14 @@ async def _serve(line: CommandLine, options: Options, service: Service) -> None:
 
 
 async def _serve_engine(
-    line: CommandLine, options: Options, service: Service, paths: Paths, zygote: Zygote
+    line: CommandLine,
+    options: Options,
+    service: Service,
+    paths: Paths,
+    zygote: Zygote,
+    stop: asyncio.Event,
 ) -> bool:
-    """Serve until told to stop; whether no container runs then."""
+    """Serve until told to ``stop``; whether no container runs then."""
     # Imported now, while the zygote starts on the other core.
     from sampan.daemon.doors import listen
     from sampan.daemon.wiring import Wiring
@@ -150,7 +157,7 @@ async def _serve_engine(
         # What lives now lives as long as the daemon: no collection need look at it again.
         gc.collect()
         gc.freeze()
-        await _told_to_stop()
+        await stop.wait()
         service.stopping()
         log.info("stopping; containers go on running")
         await server.close()
@@ -218,9 +225,10 @@ class Reloads:
         self._service.ready()
 
 
-async def _told_to_stop() -> None:
+def _told_to_stop() -> asyncio.Event:
+    """Set by the signals that ask for the daemon's end."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await stop.wait()
+    return stop

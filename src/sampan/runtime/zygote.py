@@ -80,10 +80,11 @@ class Zygote:
     def close(self) -> None:
         """Let the zygote go; it ends by itself once its last keeper has. Idempotent."""
         if self._socket is None and self._child:
-            # Begun and never spoken to: it would wait for ever.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._child, signal.SIGTERM)
-            self._reap()
+            # Begun and never spoken to: it would wait for ever. Its group can be removed once it has ended.
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self._child, signal.SIGKILL)
+                os.waitpid(self._child, 0)
+            self._child = 0
         self._drop()
 
     async def gone(self) -> None:
