@@ -221,7 +221,7 @@ class Work:
         name = self._some("container")
         if name is None:
             return
-        found, policy = self._id_of(name), self.chance.choice(("no", "always", "unless-stopped"))
+        found, policy = self._id_of(name), self.chance.choice(("no", "on-failure"))
         with self.ledger.change(f"update {name}", ("policy", found)) as change:
             change.values["policy", found] = policy
             self.engine.send("POST", f"/containers/{name}/update", {"RestartPolicy": {"Name": policy}})
