@@ -34,6 +34,7 @@ from sampan.engine.wiring import ContainerUseCases, Foundations, wire
 from sampan.errors import Conflict, NotFound, StartFailed, Unavailable
 from sampan.images.model import Image
 from sampan.linux.diskspace import Space
+from sampan.runtime.runtime import is_frozen
 from sampan.sandbox.messages import AttachOptions, Endpoint, Exit, Launch, RootFilesystem, encode
 from sampan.spec.image import RunConfig, parse_image
 from sampan.state import Database
@@ -554,6 +555,7 @@ class World:
                 network_id=lambda name: f"id-of-{name}",
                 runtime=self._runtime,
                 end_group=self.ended_groups.append,
+                is_frozen=self._is_frozen,
                 watching=self.watching,
                 settings=self.settings,
             )
@@ -564,6 +566,11 @@ class World:
     def close(self) -> None:
         self.watching.close()
         self.database.close()
+
+    def _is_frozen(self, path: str) -> bool:
+        if isinstance(self._runtime, FakeRuntime):
+            return self._runtime.living[path.rpartition("/")[2]].frozen
+        return is_frozen(path)
 
     async def restart_daemon(self) -> None:
         """Forget everything in memory and come back; tasks in ``runtime.living`` are still there."""

@@ -73,7 +73,7 @@ from sampan.images.snapshots import Snapshots
 from sampan.linux import kernel
 from sampan.network import Bridges, Names
 from sampan.network.naming import bridge_name
-from sampan.runtime.runtime import Runtime, end_group
+from sampan.runtime.runtime import Runtime, end_group, is_frozen
 from sampan.runtime.usage import Gauges
 from sampan.runtime.visits import Visits
 from sampan.runtime.zygote import Zygote
@@ -166,6 +166,7 @@ class Wiring:
                 network_id=self._networks.id_of,
                 runtime=self._runtime,
                 end_group=end_group,
+                is_frozen=is_frozen,
                 watching=self._watching,
                 settings=settings,
                 id_blocks=self._id_blocks,

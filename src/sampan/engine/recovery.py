@@ -116,8 +116,8 @@ class Recovery:
         if state.running or begun:
             task = await self._adopt(instance.id)
             if task is not None:
-                self._follow(instance, task)
                 await let_go(self._settings.paths.container(instance.id), task)
+                self._follow(instance, task)
                 return
             # A start or an exit that was cut short: whatever of it still runs has nobody who watches it.
             self._leftovers.end_processes(instance)
@@ -142,7 +142,8 @@ class Recovery:
 
     def _follow(self, instance: Instance, task: Task) -> None:
         state = instance.state
-        status = Status.PAUSED if state.paused else Status.RUNNING
+        # The kernel knows: the last daemon may have died between a pause, or its end, and the record of it.
+        status = Status.PAUSED if self._leftovers.stands_still(instance) else Status.RUNNING
         base, span = _id_map(task.pid)
         if not state.running:  # the daemon died before it could record what the start was given
             self._unrecorded.append(instance)
@@ -181,6 +182,7 @@ class Leftovers:
         publishing: Publishing,
         id_ranges: IdRanges,
         end_group: Callable[[str], None],
+        is_frozen: Callable[[str], bool],
         settings: Settings,
     ) -> None:
         self._snapshots = snapshots
@@ -191,6 +193,7 @@ class Leftovers:
         self._publishing = publishing
         self._id_ranges = id_ranges
         self._end_group = end_group
+        self._is_frozen = is_frozen
         self._settings = settings
 
     def claim_ids(self, container_id: str, base: int, span: int) -> None:
@@ -236,8 +239,15 @@ class Leftovers:
 
     def end_processes(self, instance: Instance) -> None:
         """Kill what a container without a keeper still runs, and remove its cgroup."""
+        self._end_group(self._group(instance))
+
+    def stands_still(self, instance: Instance) -> bool:
+        """Whether a container is paused."""
+        return self._is_frozen(self._group(instance))
+
+    def _group(self, instance: Instance) -> str:
         parent = instance.container.host.cgroup_parent or self._settings.options.cgroup_parent
-        self._end_group(f"/{parent.strip('/')}/{instance.id}")
+        return f"/{parent.strip('/')}/{instance.id}"
 
     async def clean(self, store: ContainerStore) -> None:
         """Remove directories, layers and leases that no container owns; failures are logged."""

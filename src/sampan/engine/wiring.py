@@ -48,7 +48,8 @@ class Foundations:
 
     ``network_id`` gives the id of a network that always exists by its name, ``find_network`` a user-defined
     one by its name or id; ``end_group`` kills everything in a cgroup and removes
-    it, and succeeds when there is none. ``id_blocks`` None: no other engine takes ids of this host.
+    it, and succeeds when there is none; ``is_frozen`` says whether a cgroup stands still. ``id_blocks`` None:
+    no other engine takes ids of this host.
     """
 
     store: ContainerStore
@@ -58,6 +59,7 @@ class Foundations:
     network_id: Callable[[str], str]
     runtime: Runtime
     end_group: Callable[[str], None]
+    is_frozen: Callable[[str], bool]
     watching: Watching
     settings: Settings
     id_blocks: Blocks | None = None
@@ -188,6 +190,7 @@ def wire(given: Foundations) -> ContainerUseCases:
         egress=egress,
         publishing=publishing,
         end_group=given.end_group,
+        is_frozen=given.is_frozen,
         settings=settings,
     )
     return ContainerUseCases(

@@ -358,3 +358,8 @@ def end_group(path: str) -> None:
         group.kill()
     with suppress(OSError):
         group.remove()
+
+
+def is_frozen(path: str) -> bool:
+    """Whether the processes in a container's cgroup stand still; not where there is no such group."""
+    return cgroups.detect().group(path).frozen()

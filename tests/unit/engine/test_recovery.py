@@ -38,6 +38,18 @@ async def test_a_paused_container_is_still_paused(world: World) -> None:
     assert world.containers.get(web).state.paused
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+async def test_whether_it_is_paused_the_kernel_knows(world: World, frozen: bool) -> None:
+    """The daemon died after the keeper had done as it was told, and before that was recorded."""
+    web = await world.run("sleep")
+    if not frozen:
+        await world.containers.pause(web)
+    world.runtime.living[web] = world.task(web)
+    world.task(web).frozen = frozen
+    await world.restart_daemon()
+    assert world.containers.get(web).state.paused is frozen
+
+
 async def test_an_exit_in_between_is_read_from_its_record(world: World) -> None:
     web = await world.run("sleep", name="web")
     leave_exit(world, web, 5, 1_700_000_100.5)
