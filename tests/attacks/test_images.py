@@ -199,6 +199,14 @@ def test_layers_of_links_change_nothing_outside(engine: Docker, daemon: Daemon, 
     assert os.stat(public / "secret").st_nlink == 1
 
 
+def test_a_layer_that_implies_many_directories_is_taken(engine: Docker, daemon: Daemon) -> None:
+    """What an unpacker has to tell of it is longer than a message: it still can, for all that it may not."""
+    files: dict[str, bytes | Member] = {f"{number:0120}/x": b"" for number in range(2000)}
+    top = archives.pack(files)
+    status, said = load(daemon, archives.docker_files([top], ["evil:latest"]))
+    assert status == 200, said
+
+
 def test_a_device_that_is_copied_in_is_not_opened(
     engine: Docker, daemon: Daemon, ids: tuple[str, ...]
 ) -> None:
