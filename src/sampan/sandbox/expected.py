@@ -63,7 +63,7 @@ class Expected:
         self._cgroup = cgroup
 
     def fits(self, launch: Launch) -> bool:
-        """Whether ``launch`` can be what the process becomes."""
+        """Whether ``launch`` can be what the process becomes. One that was killed becomes nothing."""
         mine, other = self._launch.spec, launch.spec
         return (
             launch.bundle == self._launch.bundle
@@ -72,6 +72,7 @@ class Expected:
             and all(mine["linux"].get(key) == other["linux"].get(key) for key in _SAME)
             and mine["process"].get("oomScoreAdj") == other["process"].get("oomScoreAdj")
             and not other["process"].get("rlimits")
+            and not is_waiting(self.sock)
         )
 
     def in_way_of(self, launch: Launch) -> bool:
@@ -159,7 +160,7 @@ def _rehearse(launch: Launch, hierarchy: Hierarchy) -> None:
 
 
 def is_waiting(sock: socket.socket) -> bool:
-    """Whether a message is there to be received."""
+    """Whether a message is there to be received, or the end."""
     ready = select.poll()
     ready.register(sock, select.POLLIN)
     return bool(ready.poll(0))

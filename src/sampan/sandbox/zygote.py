@@ -189,6 +189,10 @@ class Zygote:
 
     def _buried(self, pid: int, status: int) -> None:
         """A child ended. A keeper that did not end by itself leaves a container that nobody watches."""
+        if self._spare is not None and self._spare[0] == pid:
+            self._spare[1].close()  # its launcher ends by that, with what it has made
+            self._spare = None
+            self._prepare()
         keeping = self._keepers.pop(pid, b"")
         if keeping and status != 0:
             with suppress(OSError):
