@@ -9,7 +9,7 @@ import os
 import stat
 import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +106,8 @@ BAD_MANIFESTS: dict[str, Any] = {
 }
 
 
-def load(daemon: Daemon, files: dict[str, bytes | Member]) -> tuple[int, bytes]:
-    return ask(daemon.socket, "POST", "/images/load?quiet=1", archives.pack(files))
+def load(daemon: Daemon, files: Mapping[str, bytes | Member]) -> tuple[int, bytes]:
+    return ask(daemon.socket, "POST", "/images/load?quiet=1", archives.pack(dict(files)))
 
 
 @pytest.mark.parametrize("name", BAD_MANIFESTS)

@@ -41,7 +41,7 @@ FORBIDDEN = """
     fsopen fsmount fspick mount_setattr pivot_root chroot unshare setns setuid setgid setreuid setresuid
     setresgid setgroups setfsuid capset prctl seccomp personality bpf keyctl add_key request_key init_module
     finit_module delete_module kexec_load perf_event_open userfaultfd io_uring_setup io_uring_enter
-    open_by_handle_at name_to_handle_at memfd_create memfd_secret reboot swapon acct sethostname
+    open_by_handle_at name_to_handle_at memfd_secret reboot swapon acct sethostname
     setdomainname settimeofday clock_settime syslog quotactl shmget shmat timer_create setrlimit
     inotify_init1 fanotify_init signalfd4 landlock_restrict_self
 """
