@@ -29,7 +29,7 @@ from sampan.engine.model import (
     WaitCondition,
 )
 from sampan.engine.visitors import leave
-from sampan.errors import Conflict, Failure, Internal, NotFound, Unavailable
+from sampan.errors import Conflict, DiskFull, Failure, HostFailure, Internal, NotFound, of_host
 from sampan.sandbox import external
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Removal:
         try:
             try:
                 await self._store.forget(instance.id, durable=durable)
-            except Unavailable:
+            except DiskFull:
                 # On a full disk the remains have to make room for the record of their removal.
                 await self._clear_files(instance)
                 await self._store.forget(instance.id, durable=durable)
@@ -108,7 +108,9 @@ class Removal:
             dead = lifecycle.after(instance.container, Move.FAIL)
             state = replace(before.state, status=dead, error=str(error))
             self._store.update(instance, replace(before, state=state))
-            raise Internal(f"container {instance.id}: {error}") from error
+            host = of_host(error) or error
+            kind = type(host) if isinstance(host, HostFailure) else Internal
+            raise kind(f"container {instance.id}: {host}") from error
         self.withdraw(instance, recorded=False)
         if volumes:
             await self._clear_volumes(instance)

@@ -36,6 +36,14 @@ def _open(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
 
+def _ends_whole(path: str) -> bool:
+    """Whether the last record of a file that is not empty has its newline."""
+    with suppress(OSError), open(path, "rb", buffering=0) as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+    return True
+
+
 def rotated(path: str, number: int) -> list[str]:
     """The names that the rotated file of this number may have; what is compressed goes last."""
     return [f"{path}.{number}", f"{path}.{number}{COMPRESSED}"]
@@ -69,6 +77,8 @@ class LogWriter:
     def _open(self) -> None:
         self._fd = _open(self._log.path)
         self._size = os.fstat(self._fd).st_size
+        if self._size and not _ends_whole(self._log.path):  # by a loss of power, or a full disk
+            self._append(memoryview(b"\n"))
 
     @property
     def path(self) -> str:
@@ -230,7 +240,7 @@ class _directory_lock:  # noqa: N801 - reads as a verb; contextlib's generator c
 
 
 def replay_records(files: list[str]) -> Iterator[tuple[int, bytes]]:
-    """(stream, output) of every record in the log files, oldest first; a torn last record ends it."""
+    """(stream, output) of every record in the log files, oldest first; what is no record is passed over."""
     for path in files:
         with suppress(OSError), open(path, "rb") as file:
             for line in file:
@@ -238,5 +248,5 @@ def replay_records(files: list[str]) -> Iterator[tuple[int, bytes]]:
                     record = json.loads(line)
                     stream = 2 if record["stream"] == "stderr" else 1
                     yield stream, record["log"].encode()
-                except (ValueError, KeyError):
-                    break
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    continue

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sampan.errors import HostFailure, Internal, Unavailable
+from sampan.errors import MEND, DiskFull, HostFailure, Internal, Unavailable
 from sampan.state import copies
 from sampan.state.migrations import MIGRATIONS, Migration
 from sampan.state.reserve import Reserve
@@ -250,8 +250,11 @@ def _settle(writes: list[_Write], path: str) -> None:
 
 def _failure(error: Exception, path: str) -> Exception:
     """The host's refusal as a failure that may pass; a mistake of ours as it is."""
+    if _code(error) == sqlite3.SQLITE_FULL:
+        return DiskFull(f"state database {path} cannot be written: {error}: {MEND}")
     if _is_host(error):
-        return Unavailable(f"state database {path} cannot be written: {error}")
+        kind = Unavailable if _code(error) == sqlite3.SQLITE_BUSY else HostFailure
+        return kind(f"state database {path} cannot be written: {error}")
     if _code(error) in _DAMAGED:
         return HostFailure(f"state database {path} is damaged: {error}; {MENDED_BY}")
     return error

@@ -17,7 +17,7 @@ from sampan.engine.model import (
     NetworkingConfig,
     Status,
 )
-from sampan.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from sampan.errors import Conflict, DiskFull, InvalidArgument, NotFound
 from sampan.sandbox.messages import AttachOptions
 
 ID = "ab" * 32
@@ -389,7 +389,7 @@ async def test_on_a_full_disk_the_remains_make_room_for_the_record_of_the_remova
 
     async def forget_when_there_is_room(container_id: str, **options: bool) -> None:
         if world.snapshots.there:
-            raise Unavailable("the state database cannot be written: database or disk is full")
+            raise DiskFull("the state database cannot be written: database or disk is full")
         await forget(container_id, **options)
 
     monkeypatch.setattr(world.store, "forget", forget_when_there_is_room)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from sampan.errors import Internal, Unavailable
+from sampan.errors import DiskFull, Internal, Unavailable
 from sampan.state import Database, Migration
 
 TABLE = Migration(name="things", statements=("CREATE TABLE things (name TEXT PRIMARY KEY) STRICT",))
@@ -165,7 +165,7 @@ def test_a_full_disk_is_a_failure_that_may_pass(database: Database) -> None:
     async def act() -> None:
         pages = await database.write(lambda db: db.execute("PRAGMA page_count").fetchone()[0])
         await database.write(lambda db: db.execute(f"PRAGMA max_page_count={pages}"))
-        with pytest.raises(Unavailable, match="disk is full"):
+        with pytest.raises(DiskFull, match="disk is full"):
             await database.write(
                 lambda db: db.execute("INSERT INTO things (name) VALUES (?)", ("x" * 100_000,))
             )
