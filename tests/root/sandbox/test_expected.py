@@ -36,7 +36,7 @@ def waiting(box: Box, name: str) -> list[int]:
     """The processes in a container's cgroup."""
     found: list[int] = []
     for group in groups(box, name):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # it goes meanwhile
             found += map(int, Path(group, "cgroup.procs").read_text().split())
     return found
 
