@@ -25,6 +25,7 @@ from sampan.daemon.options import CommandLine, Options, parse, reloaded, settle
 from sampan.daemon.service import Service
 from sampan.engine.paths import Paths
 from sampan.errors import Failure, InvalidArgument, of_host
+from sampan.linux.inherited import children_are_waited_for
 from sampan.runtime.zygote import Zygote
 from sampan.sandbox import cgroups
 
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str]) -> int:
     """Serve; the exit status. Everything that keeps it from serving is one line on standard error."""
+    children_are_waited_for()
     service = Service.take(os.environ)
     line = parse(arguments)
     try:

@@ -1,6 +1,7 @@
 """``python -m sampan.sandbox EXEC_ROOT CGROUP DESCRIPTORS``: run the zygote; see ``zygote``.
 
-DESCRIPTORS is the soft limit of open files that containers start with: the daemon raised its own.
+DESCRIPTORS is the soft limit of open files that containers start with: the daemon raised its own. What else
+the daemon was started with ends here: it is not for containers.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import socket
 import sys
 from contextlib import suppress
 
-from sampan.linux import process
+from sampan.linux import inherited, process
 from sampan.sandbox import zygote
 
 
@@ -19,6 +20,8 @@ def main(exec_root: str, group: str, descriptors: str) -> None:
     resource.setrlimit(
         resource.RLIMIT_NOFILE, (int(descriptors), resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     )
+    inherited.default_signals()
+    inherited.ordinary_scheduling()
     with suppress(OSError):  # a seccomp filter around the engine may forbid keyrings
         process.join_new_session_keyring()
     os.closerange(3, 1 << 20)  # whatever the starter let through would live as long as the containers
