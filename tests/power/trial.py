@@ -9,14 +9,14 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from tests.power import disk, losses
 from tests.power.engine import engine
 from tests.power.ledger import Ledger
 from tests.power.verdict import judge
-from tests.power.work import Work, prepare
+from tests.power.work import KINDS, Work, prepare
 
 _SIZE = {"ext4": 128 << 20, "xfs": 512 << 20, "btrfs": 512 << 20}
 
@@ -36,19 +36,20 @@ def run(
     *,
     cuts: int,
     steps: int,
+    kinds: Collection[str] = KINDS,
     filesystem: str = "ext4",
     registry: str | None = None,
     options: tuple[str, ...] = (),
     tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Loss]:
-    """Work for ``steps`` steps, every kind once first; then lose power at ``cuts`` moments of it."""
+    """Work for ``steps`` steps, every kind of ``kinds`` once first; then lose power at ``cuts`` moments of it."""
     chance = random.Random(seed)
     root = tempfile.mkdtemp(prefix="sampan-power-")
     place = f"{root}/disk"
     os.mkdir(place)
     try:
         with tempfile.TemporaryDirectory(prefix="sampan-power-", dir=disk.memory()) as store:
-            ledger, begin = _record(chance, root, place, steps, filesystem, registry, options, store)
+            ledger, begin = _record(chance, root, place, steps, kinds, filesystem, registry, options, store)
             log = f"{store}/log"
             found = losses.entries(log)
             flushes = sum(one.flush for one in found if one.end > begin)
@@ -70,6 +71,7 @@ def _record(
     root: str,
     place: str,
     steps: int,
+    kinds: Collection[str],
     filesystem: str,
     registry: str | None,
     options: tuple[str, ...],
@@ -85,8 +87,8 @@ def _record(
         ledger = Ledger(recorded.position)
         begin = recorded.position()
         work = Work(serving, ledger, chance, pulled)
-        work.everything()
-        work.steps(steps)
+        work.everything(kinds)
+        work.steps(steps, kinds)
         end = recorded.position()
         with open(recorded.log, "rb") as log, open(f"{store}/log", "wb") as kept:
             shutil.copyfileobj(log, kept, 1 << 20)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,17 +58,18 @@ class Work:
     _serial: int = 0
     _running: list[str] = field(default_factory=list)
 
-    def steps(self, count: int) -> None:
-        kinds = [kind for kind, weight in _STEPS.items() for _ in range(weight)]
+    def steps(self, count: int, among: Collection[str]) -> None:
+        kinds = [kind for kind, weight in _STEPS.items() if kind in among for _ in range(weight)]
         for _ in range(count):
             self._serial += 1
             _DO[self.chance.choice(kinds)](self)
 
-    def everything(self) -> None:
+    def everything(self, among: Collection[str]) -> None:
         """Every kind of step once."""
         for kind in _STEPS:
-            self._serial += 1
-            _DO[kind](self)
+            if kind in among:
+                self._serial += 1
+                _DO[kind](self)
 
     # ------------------------------------------------------------------ images
 
@@ -340,4 +341,5 @@ _DO: dict[str, Callable[[Work], None]] = {
         *("rename", "update", "pass_by", "untag", "remove", "drop", "unplug", "prune"),
     )
 }
+KINDS = tuple(_DO)
 _STEPS = {name: 1 if name in ("prune", "stay", "pull", "pass_by") else 2 for name in _DO}
