@@ -249,7 +249,7 @@ def test_a_context_that_unpacks_to_much_is_a_stream(engine: Docker, daemon: Daem
 
 def until(found: Callable[[], bool]) -> None:
     """Wait for something that is soon so."""
-    for _ in range(1000):
+    for _ in range(3000):
         if found():
             return
         threading.Event().wait(0.01)
