@@ -166,7 +166,7 @@ class Zygote:
         if self._seed is not None:
             try:
                 return seed.order(self._seed)
-            except BrokenPipeError:  # it was killed
+            except ConnectionError:  # it was killed, perhaps with the order in its hands
                 self._seed.close()
                 self._seed = None
         self._seed = self._plant()
