@@ -40,7 +40,7 @@ class World:
         self._kills: list[list[float]] = []
         self._mutex = threading.Lock()
         self.began = threading.Condition()
-        self.operations = 0  # begun in this round
+        self.operations = self.answers = 0  # begun, and answered well, in this round
         self.lost: set[str] = set()  # ids of containers whose keepers were killed
 
     def count(self, kind: str, how: str) -> None:
@@ -52,6 +52,12 @@ class World:
         """An operation begins; the killer counts."""
         with self.began:
             self.operations += 1
+            self.began.notify_all()
+
+    def acknowledge(self) -> None:
+        """Something is done for good from now on; the killer counts."""
+        with self.began:
+            self.answers += 1
             self.began.notify_all()
 
     def harm(self) -> list[float]:
@@ -126,6 +132,7 @@ class Client:
         """What an answer comes to; a bad one is a violation unless something was being killed meanwhile."""
         if answer.status in good:
             how = DONE
+            self.world.acknowledge()
         else:
             how = NEVER if answer.status == -1 else UNKNOWN
             self.alive = self.alive and how != NEVER

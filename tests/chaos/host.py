@@ -41,7 +41,7 @@ class Said:
 class Seen:
     """Numbers that must be the same again whenever the same things are there."""
 
-    descriptors: dict[tuple[int, int, int, int], dict[str, int]] = field(default_factory=dict)
+    descriptors: dict[tuple[int, ...], dict[str, int]] = field(default_factory=dict)
 
 
 def problems(engine: Engine, said: Said, seen: Seen) -> list[str]:
@@ -76,7 +76,7 @@ def _directories(engine: Engine, said: Said) -> list[str]:
     data = engine.data
     found = _differ("containers/", names(f"{data}/containers"), said.containers)
     found += _differ("snapshots/", names(f"{data}/snapshots"), said.containers)
-    found += _differ("run/containers/", names(f"{engine.run}/containers"), said.running)
+    found += _differ("run/containers/", _settled(names(f"{engine.run}/containers"), said), said.running)
     found += _differ("volumes/", names(f"{data}/volumes"), said.volumes)
     found += _differ("tmp/", names(f"{data}/tmp"), ())
     for identity in said.containers:
@@ -124,8 +124,30 @@ def groups_of(engine: Engine) -> set[str]:
     return found
 
 
+def frozen(pid: int) -> bool:
+    """Whether a process is in a frozen cgroup of either version."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "freezer":
+            with suppress(OSError):
+                return Path(f"{GROUPS}/freezer{path}/freezer.state").read_text().strip() != "THAWED"
+        if not controllers:
+            for tree in (GROUPS, f"{GROUPS}/unified"):
+                with suppress(OSError):
+                    if Path(f"{tree}{path}/cgroup.freeze").read_text().strip() == "1":
+                        return True
+    return False
+
+
 def _groups(engine: Engine, said: Said) -> list[str]:
-    return _differ("cgroups", groups_of(engine), said.running)
+    return _differ("cgroups", _settled(groups_of(engine), said), said.running)
+
+
+def _settled(there: Iterable[str], said: Said) -> set[str]:
+    """Without what a container that was made, and may be started next, is given ahead of its start."""
+    there = set(there)
+    ahead = there & said.containers - set(said.running)
+    return there - ahead if len(ahead) == 1 else there
 
 
 def _processes(engine: Engine, said: Said, seen: Seen) -> list[str]:
@@ -139,7 +161,14 @@ def _processes(engine: Engine, said: Said, seen: Seen) -> list[str]:
     keepers = len(kinds.get("keeper", ()))
     if keepers not in (running, running + 1):  # one stands by
         found.append(f"{keepers} keepers for {running} containers")
-    for kind, most in (("daemon", 1), ("zygote", 1), ("launcher", 1), ("worker", 0)):
+    for kind, most in (
+        ("daemon", 1),
+        ("zygote", 1),
+        ("seed", 1),
+        ("launcher", 1),
+        ("child", 1),
+        ("worker", 0),
+    ):
         if len(kinds.get(kind, ())) > most:
             found.append(f"{len(kinds[kind])} of {kind}: {kinds[kind]}")
     for one in every:
@@ -159,7 +188,8 @@ def _descriptors(kinds: dict[str, list[int]], said: Said, seen: Seen) -> list[st
     for kind in ("daemon", "zygote"):
         for pid in kinds.get(kind, ()):
             began = processes.look(pid)
-            key = (pid, began.began if began else 0, len(said.running), len(said.networks))
+            helpers = len(kinds.get("seed", ()))
+            key = (pid, began.began if began else 0, len(said.running), len(said.networks), helpers)
             now = processes.descriptors(pid)
             before = seen.descriptors.setdefault(key, now)
             if now.get("net:") or now.get("mnt:"):

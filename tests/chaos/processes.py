@@ -20,7 +20,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """``kind``: daemon, zygote, keeper, launcher (or its child, which is no program yet), worker, program.
+    """``kind``: daemon, zygote, seed, keeper, launcher, child (of a launcher, and no program yet), worker,
+    program.
 
     ``began`` is in clock ticks since the boot: a pid and its ``began`` are one process for ever.
     """
@@ -89,6 +90,8 @@ def of_engine(root: str, top: int | None = None) -> list[Process]:
     for pid, one in every.items():
         if b"sampan.daemon" in one.command and os.fsencode(root) in one.command:
             kinds[pid] = "daemon"
+        elif one.command.startswith(b"sampan-seed " + os.fsencode(root)):
+            kinds[pid] = "seed"
         elif one.command.startswith(title):
             kinds[pid] = _part(one, every, title)
     for pid in every.keys() - kinds.keys():
@@ -117,8 +120,14 @@ def _part(one: Process, every: dict[int, Process], title: bytes) -> str:
         return "zygote"
     above = every.get(one.parent)
     if above is not None and above.command.startswith(title) and above.session != above.pid:
-        return "launcher"
+        return "launcher" if pid_namespace(one.pid) == pid_namespace(above.pid) else "child"
     return "worker" if is_worker(one.pid) else "keeper"
+
+
+def pid_namespace(pid: int) -> str:
+    with suppress(OSError):
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    return ""
 
 
 def is_worker(pid: int) -> bool:

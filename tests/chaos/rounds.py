@@ -177,7 +177,7 @@ class Chaos:
                 boxes[kill.box].harmed = True
         if self._verbose:
             print(f"-- round {number}: {kills}", flush=True)
-        self.world.operations = 0
+        self.world.operations = self.world.answers = 0
         threads = [
             threading.Thread(
                 target=self._work, args=(client, count, f"{self.report.seed}/{number}/{client.name}")
@@ -215,7 +215,9 @@ class Chaos:
     def _carry_out(self, kills: Sequence[Kill], threads: Sequence[threading.Thread]) -> None:
         for kill in kills:
             with self.world.began:
-                while self.world.operations < kill.after and any(thread.is_alive() for thread in threads):
+                while any(thread.is_alive() for thread in threads):
+                    if kill.after <= (self.world.answers if kill.answered else self.world.operations):
+                        break
                     self.world.began.wait(0.01)
             time.sleep(kill.delay)
             boxes = {box.name: box for client in self.clients for box in list(client.has.boxes.values())}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import processes
+from tests.chaos import host, processes
 from tests.chaos.clients import Client, World
 from tests.chaos.containers import gap
 from tests.chaos.host import Said
@@ -180,6 +180,8 @@ def _living(box: Box, one: dict[str, Any]) -> list[str]:
     with suppress(OSError):
         if one["Id"] not in Path(f"/proc/{now[0]}/cgroup").read_text():
             return [f"{box.name}: pid {now[0]} is not in its cgroup"]
+        if host.frozen(now[0]) is not (one["State"]["Status"] == PAUSED):
+            return [f"{box.name} is {one['State']['Status']}, and its cgroup says otherwise"]
         links = Path(f"/proc/{now[0]}/net/dev").read_text().count(":")
         if links != 1 + len(one["NetworkSettings"]["Networks"]):
             return [f"{box.name} has {links} links for {list(one['NetworkSettings']['Networks'])}"]
