@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,14 @@ class Violation(AssertionError):
     """What must not be."""
 
 
+@dataclass(slots=True)
+class Harm:
+    """The time in which something is being killed; ``blind``: a keeper of which it is not known whose."""
+
+    end: float = float("inf")
+    blind: bool = False
+
+
 class World:
     """What all clients share: the engine, the registry, when something was being killed, and the counts."""
 
@@ -37,7 +46,7 @@ class World:
         self.asked: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
         self.violations: list[str] = []
-        self._kills: list[list[float]] = []
+        self._kills: list[Harm] = []
         self._mutex = threading.Lock()
         self.began = threading.Condition()
         self.operations = self.answers = 0  # begun, and answered well, in this round
@@ -60,23 +69,23 @@ class World:
             self.answers += 1
             self.began.notify_all()
 
-    def harm(self) -> list[float]:
-        """Something is killed from now on, until the end that is to be put into the second place."""
-        interval = [time.monotonic(), float("inf")]
+    def harm(self) -> Harm:
+        """Something is killed from now on."""
+        harm = Harm()
         with self._mutex:
-            self._kills.append(interval)
-        return interval
+            self._kills.append(harm)
+        return harm
 
     def serves_again(self) -> None:
         """What was killed is there again: from now on nothing is excused."""
         with self._mutex:
-            for interval in self._kills:
-                interval[1] = min(interval[1], time.monotonic())
+            for harm in self._kills:
+                harm.end = min(harm.end, time.monotonic())
 
-    def harmed(self, since: float) -> bool:
-        """Whether anything was being killed since then."""
+    def harmed(self, since: float, *, blindly: bool = False) -> bool:
+        """Whether anything was being killed since then; ``blindly``: a keeper, nobody knows whose."""
         with self._mutex:
-            return any(end >= since for _, end in self._kills)
+            return any(harm.end >= since and (harm.blind or not blindly) for harm in self._kills)
 
     def violated(self, text: str) -> None:
         with self._mutex:
@@ -197,6 +206,12 @@ class Client:
         for name in ("code", "at"):
             with suppress(FileNotFoundError):
                 Path(self.home(box.name), f"{name}.before").rename(Path(self.home(box.name), name))
+
+    def began(self, box: Box, how: str) -> None:
+        """A start was answered, or was not."""
+        world = self.world
+        harmed, bereft = world.harmed(self.since), world.harmed(self.since, blindly=True)
+        box.started(surely=how == DONE, again=harmed, bereft=bereft)
 
     def boxes(self, *states: str, policy: bool = True, harmed: bool = True) -> list[Box]:
         """The containers that are surely in one of these states."""

@@ -50,7 +50,7 @@ def run_by_command(client: Client) -> None:
     if how == DONE:
         box.identity = out.decode().strip()
         box.harmed = box.identity in client.world.lost
-    box.started(surely=how == DONE, again=client.world.harmed(client.since))
+    client.began(box, how)
     client.world.count("run -d", how)
 
 
@@ -64,7 +64,7 @@ def start_box(client: Client, box: Box) -> None:
     if how == NEVER:
         client.disarm(box)
     else:
-        box.started(surely=how == DONE, again=client.world.harmed(client.since))
+        client.began(box, how)
     client.world.count("start", how)
 
 
@@ -72,7 +72,7 @@ def restart(client: Client) -> None:
     box = client.dice.choice(client.boxes(RUNNING, EXITED))
     how = client.judge(client.ask("POST", f"/containers/{box.name}/restart"), 204, box=box)
     if how != NEVER:
-        box.started(surely=how == DONE, again=client.world.harmed(client.since))
+        client.began(box, how)
         box.cut = True  # which of the two runs wrote its code is not known
     client.world.count("restart", how)
 

@@ -144,9 +144,9 @@ def _groups(engine: Engine, said: Said) -> list[str]:
 
 
 def _settled(there: Iterable[str], said: Said) -> set[str]:
-    """Without what a container that was made, and may be started next, is given ahead of its start."""
+    """Without what is made ahead for the container that is expected next."""
     there = set(there)
-    ahead = there & said.containers - set(said.running)
+    ahead = there - set(said.running)
     return there - ahead if len(ahead) == 1 else there
 
 

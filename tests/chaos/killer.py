@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos import processes
-from tests.chaos.clients import World
+from tests.chaos.clients import Harm, World
 from tests.chaos.model import PAUSED, RUNNING, Box
 from tests.chaos.processes import Process
 
@@ -82,10 +82,10 @@ class Killer:
                 return self.count("daemon", hit=True)
             if kill.victim == "keeper" and kill.box:
                 return self.count("keeper", hit=self._bereave(boxes[kill.box]))
-            return self._end_some(kill, boxes)
+            return self._end_some(kill, boxes, harm)
         finally:
             if kill.victim != "daemon":  # else until the next one serves
-                harm[1] = time.monotonic()
+                harm.end = time.monotonic()
 
     def _bereave(self, box: Box) -> bool:
         if box.run is None:
@@ -100,20 +100,21 @@ class Killer:
         box.bereft()
         return processes.end(keeper.pid)
 
-    def _end_some(self, kill: Kill, boxes: dict[str, Box]) -> bool:
+    def _end_some(self, kill: Kill, boxes: dict[str, Box], harm: Harm) -> bool:
         """Any process of a kind; workers and launchers are short-lived and waited for."""
         kind = {"any keeper": "keeper"}.get(kill.victim, kill.victim)
         end = time.monotonic() + (_SEARCH if kind in ("worker", "launcher") else 0)
         while True:
             found = [one for one in processes.of_engine(self._engine.run) if one.kind == kind]
-            if found and self._end_one(found[int(kill.delay * 1e6) % len(found)], boxes):
+            if found and self._end_one(found[int(kill.delay * 1e6) % len(found)], boxes, harm):
                 return self.count(kill.victim, hit=True)
             if time.monotonic() >= end:
                 return self.count(kill.victim, hit=False)
             time.sleep(_STEP)
 
-    def _end_one(self, victim: Process, boxes: dict[str, Box]) -> bool:
+    def _end_one(self, victim: Process, boxes: dict[str, Box], harm: Harm) -> bool:
         if victim.kind == "keeper":
+            harm.blind = True  # what it is just starting may not be to be seen
             for child in processes.children_of(victim.pid):
                 with suppress(OSError):
                     for identity in re.findall(r"[0-9a-f]{64}", Path(f"/proc/{child}/cgroup").read_text()):

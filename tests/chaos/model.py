@@ -60,9 +60,9 @@ class Box:
     def may(self, *states: str) -> None:
         self.possible |= set(states)
 
-    def started(self, *, surely: bool, again: bool = False) -> None:
+    def started(self, *, surely: bool, again: bool = False, bereft: bool = False) -> None:
         """A start was answered, or was not. ``again``: it may have been tried twice, as when a launcher
-        dies."""
+        dies. ``bereft``: it may have lost its keeper at once."""
         after = {RUNNING}
         if self.policy:
             after |= {RESTARTING}
@@ -74,6 +74,8 @@ class Box:
         self.run, self.lost, self.cut = None, False, not surely
         self.torn = self.torn or again or not surely
         self.ended_by = set()
+        if bereft:
+            self.bereft()
         self.runs += 1 + again
 
     def ended(self, how: str, *, surely: bool) -> None:
