@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -186,6 +185,3 @@ def test_a_daemon_whose_root_becomes_read_only_goes_on_reading(filled: World) ->
     assert filled.ask("POST", "/containers/sleeps/kill")[0] == 204
     assert filled.ask("POST", "/containers/sleeps/wait")[0] == 200
     assert not [line for line in filled.log.splitlines() if "Traceback" in line]
-    used = filled.seconds()
-    time.sleep(0.5)
-    assert filled.seconds() - used < 0.25
