@@ -11,6 +11,7 @@ from sampan.api.render import container as render
 from sampan.api.request import Request
 from sampan.api.responses import EMPTY, NOT_MODIFIED, Answer, Response, json_response
 from sampan.api.routing import Route
+from sampan.engine import isolation
 from sampan.engine.facade import Engine
 from sampan.engine.model import Container, ListQuery
 from sampan.errors import Failure, InvalidArgument, NotFound
@@ -39,6 +40,8 @@ async def inspect(request: Request, engine: Engine) -> Answer:
     """GET /containers/{id}/json?size="""
     container = engine.containers.get(request.name)
     shown = render.inspect(container, request.version)
+    if (found := isolation.observed(container)) is not None:
+        shown["Isolation"] = found  # the engine's own, beside UserNamespace: Docker does not tell
     if request.query.flag("size"):
         shown.update(*await _sizes(engine, (container,)))
     return json_response(shown)
