@@ -2,8 +2,9 @@
 
 Files are truth for exits, keepers for what runs: a recorded state is only what the daemon knew last. For each
 container, in this order: a living keeper is followed again; else what still runs of it is ended, and an exit
-record newer than the state is taken over; else what was recorded as running is recorded as killed (137), with
-the reason. What a loss of power took of its directories is made again. Half-done removals are finished,
+record newer than the state is taken over; else what was recorded as running is recorded as killed (137; 255
+when the host was started again), with the reason. What a loss of power took of its directories is made again.
+Half-done removals are finished,
 ``--rm`` containers that ended are removed, and what belongs to nobody is cleaned away. At last restart
 policies get their due: for what ended while no daemon watched, for what waited for its start, and for what a
 starting daemon brings back.
@@ -51,6 +52,8 @@ logger = logging.getLogger(__name__)
 
 _ADOPTION = 10.0  # seconds for a keeper to answer
 _LOST = 137
+_SWITCHED_OFF = 255
+"""As in Docker, of what ran when its host was switched off."""
 _REASON = "the container ended while no daemon was running, and left no record of its exit"
 
 
@@ -129,7 +132,8 @@ class Recovery:
             self._end(instance, ended)
         elif state.running:
             logger.warning("container %s: %s", instance.id, _REASON)
-            self._end(instance, Exit(code=_LOST, finished_at=self._settings.now() / 1e9, error=_REASON))
+            code = _LOST if begun else _SWITCHED_OFF
+            self._end(instance, Exit(code=code, finished_at=self._settings.now() / 1e9, error=_REASON))
         elif instance.container.host.auto_remove and state.started_at:
             await self._finish_removal(instance)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 from tests.fakes.engine import World, settle
@@ -71,6 +72,14 @@ async def test_without_keeper_or_record_it_was_killed_and_the_reason_is_told(wor
     assert "no record of its exit" in state.error
     assert world.ended_groups == [f"/sampan/{web}"]
     assert world.containers.get(web).network.networks["bridge"].ip_address == ""
+
+
+async def test_what_ran_when_the_host_was_switched_off_says_so_as_in_docker(world: World) -> None:
+    web = await world.run("sleep")
+    shutil.rmtree(world.paths.bundle(web), ignore_errors=True)  # as all of /run
+    await world.restart_daemon()
+    state = world.containers.get(web).state
+    assert (state.status, state.exit_code) == (Status.EXITED, 255)
 
 
 async def test_a_torn_exit_record_counts_as_none(world: World) -> None:
