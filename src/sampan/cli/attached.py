@@ -7,6 +7,7 @@ import _signal  # type: ignore[import-not-found]  # "signal" builds enums: 2 ms
 from sampan.cli.command import Exit
 from sampan.cli.session import WATCHED, Detached, Insistence, Output, Session, Signals, signal_name
 from sampan.client.api import ApiError, segment
+from sampan.client.http import ProtocolError
 from sampan.errors import Failure
 from sampan.wire import document
 
@@ -37,7 +38,10 @@ class Wait:
 
     def code(self) -> int:
         """Block until the container ended; its exit code. Raises Failure with the engine's reason."""
-        self._data += self._answer.read()
+        try:
+            self._data += self._answer.read()
+        except (ProtocolError, OSError) as cut:
+            raise Failure(f"Error waiting for container: {cut}") from cut
         value = document.decode(self._data) if self._data.strip() else {}
         error = value.get("Error")
         if error and error.get("Message"):

@@ -8,6 +8,7 @@ holds. Law: it is gone when the build is over.
 from __future__ import annotations
 
 import asyncio
+import logging
 import mmap
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sampan.images.blobs import BlobStore
+
+log = logging.getLogger(__name__)
 
 _RESOLVE = p.RESOLVE_IN_ROOT | p.RESOLVE_NO_MAGICLINKS
 _IGNORED = ".dockerignore"
@@ -219,7 +222,13 @@ async def working(blobs: BlobStore) -> AsyncIterator[str]:
     finally:
         removal = asyncio.create_task(asyncio.to_thread(held.__exit__, None, None, None))
         _REMOVALS.add(removal)
-        removal.add_done_callback(_REMOVALS.discard)
+        removal.add_done_callback(_removed)
+
+
+def _removed(removal: asyncio.Task[bool | None]) -> None:
+    _REMOVALS.discard(removal)
+    if not removal.cancelled() and (error := removal.exception()) is not None:
+        log.warning("a build's files stay until the engine starts again: %s", error)
 
 
 def sent_by(body: AsyncIterable[bytes]) -> Fill:

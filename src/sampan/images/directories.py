@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from sampan.linux import inodeflags, tree
 from sampan.linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from sampan.sandbox.unpack import Limits
 from sampan.wire import compression
+
+log = logging.getLogger(__name__)
 
 _FOLLOWERS = 4
 """Archives that are unpacked while they come from elsewhere, at once."""
@@ -180,6 +183,8 @@ class Directories:
         def gone(done: asyncio.Task[None]) -> None:
             self._removals.discard(done)
             self._unsettled.difference_update(numbers)
+            if not done.cancelled() and (error := done.exception()) is not None:
+                log.warning("layers' directories stay until the engine starts again: %s", error)
 
         task.add_done_callback(gone)
 
