@@ -46,7 +46,7 @@ def plan(dice: random.Random, boxes: Iterable[Box], most: int) -> list[Kill]:
     """The kills of one round of at most ``most`` operations, in their order."""
     kills = []
     candidates = [box.name for box in boxes if box.possible <= {RUNNING, PAUSED}]
-    for _ in range(dice.choice((1, 2, 3, 4, 5))):
+    for _ in range(dice.choice((1, 2, 4, 6, 8))):
         (victim,) = dice.choices(list(WEIGHTS), list(WEIGHTS.values()))
         after = dice.randrange(1, most + 1)
         delay = dice.uniform(0, 0.06) if dice.random() < 0.6 else dice.uniform(0, 0.5)
