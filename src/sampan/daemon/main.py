@@ -20,11 +20,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sampan import __version__
-from sampan.daemon import instance, logs
+from sampan.daemon import instance, logs, memory
 from sampan.daemon.options import CommandLine, Options, parse, reloaded, settle
 from sampan.daemon.service import Service
 from sampan.engine.paths import Paths
 from sampan.errors import Failure, InvalidArgument, of_host
+from sampan.linux import allocator
 from sampan.linux.inherited import children_are_waited_for
 from sampan.runtime.zygote import Zygote
 from sampan.sandbox import cgroups
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str]) -> int:
     """Serve; the exit status. Everything that keeps it from serving is one line on standard error."""
     children_are_waited_for()
+    allocator.keep_little()
     service = Service.take(os.environ)
     line = parse(arguments)
     try:
@@ -159,6 +161,7 @@ async def _serve_engine(
         # What lives now lives as long as the daemon: no collection need look at it again.
         gc.collect()
         gc.freeze()
+        memory.watch()
         await stop.wait()
         service.stopping()
         log.info("stopping; containers go on running")
