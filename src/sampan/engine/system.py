@@ -13,6 +13,7 @@ import msgspec
 from sampan import __version__
 from sampan.engine import runtimes
 from sampan.engine.model import Container, Event, EventType, Status
+from sampan.engine.security import UNCONFINED
 from sampan.errors import Unavailable
 from sampan.linux import landlock
 from sampan.linux.diskspace import Space
@@ -235,8 +236,13 @@ class System:
         return tuple(found)
 
     def _security_options(self) -> tuple[str, ...]:
-        found = ["name=seccomp,profile=builtin"]
-        if self._settings.options.userns == "private" and not self._settings.facts.idmaps.lacking:
+        options = self._settings.options
+        profile = options.seccomp_profile
+        shown = "builtin" if profile is None else profile if profile == UNCONFINED else "custom"
+        found = [f"name=seccomp,profile={shown}"]
+        if options.no_new_privileges:
+            found.append("name=no-new-privileges")
+        if options.userns == "private" and not self._settings.facts.idmaps.lacking:
             found.append("name=userns")
         found.append("name=cgroupns")
         return tuple(found)

@@ -7,7 +7,9 @@ import os
 import random
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -229,6 +231,34 @@ async def test_info_counts_containers(world: World) -> None:
     assert counts == (3, 1, 1, 1)
     assert (info.images, info.name, info.cpu_count) == (4, FACTS.hostname, 2)
     assert system.identity() == system.identity()
+    assert info.security_options == ("name=seccomp,profile=builtin", "name=userns", "name=cgroupns")
     usage = await system.container_usage()
     assert [found.space.occupied for found in usage] == [4096, 4096, 4096]
     assert system.version().api_version == "1.56"
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ({}, ["name=seccomp,profile=builtin"]),
+        ({"seccomp_profile": "unconfined"}, ["name=seccomp,profile=unconfined"]),
+        ({"seccomp_profile": "{}"}, ["name=seccomp,profile=custom"]),
+        ({"no_new_privileges": True}, ["name=seccomp,profile=builtin", "name=no-new-privileges"]),
+    ],
+)
+async def test_info_tells_what_containers_are_confined_by(
+    world: World, options: dict[str, Any], shown: list[str]
+) -> None:
+    from sampan.engine.system import System
+    from sampan.images.drivers.overlay import Overlay
+
+    settings = replace(world.settings, options=replace(world.settings.options, **options))
+    system = System(
+        store=world.store,
+        snapshots=world.snapshots,
+        events=world.events,
+        count_images=lambda: 0,
+        driver=Overlay(root="/"),
+        settings=settings,
+    )
+    assert list(system.info().security_options)[: len(shown)] == shown
