@@ -81,17 +81,19 @@ class Exits:
             result = exited.result()
         self.record(instance, result)
 
-    def record(self, instance: Instance, result: Exit) -> None:
+    def record(self, instance: Instance, result: Exit, *, answered: bool = True) -> None:
         """Make the container exited with ``result``, tell it, answer waiters, start the tear-down.
 
-        Where its restart policy answers the end, it is ``restarting`` instead, and waits for its start.
+        Where its restart policy answers the end, it is ``restarting`` instead, and waits for its start. With
+        ``answered`` False the policy is not asked: a daemon that starts on a host that was started again
+        brings back what ran, in the order of links, and counts no restart, as in Docker.
         """
         if instance.monitor is not None:
             instance.monitor.end()
         before = instance.container
         finished = int(result.finished_at * 1e9) or self._settings.now()
         ran = (finished - before.state.started_at) / 1e9
-        again = self._restarts.wanted(instance, code=result.code, ran=ran)
+        again = answered and self._restarts.wanted(instance, code=result.code, ran=ran)
         limit = timeouts.limit_of(before) if result.timed_out else ""
         state = replace(
             before.state,

@@ -133,7 +133,8 @@ class Recovery:
         elif state.running:
             logger.warning("container %s: %s", instance.id, _REASON)
             code = _LOST if begun else _SWITCHED_OFF
-            self._end(instance, Exit(code=code, finished_at=self._settings.now() / 1e9, error=_REASON))
+            ended = Exit(code=code, finished_at=self._settings.now() / 1e9, error=_REASON)
+            self._end(instance, ended, answered=begun)
         elif instance.container.host.auto_remove and state.started_at:
             await self._finish_removal(instance)
 
@@ -161,11 +162,11 @@ class Recovery:
             self._leftovers.claim_ids(instance.id, state.id_base, state.id_span)
         self._exits.follow(instance, task)
 
-    def _end(self, instance: Instance, ended: Exit) -> None:
+    def _end(self, instance: Instance, ended: Exit, *, answered: bool = True) -> None:
         if not instance.state.running:  # it was started, and ended, without a record of the start
             state = replace(instance.state, status=Status.RUNNING)
             instance.container = replace(instance.container, state=state)
-        self._exits.record(instance, ended)
+        self._exits.record(instance, ended, answered=answered)
 
     async def _finish_removal(self, instance: Instance) -> None:
         self._removal.withdraw(instance)
