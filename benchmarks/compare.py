@@ -1,17 +1,23 @@
 #!/usr/bin/env python3
-"""Measure this engine against a peer in the same run, in turns, so that a busy machine disturbs both alike.
+"""Measure this engine against its peers in the same run, in turns, so that a busy machine disturbs all alike.
 
     benchmarks/compare.py --ours /run/sampan/sampan.sock --peer /tmp/peer/docker.sock [--sampan PROGRAM]
-                          [--image busybox] [--reps 15]
+                          [--podman podman] [--image busybox] [--reps 20] [--rounds 3] [--only WORDS]
 
-Both engines need the image. Prints a Markdown table of medians with their spread and the ratio. Times alone
-say little on a shared machine; the ratio does. Memory is the proportional set size of every process of the
-engine: the daemon, its descendants, and whatever names one of its containers on its command line.
+All engines need the image, which has sleep and true; podman is measured by its command line alone, and only
+when it is named. Prints a Markdown table of medians (minimum to maximum), the ratios to the peers and the
+targets. Times alone say little on a shared machine; the ratio does. Memory is the proportional set size of
+every process of the engine: the daemon, its descendants, and whatever names a container of its on its command
+line.
+
+Short rows are measured --reps times, those of a hundred containers and of 5,000 files --rounds times. --only
+takes the parts that are wanted of: lives, execs, commands, hundred, files.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
 import itertools
 import json
@@ -21,8 +27,11 @@ import socket
 import statistics
 import struct
 import subprocess
+import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 Sample = dict[str, float]
 
@@ -83,7 +92,21 @@ class Engine:
         steps = [(after - before) * 1e3 for before, after in itertools.pairwise(marks)]
         names = ("create", "start", "wait", "remove")
         sample = {f"API {name}, {network} [ms]": step for name, step in zip(names, steps, strict=True)}
-        return {**sample, f"API create to remove, {network} [ms]": sum(steps)}
+        return {**sample, f"API create, start, wait, remove; {network} [ms]": sum(steps)}
+
+    def sleeper(self, api: Api) -> str:
+        """A running container, created and started over ``api``."""
+        body = {"Image": self.image, "Cmd": ("sleep", "1000")}
+        found: str = json.loads(api.call("POST", "/containers/create", body))["Id"]
+        api.call("POST", f"/containers/{found}/start")
+        return found
+
+    def timed(self, path: str, count: int) -> float:
+        """The mean time of a request, in milliseconds."""
+        start = time.perf_counter()
+        for _ in range(count):
+            self.api.call("GET", path)
+        return (time.perf_counter() - start) / count * 1e3
 
     @contextlib.contextmanager
     def running(self) -> Iterator[str]:
@@ -129,82 +152,230 @@ def command_line(pid: int) -> str:
     return ""
 
 
-def one_round(engine: Engine, programs: dict[str, str]) -> Sample:
+MANY, SIDE_BY_SIDE, FILES = 100, 8, 5000
+PINGS, INSPECTS = 300, 100
+
+# What each row is to reach: so many times as fast as dockerd; "<=": no more than that.
+TARGETS = {
+    "`run --rm … true`, bridge, own command line [ms]": "15",
+    "`run --rm … true`, none, own command line [ms]": "13",
+    "`run --rm … true`, bridge, docker's [ms]": "9",
+    "API create, start, wait, remove; bridge [ms]": "24",
+    "API create, start, wait, remove; none [ms]": "18",
+    "`exec C true`, own command line [ms]": "4",
+    "API exec, start to end [ms]": "12",
+    "`start` of a created one, own command line [ms]": "9",
+    "start 100, one by one [s]": "10",
+    "start 100, 8 at a time [s]": "8",
+    "memory, idle [MB]": "<= 45",
+    "memory, each running container [MB]": "<= 0.34",
+    "API list of 100 [ms]": "8",
+    "`ps`, few containers, own command line [ms]": "1",
+    "`ps`, 100 containers, own command line [ms]": "1",
+    "`_ping` over one connection [ms]": "1",
+    "API inspect over one connection [ms]": "1",
+    "remove 100 running ones in one command [s]": "12",
+    "`cp` of 5000 files in [s]": "3",
+    "`cp` of 5000 files out [s]": "3",
+    "`commit` of 5000 new files [s]": "2",
+    "`diff` of 5000 new files [ms]": "4",
+}
+
+
+def lives(engine: Engine, docker: str) -> Sample:
     sample: Sample = {}
-    for network in ("none", "bridge"):
+    for network in ("bridge", "none"):
+        run = ("run", "--rm", "--network", network, engine.image, "true")
+        sample[f"`run --rm … true`, {network}, own command line [ms]"] = engine.command(engine.program, *run)
+        sample[f"`run --rm … true`, {network}, docker's [ms]"] = engine.command(docker, *run)
         sample |= engine.life(network)
-        for name, program in programs.items():
-            arguments = ("run", "--rm", "--network", network, engine.image, "true")
-            sample[f"`{name} run --rm … true`, {network} [ms]"] = engine.command(program, *arguments)
-    with engine.running() as container:
-        sample["API exec true [ms]"] = engine.exec(container)
-        for name, program in programs.items():
-            sample[f"`{name} exec C true` [ms]"] = engine.command(program, "exec", container, "true")
     return sample
 
 
-def memory(engine: Engine, count: int = 20) -> Sample:
-    idle = engine.memory()
-    with contextlib.ExitStack() as stack:
-        busy = engine.memory([stack.enter_context(engine.running()) for _ in range(count)])
-    return {"memory, idle [MB]": idle, "memory, each running container [MB]": (busy - idle) / count}
+def execs(engine: Engine, docker: str) -> Sample:
+    with engine.running() as container:
+        return {
+            "API exec, start to end [ms]": engine.exec(container),
+            "`exec C true`, own command line [ms]": engine.command(engine.program, "exec", container, "true"),
+            "`exec C true`, docker's [ms]": engine.command(docker, "exec", container, "true"),
+        }
 
 
-def table(samples: dict[str, dict[str, list[float]]], ours: str, peer: str) -> Iterator[str]:
-    yield f"| work | {ours} | (min to max) | {peer} | (min to max) | ratio |"
-    yield "|---|---:|---:|---:|---:|---:|"
-    for work, by_engine in samples.items():
-        mine, other = by_engine.get(ours), by_engine.get(peer)
-        cells = [
-            f"{statistics.median(v):.2f} | {min(v):.2f} to {max(v):.2f}" if v else "- | -"
-            for v in (mine, other)
-        ]
-        ratio = f"{statistics.median(other) / statistics.median(mine):.1f}x" if mine and other else "-"
-        yield f"| {work} | {cells[0]} | {cells[1]} | {ratio} |"
+def commands(engine: Engine, docker: str) -> Sample:
+    sample: Sample = {}
+    for whose, program in (("own command line", engine.program), ("docker's", docker)):
+        container = engine.create("bridge", "sleep", "1000")
+        sample[f"`start` of a created one, {whose} [ms]"] = engine.command(program, "start", container)
+        sample[f"`ps`, few containers, {whose} [ms]"] = engine.command(program, "ps")
+        if program == engine.program:
+            path = f"/containers/{container}/json"
+            sample["`_ping` over one connection [ms]"] = engine.timed("/_ping", PINGS)
+            sample["API inspect over one connection [ms]"] = engine.timed(path, INSPECTS)
+        engine.api.call("DELETE", f"/containers/{container}?force=1")
+    return sample
+
+
+def hundred(engine: Engine, docker: str) -> Sample:
+    """A hundred containers that sleep, started one by one, listed, removed; then side by side."""
+    sample = {"memory, idle [MB]": engine.memory()}
+    start = time.perf_counter()
+    found = [engine.sleeper(engine.api) for _ in range(MANY)]
+    sample["start 100, one by one [s]"] = time.perf_counter() - start
+    sample["memory, each running container [MB]"] = (
+        engine.memory(found) - sample["memory, idle [MB]"]
+    ) / MANY
+    sample["API list of 100 [ms]"] = engine.timed("/containers/json", 20)
+    sample["`ps`, 100 containers, own command line [ms]"] = engine.command(engine.program, "ps")
+    sample["`ps`, 100 containers, docker's [ms]"] = engine.command(docker, "ps")
+    sample["remove 100 running ones in one command [s]"] = engine.command(docker, "rm", "-f", *found) / 1e3
+    own = threading.local()
+
+    def another(_number: int) -> str:
+        if not hasattr(own, "api"):
+            own.api = Api(engine.sock)
+        return engine.sleeper(own.api)
+
+    with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        start = time.perf_counter()
+        found = list(pool.map(another, range(MANY)))
+        sample["start 100, 8 at a time [s]"] = time.perf_counter() - start
+    engine.command(docker, "rm", "-f", *found)
+    return sample
+
+
+def files(engine: Engine, docker: str) -> Sample:
+    """By the own command line of each."""
+    del docker
+    sample: Sample = {}
+    with tempfile.TemporaryDirectory() as place, engine.running() as container:
+        os.mkdir(f"{place}/in")
+        for number in range(FILES):
+            with open(f"{place}/in/{number}", "w") as file:
+                file.write(f"{number}\n" * 100)
+        program = engine.program
+        sample["`cp` of 5000 files in [s]"] = (
+            engine.command(program, "cp", f"{place}/in", f"{container}:/in") / 1e3
+        )
+        sample["`cp` of 5000 files out [s]"] = (
+            engine.command(program, "cp", f"{container}:/in", f"{place}/out") / 1e3
+        )
+        sample["`diff` of 5000 new files [ms]"] = engine.command(program, "diff", container)
+        sample["`commit` of 5000 new files [s]"] = (
+            engine.command(program, "commit", container, COMMITTED) / 1e3
+        )
+        engine.command(program, "rmi", COMMITTED)
+    return sample
+
+
+COMMITTED = "compare-committed"
+PARTS = {"lives": lives, "execs": execs, "commands": commands, "hundred": hundred, "files": files}
+LONG = ("hundred", "files")
+
+
+def podman(program: str, image: str, part: str) -> Sample:
+    """What podman's command line takes for the same."""
+
+    def took(*arguments: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([program, *arguments], check=True, stdout=subprocess.DEVNULL)
+        return (time.perf_counter() - start) * 1e3
+
+    def made(*arguments: str) -> str:
+        return subprocess.run(
+            [program, *arguments], check=True, text=True, stdout=subprocess.PIPE
+        ).stdout.strip()
+
+    sample: Sample = {}
+    if part == "lives":
+        for network in ("bridge", "none"):
+            run = ("run", "--rm", "--network", network, image, "true")
+            sample[f"`run --rm … true`, {network}, own command line [ms]"] = took(*run)
+    elif part in ("execs", "commands"):
+        container = made("create", image, "sleep", "1000")
+        sample["`start` of a created one, own command line [ms]"] = took("start", container)
+        sample["`exec C true`, own command line [ms]"] = took("exec", container, "true")
+        sample["`ps`, few containers, own command line [ms]"] = took("ps")
+        took("rm", "-f", "-t", "0", container)
+    elif part == "hundred":
+        start = time.perf_counter()
+        found = [made("run", "-d", image, "sleep", "1000") for _ in range(MANY)]
+        sample["start 100, one by one [s]"] = time.perf_counter() - start
+        sample["remove 100 running ones in one command [s]"] = took("rm", "-f", "-t", "0", *found) / 1e3
+        with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            start = time.perf_counter()
+            found = list(pool.map(lambda _: made("run", "-d", image, "sleep", "1000"), range(MANY)))
+            sample["start 100, 8 at a time [s]"] = time.perf_counter() - start
+        took("rm", "-f", "-t", "0", *found)
+    return sample
+
+
+def met(work: str, mine: float, ratio: float | None) -> str:
+    """The target of a row, and whether it is met."""
+    target = TARGETS.get(work)
+    if target is None:
+        return ""
+    if target.startswith("<="):
+        return f"{target}: {'met' if mine <= float(target[2:]) else '**not met**'}"
+    return f"{target} x: {'-' if ratio is None else 'met' if ratio >= float(target) else '**not met**'}"
+
+
+def table(samples: dict[str, dict[str, list[float]]], peers: list[str]) -> Iterator[str]:
+    yield f"| work | sampan | {' | '.join(f'{name} | ratio' for name in peers)} | target |"
+    yield f"|---|---:|{'---:|---:|' * len(peers)}---|"
+    for work in sorted(samples, key=lambda work: list(TARGETS).index(work) if work in TARGETS else 99):
+        values = samples[work]
+        mine = statistics.median(values["sampan"]) if "sampan" in values else None
+        if mine is None:
+            continue
+        cells, ratios = [shown(values["sampan"])], []
+        for name in peers:
+            found = values.get(name)
+            ratios.append(statistics.median(found) / mine if found else None)
+            cells += [shown(found), f"{ratios[-1]:.1f} x" if found else ""] if found else ["", ""]
+        yield f"| {work} | {' | '.join(cells)} | {met(work, mine, ratios[0] if ratios else None)} |"
+
+
+def shown(values: list[float]) -> str:
+    digits = 3 if statistics.median(values) < 1 else 1
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--ours", required=True)
     parser.add_argument("--peer", required=True)
     parser.add_argument("--sampan", default="sampan")
     parser.add_argument("--docker", default="docker")
+    parser.add_argument("--podman", default="")
     parser.add_argument("--image", default="busybox")
-    parser.add_argument("--reps", type=int, default=15)
+    parser.add_argument("--reps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=list(PARTS), choices=list(PARTS))
     options = parser.parse_args()
     engines = {
-        "ours": (Engine("ours", options.ours, options.sampan, options.image), {"docker": options.docker}),
-        "peer": (Engine("peer", options.peer, options.docker, options.image), {"docker": options.docker}),
+        "sampan": Engine("sampan", options.ours, options.sampan, options.image),
+        "dockerd": Engine("dockerd", options.peer, options.docker, options.image),
     }
     samples: dict[str, dict[str, list[float]]] = {}
 
-    def add(name: str, measure: Callable[[], Sample]) -> None:
-        for work, value in measure().items():
-            samples.setdefault(work, {}).setdefault(name, []).append(value)
+    def measure(name: str, part: str) -> Sample:
+        if name == "podman":
+            return podman(options.podman, options.image, part)
+        return PARTS[part](engines[name], options.docker)
 
-    for repetition in range(options.reps + 1):
-        order = list(engines) if repetition % 2 else list(reversed(engines))
-        for name in order:
-            engine, programs = engines[name]
-            if repetition == 0:  # the first one warms up
-                one_round(engine, programs)
-                continue
-            add(name, lambda engine=engine, programs=programs: one_round(engine, programs))  # type: ignore[misc]
-            if name == "ours":
-                for network in ("none", "bridge"):
-                    arguments = ("run", "--rm", "--network", network, engine.image, "true")
-                    took = engine.command(options.sampan, *arguments)
-                    # Compared with the peer's own command line.
-                    work = f"`docker run --rm … true`, {network} [ms]"
-                    samples.setdefault(f"`sampan run --rm … true`, {network} [ms]", {}).setdefault(
-                        "ours", []
-                    ).append(took)
-                    samples[f"`sampan run --rm … true`, {network} [ms]"]["peer"] = samples.get(work, {}).get(
-                        "peer", []
-                    )
-    for name, (engine, _) in engines.items():
-        add(name, lambda engine=engine: memory(engine))  # type: ignore[misc]
-    print("\n".join(table(samples, "ours", "peer")))
+    names = [*engines, *(("podman",) if options.podman else ())]
+    print(f"load at the beginning: {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    for part in options.only:
+        count = options.rounds if part in LONG else options.reps
+        for turn in range(count + (part not in LONG)):
+            for name in names if turn % 2 else reversed(names):
+                sample = measure(name, part)
+                if turn == 0 and part not in LONG:  # the first one warms up
+                    continue
+                for work, value in sample.items():
+                    samples.setdefault(work, {}).setdefault(name, []).append(value)
+    print(f"load at the end: {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    print("\n".join(table(samples, names[1:])))
 
 
 if __name__ == "__main__":
