@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KILLED = 137
+_EXPECTED_AT_ONCE = 2
+"""What was expected before that is long put down by whoever had made it."""
 START_PATIENCE = 120.0
 """Seconds until a container that is set up, but does not become its program, is given up."""
 _RUN_PREFIX = (
@@ -210,9 +212,11 @@ class Runtime:
         self._zygote = zygote
         self._bundles = bundles
         self._tasks: dict[str, Task] = {}
+        self._ahead: dict[str, tuple[str, str]] = {}  # bundles and groups of what was expected, by id
 
     async def launch(self, launch: Launch, attachments: Sequence[tuple[ClientStream, AttachOptions]]) -> Task:
         """Start a container and join ``attachments`` to its streams. Raises StartFailed."""
+        self._ahead.pop(launch.id, None)
         if (earlier := self._tasks.get(launch.id)) is not None:
             await earlier.released
         forget_exit(launch.state)
@@ -263,6 +267,11 @@ class Runtime:
             self._zygote.tell(EXPECT, (document,))
         finally:
             os.close(document)
+        self._ahead[launch.id] = (launch.bundle, launch.spec["linux"]["cgroupsPath"])
+        while len(self._ahead) > _EXPECTED_AT_ONCE:
+            bundle, group = self._ahead.pop(next(iter(self._ahead)))
+            if os.path.exists(bundle):  # its launcher was killed, and could not clear it away
+                asyncio.get_running_loop().run_in_executor(None, clear_ahead, bundle, group)
 
     async def adopt(self, container_id: str) -> Task | None:
         """The task of a container whose keeper outlived an earlier daemon; None when there is none."""
@@ -358,6 +367,12 @@ def end_group(path: str) -> None:
         group.kill()
     with suppress(OSError):
         group.remove()
+
+
+def clear_ahead(bundle: str, group: str) -> None:
+    """Remove what was made for a container that never came."""
+    end_group(group)
+    keeper_socket.remove(bundle)
 
 
 def is_frozen(path: str) -> bool:
