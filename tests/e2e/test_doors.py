@@ -238,6 +238,8 @@ def test_a_group_does_not_reach_what_is_others(
     [
         {"HostConfig": {"Privileged": True}},
         {"hostconfig": {"privileged": True}},
+        {"User": "100000000"},
+        {"HostConfig": {"GroupAdd": ["100000000"]}},
         {"HostConfig": {"Binds": ["/:/host"]}},
         {"HostConfig": {"binds": ["/etc:/host:ro"]}},
         {"HostConfig": {"Binds": ["theirs:/v"]}},

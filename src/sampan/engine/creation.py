@@ -168,7 +168,7 @@ class Creation:
             ]
             container = replace(container, mounts=tuple(points))
             reason = self._users.reason(container, image=image.max_id)
-            self._users.allow(reason)
+            self._users.allow(reason, container)
             container = replace(container, state=replace(container.state, host_ids=reason))
             self._store.announce(container)
             root = await self._snapshots.prepare(container.id, image)

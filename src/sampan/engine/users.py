@@ -15,11 +15,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sampan.engine import runtimes
+from sampan.engine.model import HostConfig
+from sampan.engine.model.container import OWNER
 from sampan.errors import Forbidden, Unavailable
 
 if TYPE_CHECKING:
     from sampan.engine.idranges import IdRanges
-    from sampan.engine.model import Container, HostConfig
+    from sampan.engine.model import Container
     from sampan.engine.sandboxes import Joined
     from sampan.engine.settings import Settings
 
@@ -103,7 +105,7 @@ class Users:
             reason = self._why(container.host) or joined.reason or self.found(container, largest)
         else:
             reason = asked(container.host) or self.found(container, largest, most=joined.ids[1])
-        self.allow(reason)
+        self.allow(reason, container)
         if reason:
             return None, reason
         if joined.ids is None:
@@ -140,13 +142,25 @@ class Users:
         sources = (point.source for point in container.mounts if point.type in ("bind", "volume"))
         return next((why for source in sources if (why := refusal(source))), "")
 
-    def allow(self, reason: str) -> None:
-        """Raise Forbidden if there is a reason for the host's ids and this engine does not give them."""
+    def allow(self, reason: str, container: Container) -> None:
+        """Raise Forbidden if there is a reason for the host's ids and this engine does not give them: to
+        nobody, or not to the container of a group, which could bring it about by a user's number: to ask for
+        them by name is not allowed at a group's door."""
+        meant = ("", self._everybodys, asked(container.host))
+        if reason not in meant and OWNER in (container.config.labels or {}):
+            raise Forbidden(
+                f"{reason}: this needs the host's user ids, which containers of a group do not get"
+            )
         if reason and self._settings.options.userns == "private" and not self.host_ids_allowed:
             raise Forbidden(
                 f"{reason}: this needs the host's user ids, which this engine does not give to containers "
                 "(--userns-fallback deny); do without, or allow it in the daemon's options"
             )
+
+    @property
+    def _everybodys(self) -> str:
+        """Why no container of this engine has ids of its own, if that is so."""
+        return self._why(HostConfig())
 
     @property
     def host_ids_allowed(self) -> bool:
