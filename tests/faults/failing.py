@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,8 +39,20 @@ class _Failing(disk._Server):
 class Disk:
     """What fails now: a context for each kind."""
 
-    def __init__(self, what: Path) -> None:
+    def __init__(self, what: Path, image: Path) -> None:
         self._what = what
+        self._image = image
+
+    @contextlib.contextmanager
+    def after_power_loss(self, place: Path) -> Iterator[None]:
+        """Have ``place`` be the file system with what is on the disk at this moment, and nothing else."""
+        lost = self._image.with_name("lost")
+        shutil.copyfile(self._image, lost)
+        subprocess.run(["mount", "-o", "loop", lost, place], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", place], check=True)
 
     @contextlib.contextmanager
     def failing(self, *kinds: str) -> Iterator[None]:
@@ -79,7 +92,7 @@ def failing_disk(place: Path, size: int) -> Iterator[Disk]:
                 subprocess.run(command, check=True, capture_output=True)
                 subprocess.run(["mount", "-o", "errors=continue", device, place], check=True)
                 try:
-                    yield Disk(what)
+                    yield Disk(what, Path(root) / "image")
                 finally:
                     subprocess.run(["umount", "-l", place], check=True)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sampan.errors import HostFailure
+from sampan.state import Database
 from tests.faults.failing import Disk, failing_disk
 from tests.faults.worlds import World, wait_for
 
@@ -76,3 +79,34 @@ def test_a_blob_that_cannot_be_read_is_named(placed: tuple[World, Disk]) -> None
         assert named
         assert "input/output error" in named[0]["Problem"].lower()
     assert found.ask("POST", "/system/check")[1]["Problems"] == []
+
+
+def test_what_is_acknowledged_after_a_fault_is_on_the_disk(
+    tmp_path: Path,
+) -> None:
+    """The kernel takes a page for clean that it could not write: it gets there only if it is written anew."""
+    place, later = tmp_path / "data", tmp_path / "later"
+    place.mkdir()
+    later.mkdir()
+
+    async def change(database: Database, disk: Disk) -> None:
+        await database.write(lambda db: db.execute("CREATE TABLE told (word TEXT)").fetchall())
+        for number in range(20):  # in the log, in the page cache
+            word = f"{number} " + "x" * 5000
+            database.post(lambda db, word=word: db.execute("INSERT INTO told VALUES (?)", (word,)))  # type: ignore[misc]
+        await database.drain()
+        with disk.failing("writes", "flushes"), pytest.raises(HostFailure, match="disk I/O error"):
+            await database.write(lambda db: db.execute("INSERT INTO told VALUES ('failed')").fetchall())
+        await database.write(lambda db: db.execute("INSERT INTO told VALUES ('kept')").fetchall())
+
+    with failing_disk(place, 96 << 20) as disk:
+        database = Database.open(str(place / "state.db"))
+        try:
+            asyncio.run(change(database, disk))
+            with disk.after_power_loss(later):
+                found = Database.open(str(later / "state.db"))
+                rows = found.read(lambda db: db.execute("SELECT word FROM told").fetchall())
+                found.close()
+        finally:
+            database.close()
+    assert [row[0].split()[0] for row in rows] == [*map(str, range(20)), "kept"]

@@ -52,24 +52,19 @@ def full(small: World) -> Iterator[World]:
     small.load()
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [
+def test_what_takes_room_is_refused_in_one_line_that_names_the_disk_and_the_mend(full: World) -> None:
+    for method, path, body in (
         ("POST", "/containers/create", b'{"Image": "busybox"}'),
         ("POST", "/commit?container=ticks&repo=a", b"{}"),
         ("POST", "/images/load", b"anything"),
         ("POST", "/images/create?fromSrc=-", b"anything"),
         ("POST", "/images/create?fromImage=nowhere.invalid/a", b""),
         ("POST", "/build", b"anything"),
-    ],
-)
-def test_what_takes_room_is_refused_in_one_line_that_names_the_disk_and_the_mend(
-    full: World, method: str, path: str, body: bytes
-) -> None:
-    status, said = ask(full.socket, method, path, body)
-    assert status == 500
-    assert REFUSED in said.decode()
-    assert str(full.data) in said.decode()
+    ):
+        status, said = ask(full.socket, method, path, body)
+        assert status == 500
+        assert REFUSED in said.decode()
+        assert str(full.data) in said.decode()
     assert "Traceback" not in full.log
 
 
