@@ -16,6 +16,8 @@ import pytest
 
 from sampan.errors import StartFailed
 from sampan.linux import kernel
+from sampan.runtime.runtime import Runtime
+from sampan.runtime.zygote import Zygote
 from sampan.sandbox.hostmounts import OverlayRoot
 from sampan.sandbox.messages import AttachOptions, RootFilesystem
 from tests.root.boxes import FIRST_ID, Box, Stream
@@ -452,5 +454,15 @@ def test_an_older_zygote_leaves_the_newer_ones_socket_alone(box: Box) -> None:
         await asyncio.get_running_loop().run_in_executor(None, select.select, [gone], [], [])
         os.close(gone)
         assert socket_path.exists()
+
+    box.run(work)
+
+
+def test_the_usual_limit_of_open_files_is_enough(box: Box) -> None:
+    async def work(box: Box) -> None:
+        run = str(box.directory / "run")
+        box.zygote = Zygote(run, str(box.directory / "zygote.log"), descriptors=1024)
+        box.runtime = Runtime(box.zygote, run)
+        assert (await box.sh("ulimit -n")).lines == ["1024"]
 
     box.run(work)

@@ -61,8 +61,8 @@ def order(seed: socket.socket) -> tuple[int, socket.socket]:
 def grow(orders: int, hierarchy: Hierarchy) -> NoReturn:
     """Be the seed: serve ``orders``, the only descriptor that is kept, until its other end is closed."""
     try:
-        os.dup2(orders, 1 << 10, inheritable=False)
-        os.dup2(1 << 10, ORDERS, inheritable=False)
+        if orders != ORDERS:
+            os.dup2(orders, ORDERS, inheritable=False)
         os.closerange(ORDERS + 1, 1 << 20)
         with open("/proc/self/cmdline") as file:
             zygotes = file.read().rstrip("\0")

@@ -64,6 +64,7 @@ def kept(launch: Callable[[int], NoReturn]) -> int:
             os.dup2(theirs.detach(), standby.THEIRS)
             program = os.fork()
             if program == 0:
+                os.closerange(standby.ORDERS, 1 << 10)  # as on exec: who holds them keeps the keeper waiting
                 signal.pause()
 
             def fork() -> int:
