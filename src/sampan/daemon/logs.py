@@ -59,8 +59,13 @@ class JsonLines(logging.Formatter):
 def _quoted(text: str) -> str:
     if text and text.isprintable() and not set(text) & set(' "=\\'):
         return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    # What strangers say may be told: it begins no line of its own, and moves nobody's cursor.
+    return f'"{"".join(map(_visible, escaped))}"'
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
 
 
 def set_up(level: str, form: str) -> None:

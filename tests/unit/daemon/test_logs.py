@@ -25,6 +25,18 @@ def test_text() -> None:
     assert line == r'time="1970-01-01T00:00:00.000Z" level=warning msg="a \"b\"" module=engine container=c1'
 
 
+@pytest.mark.parametrize(
+    "sign", ["\n", "\r", "\x1b[2J", "\x9b", "\x85", "\u2028", "\u202e", "\x00", "\x7f", "\ud800"]
+)
+def test_what_strangers_say_stays_in_its_line(sign: str) -> None:
+    """Escapes of terminals, ends of lines of all kinds, text that runs the other way."""
+    for formatter in (Logfmt(), JsonLines()):
+        line = formatter.format(record(f"no such container: x{sign}time=now level=error", name=f"a{sign}"))
+        assert line.isprintable()
+        line.encode()
+        assert len(line.splitlines()) == 1
+
+
 def test_json() -> None:
     line = json.loads(JsonLines().format(record("one\ntwo", container="c1")))
     assert line == {
