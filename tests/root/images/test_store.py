@@ -671,6 +671,45 @@ def test_an_image_whose_files_are_lost_is_reported_and_gone(root: Path) -> None:
     play(root, again)
 
 
+def test_a_row_without_its_directory_keeps_its_number(root: Path) -> None:
+    """As after a power loss that took the directory: the layer that is unpacked again has it for itself."""
+
+    async def load(store: Store) -> None:
+        await store.load(SIMPLE)
+
+    async def again(store: Store) -> None:
+        other = archives.layer(three=b"333")
+        await store.load(archives.pack(archives.docker_files([other], ["b:1"])))
+        assert len({layer.id for layer in store.layers}) == 3
+        assert (store.tree(await store.catalog.resolve("a:1"), 1) / "two").read_bytes() == b"22"
+
+    play(root, load)
+    shutil.rmtree(root / "layers/2")
+    play(root, again, boot="now")
+
+
+@pytest.mark.parametrize("lost", ["", "parent", "fs", "work"])
+def test_a_snapshot_that_a_power_loss_took_is_made_again(root: Path, lost: str) -> None:
+    async def make(store: Store) -> None:
+        await store.load(SIMPLE)
+        await store.snapshots.prepare("box", await store.catalog.resolve("a:1"))
+
+    async def again(store: Store) -> None:
+        assert not store.snapshots.is_whole("box")
+        chain_id = (await store.catalog.resolve("a:1")).chain_id
+        await store.snapshots.complete("box", chain_id)
+        assert store.snapshots.is_whole("box")
+        assert store.snapshots.parent("box") == chain_id
+        if lost not in ("", "fs"):  # what was synced stays
+            assert (root / "snapshots/box/fs/written").read_bytes() == b"1"
+
+    play(root, make)
+    (root / "snapshots/box/fs/written").write_bytes(b"1")
+    place = root / "snapshots/box" / lost
+    shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
+    play(root, again)
+
+
 # ---------------------------------------------------------------------- the base image
 
 
