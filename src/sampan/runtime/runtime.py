@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -213,9 +213,31 @@ class Runtime:
         self._bundles = bundles
         self._tasks: dict[str, Task] = {}
         self._ahead: dict[str, tuple[str, str]] = {}  # bundles and groups of what was expected, by id
+        self._told: set[str] = set()  # what was expected since the last launch
+        self._cleared: dict[str, asyncio.Future[None]] = {}  # what is being given up, by id
 
     async def launch(self, launch: Launch, attachments: Sequence[tuple[ClientStream, AttachOptions]]) -> Task:
         """Start a container and join ``attachments`` to its streams. Raises StartFailed."""
+        if (clearing := self._cleared.get(launch.id)) is not None:
+            await asyncio.wait((clearing,))
+        # Whoever stands by may have made another container's first process, and clears that away now.
+        others, self._told = self._told - {launch.id}, set()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._clearing(others, done)
+        try:
+            return await self._launch(launch, attachments)
+        finally:
+            done.set_result(None)
+
+    def _clearing(self, ids: Iterable[str], done: asyncio.Future[None]) -> None:
+        """Hold back starts of these containers until ``done``."""
+        for container_id in ids:
+            self._cleared[container_id] = done
+            done.add_done_callback(lambda _done, gone=container_id: self._cleared.pop(gone, None))  # type: ignore[misc]
+
+    async def _launch(
+        self, launch: Launch, attachments: Sequence[tuple[ClientStream, AttachOptions]]
+    ) -> Task:
         self._ahead.pop(launch.id, None)
         if (earlier := self._tasks.get(launch.id)) is not None:
             await earlier.released
@@ -267,11 +289,14 @@ class Runtime:
             self._zygote.tell(EXPECT, (document,))
         finally:
             os.close(document)
+        self._told.add(launch.id)
         self._ahead[launch.id] = (launch.bundle, launch.spec["linux"]["cgroupsPath"])
         while len(self._ahead) > _EXPECTED_AT_ONCE:
-            bundle, group = self._ahead.pop(next(iter(self._ahead)))
+            former = next(iter(self._ahead))
+            bundle, group = self._ahead.pop(former)
             if os.path.exists(bundle):  # its launcher was killed, and could not clear it away
-                asyncio.get_running_loop().run_in_executor(None, clear_ahead, bundle, group)
+                cleared = asyncio.get_running_loop().run_in_executor(None, clear_ahead, bundle, group)
+                self._clearing((former,), cleared)
 
     async def adopt(self, container_id: str) -> Task | None:
         """The task of a container whose keeper outlived an earlier daemon; None when there is none."""

@@ -103,8 +103,7 @@ class Launcher:
                 self._superfluous = self._expected
                 if self._superfluous is not None:
                     self._superfluous.put_down()
-            if self._superfluous is not None:
-                self._superfluous.clear()
+            self._clear_superfluous()
         finally:
             os._exit(self._status)
         raise AssertionError("unreachable")
@@ -126,12 +125,23 @@ class Launcher:
         except BrokenPipeError:
             return  # the keeper was killed, perhaps while it stood by: told nothing, the daemon tries again
         except LaunchError as error:
-            _fail(daemon, str(error), error.code)
+            self._fail(daemon, str(error), error.code)
         except Failure as error:
-            _fail(daemon, str(error), REQUEST_FAILED)
+            self._fail(daemon, str(error), REQUEST_FAILED)
         except OSError as error:
             what = f"{error.filename}: " if error.filename else ""
-            _fail(daemon, f"{what}{error.strerror}", _SETUP_FAILED)
+            self._fail(daemon, f"{what}{error.strerror}", _SETUP_FAILED)
+
+    def _fail(self, daemon: socket.socket, message: str, code: int) -> None:
+        self._clear_superfluous()
+        with suppress(OSError):
+            channel.send(daemon, {"event": "failed", "message": message, "code": code})
+
+    def _clear_superfluous(self) -> None:
+        """What was made for another container goes before the daemon hears of this one and may start that."""
+        superfluous, self._superfluous = self._superfluous, None
+        if superfluous is not None:
+            superfluous.clear()
 
     def _start(self, encoded: bytes, document: int, clients: list[int], daemon: socket.socket) -> None:
         keeper = socket.socket(fileno=self._keeper)
@@ -207,7 +217,7 @@ class Launcher:
                 os.close(seccomp)
 
     def _give_up(self, waiting: Expected, launch: Launch) -> None:
-        """Another container is started. The group is removed when that runs, unless it needs it itself."""
+        """Another container is started. The group is removed meanwhile, or at once if that one needs it."""
         waiting.put_down()
         self._expected = None
         if waiting.in_way_of(launch):
@@ -262,6 +272,7 @@ class Launcher:
         with suppress(OSError):  # the process may be over
             mounts.append(os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
         channel.send_bytes(keeper, self._encoded, mounts)
+        self._clear_superfluous()
 
     def _streams(self, keeping: Keeping) -> tuple[int, int, int]:
         _, stdout, stderr = self._stdio
@@ -278,11 +289,6 @@ def _delegate(cgroup: Cgroup, spec: Spec) -> None:
     for mount in spec["mounts"]:
         if mount.get("type") == "cgroup" and "ro" not in mount.get("options", ()):
             cgroup.delegate(linux["gidMappings"][0]["hostID"])
-
-
-def _fail(daemon: socket.socket, message: str, code: int) -> None:
-    with suppress(OSError):
-        channel.send(daemon, {"event": "failed", "message": message, "code": code})
 
 
 def with_host_ids(launch: Launch) -> Launch:

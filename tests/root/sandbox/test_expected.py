@@ -125,6 +125,19 @@ def test_another_container_is_started_as_ever_and_nothing_is_left(box: Box) -> N
     box.run(work)
 
 
+def test_starts_at_once_of_another_and_of_what_was_expected(box: Box) -> None:
+    """The launcher that made the process is given the other one, and has the process's group to remove."""
+
+    async def work(box: Box) -> None:
+        for number in range(6):
+            launch = box.launch("echo", "mine", name=f"first-{number}")
+            await expect(box, launch)
+            other, mine = await asyncio.gather(box.sh("echo other"), box.finish(launch))
+            assert (other.lines, mine.lines) == (["other"], ["mine"])
+
+    box.run(work)
+
+
 def test_limits_that_were_not_expected_hold(box: Box) -> None:
     def limited(spec: Any) -> None:
         spec["linux"]["resources"]["pids"] = {"limit": 7}
