@@ -141,6 +141,8 @@ def _box(client: Client, box: Box, one: dict[str, Any] | None, *, restarted: boo
         may |= {RUNNING, RESTARTING}
     if box.policy and RUNNING in may:
         may |= {RESTARTING} if box.lost or RESTARTING in may else set()
+    if box.policy and "ended without a word" in state.get("Error", ""):
+        may |= {EXITED}  # its start was killed, and so was the second try: as in Docker there is no third
     if status not in may:
         return [f"{box.name} is {status}, and not {sorted(may)} ({box.policy or 'no policy'}: {state})"]
     if one is None:
