@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import stat
 import struct
 import subprocess
@@ -217,14 +218,14 @@ def _unmount(place: str) -> None:
         if done.returncode == 0 or time.monotonic() > deadline:
             assert done.returncode == 0, done.stderr
             return
-        time.sleep(0.02)
+        select.select((), (), (), 0.02)
 
 
 def _await_size(file: str, size: int) -> None:
     deadline = time.monotonic() + SECONDS
     while os.stat(file).st_size != size:
         assert time.monotonic() < deadline, "the recording disk does not come"
-        time.sleep(0.01)
+        select.select((), (), (), 0.01)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ pytestmark = [
 
 def test_promises_outlive_the_power() -> None:
     tool = Path(__file__).parents[2] / "tools/power"
-    command = [sys.executable, tool, "--cuts", "5", "--steps", "20"]
+    command = [sys.executable, str(tool), "--cuts", "5", "--steps", "20"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     total, promises = re.findall(r"(\d+) (?:losses|promises),", done.stdout)

@@ -42,7 +42,7 @@ def run(
     options: tuple[str, ...] = (),
     tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Loss]:
-    """Work for ``steps`` steps, every kind of ``kinds`` once first; then lose power at ``cuts`` moments of it."""
+    """Work for ``steps`` steps, each of ``kinds`` once first; then lose power at ``cuts`` moments of it."""
     chance = random.Random(seed)
     root = tempfile.mkdtemp(prefix="sampan-power-")
     place = f"{root}/disk"

@@ -20,7 +20,6 @@ from tests.power.engine import Engine
 from tests.power.ledger import Ledger
 
 BASE = images.NAME
-_NAMES = 12
 _LABEL = 200_000
 _ROUNDS = 24
 
