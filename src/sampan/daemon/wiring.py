@@ -37,8 +37,8 @@ from sampan.engine.idmaps import IdMaps, probe
 from sampan.engine.images import Images
 from sampan.engine.launches import Sources
 from sampan.engine.lookups import Lookups
-from sampan.engine.networks import Networks
 from sampan.engine.mending import is_lost
+from sampan.engine.networks import Networks
 from sampan.engine.offers import Offers
 from sampan.engine.paths import Paths
 from sampan.engine.processes import Processes
@@ -61,9 +61,9 @@ from sampan.engine.volumecopies import VolumeCopies
 from sampan.engine.volumes import Volumes
 from sampan.engine.watching import Watching
 from sampan.engine.wiring import Foundations, wire
+from sampan.errors import Internal
 from sampan.images.blobs import BlobStore
 from sampan.images.catalog import Catalog
-from sampan.errors import Internal
 from sampan.images.checking import Checker
 from sampan.images.compressed import CompressedForms
 from sampan.images.directories import spread
@@ -102,11 +102,11 @@ class Wiring:
         settings = self._settings
         self._room = Room(settings)
         self._id_blocks = IdBlocks(paths.data, first=options.engine.first_host_id)
+        if is_lost(paths):
+            raise Internal(f"state database {paths.database} is missing; {MENDED_BY}")
         self._database = Database.open(paths.database)
         self._events = Events(settings.now)
         self._watching = Watching()
-        if is_lost(paths):
-            raise Internal(f"state database {paths.database} is missing; {MENDED_BY}")
 
         blobs = BlobStore(paths.blobs, paths.temporary)
         visits = Visits(zygote)
