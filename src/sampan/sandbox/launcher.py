@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sampan.errors import Failure
+from sampan.errors import Conflict, Failure
 from sampan.sandbox import channel, expected, external, keeper_socket
 from sampan.sandbox.expected import EXPECT, Expected
 from sampan.sandbox.hostmounts import DeviceDirectory
@@ -36,7 +36,7 @@ from sampan.spec.runtime import default_spec
 
 if TYPE_CHECKING:
     from sampan.sandbox.cgroups import Cgroup, Hierarchy
-    from sampan.spec.runtime import Spec
+    from sampan.spec.runtime import LinuxResources, Spec
 
 _SETUP_FAILED = 128
 
@@ -162,7 +162,7 @@ class Launcher:
         cgroup = self._hierarchy.group(keeping.cgroup)
         if self._expected is None:
             try:
-                cgroup.create(launch.spec["linux"].get("resources", {}))
+                _create(cgroup, launch.spec["linux"].get("resources", {}))
             except Failure as error:
                 raise LaunchError(f"{_LIMITS_FAILED}: {error}", 128) from error
         _delegate(cgroup, launch.spec)
@@ -279,6 +279,16 @@ class Launcher:
         if keeping.open_stdin:
             return self._stdio
         return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), stdout, stderr
+
+
+def _create(cgroup: Cgroup, resources: LinuxResources) -> None:
+    try:
+        cgroup.create(resources)
+    except Conflict:
+        # What a launcher made ahead that was killed then: it ends by itself, but not yet.
+        cgroup.kill()
+        cgroup.remove()
+        cgroup.create(resources)
 
 
 def _delegate(cgroup: Cgroup, spec: Spec) -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.root.boxes import FIRST_ID, Box
 
+from sampan.sandbox import cgroups
+
 if TYPE_CHECKING:
     from sampan.sandbox.messages import Launch
     from sampan.spec.runtime import Spec
@@ -169,6 +171,25 @@ def test_a_waiting_process_that_was_killed_is_not_counted_on(box: Box) -> None:
             await asyncio.sleep(0)
         os.makedirs(launch.bundle, exist_ok=True)
         assert (await box.finish(launch)).lines == ["again"]
+
+    box.run(work)
+
+
+def test_what_a_killed_launcher_left_in_the_group_is_in_nobodys_way(box: Box) -> None:
+    async def work(box: Box) -> None:
+        await box.zygote.start()
+        launch = box.launch("sh", "-c", "echo hi", name="late")
+        cgroups.detect().group(launch.spec["linux"]["cgroupsPath"]).create({})
+        left = await asyncio.create_subprocess_exec("sleep", "1000")
+        for group in groups(box, "late"):
+            Path(group, "cgroup.procs").write_text(str(left.pid))
+        task, stream = await box.start(launch)
+        assert await left.wait() == -signal.SIGKILL
+        await stream.send(b"", end=True)
+        assert await stream.read() == b"hi\n"
+        assert (await task.exited).code == 0
+        await task.released
+        assert groups(box, "late") == []
 
     box.run(work)
 
