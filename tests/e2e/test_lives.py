@@ -377,6 +377,8 @@ def test_signals_that_are_not_to_be_passed_on(
         stderr=subprocess.DEVNULL,
         env=environment,
         bufsize=0,
+        # Docker's client, too, goes on ignoring what it finds ignored, as under nohup.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     try:
         assert line(process) == b"ready\n"

@@ -24,7 +24,7 @@ def test_its_cgroup_goes_although_the_keeper_that_stood_by_is_slow_to_end(tmp_pa
     async def scene() -> None:
         zygote = Zygote(str(tmp_path), str(tmp_path / "log"), group=group)
         await zygote.start()
-        keeper = await _child(zygote.pid)
+        keeper = await _keeper(zygote.pid)
         assert _directories(group)
         os.kill(keeper, signal.SIGSTOP)
         held = _descriptors(zygote.pid)
@@ -52,8 +52,8 @@ def _descriptors(pid: int) -> int:
         return 0
 
 
-async def _child(pid: int) -> int:
-    """The first child that the process has."""
-    while not (found := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+async def _keeper(pid: int) -> int:
+    """The keeper that stands by: the zygote's second child, after the seed, which has told of it by then."""
+    while len(found := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()) < 2:
         await asyncio.sleep(0)
-    return int(found[0])
+    return int(found[1])

@@ -31,7 +31,7 @@ from sampan.sandbox.clones import await_death, owning_users
 from sampan.sandbox.launch import Child, LaunchError, Stages, execute, failure_of, id_map, owner, put_down
 from sampan.sandbox.messages import decode_launch, encode
 from sampan.sandbox.plan import compile_plan
-from sampan.sandbox.program import Program
+from sampan.sandbox.program import Program, bequeath
 from sampan.sandbox.steps import Step
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def _clone(launch: Launch, plan: Plan, cgroup: Cgroup, hierarchy: Hierarchy) -> 
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     cgroup_fd = cgroup.clone_fd()
     flags = plan.flags & ~(p.CLONE_NEWCGROUP | p.CLONE_NEWIPC)
+    bequeath(launch.spec["process"])
     try:
         with owning_users(owner(launch, plan)):
             pid, pidfd = p.clone3(flags, cgroup_fd=cgroup_fd, sibling=True)

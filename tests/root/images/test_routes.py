@@ -175,7 +175,7 @@ def test_pull_of_what_can_be_made(tmp_path: Path) -> None:
         ("POST /images/sampan/base/tag?repo=a", 404, "No such image: sampan/base:latest"),
         ('GET /images/json?filters={"x":["y"]}', 400, "invalid filter 'x'"),
         ("POST /images/create?fromSrc=-&platform=windows", 400, "operating system is not supported"),
-        ("POST /images/create?fromSrc=-&changes=RUN%20x", 400, "RUN is not a valid change command"),
+        ("POST /images/create?fromSrc=-&changes=RUN%20x", 400, "run is not a valid change command"),
         (
             "POST /images/create?fromSrc=http://x",
             501,

@@ -175,6 +175,31 @@ def test_a_waiting_process_that_was_killed_is_not_counted_on(box: Box) -> None:
     box.run(work)
 
 
+def test_the_score_for_running_out_of_memory_is_the_containers_not_the_engines(box: Box) -> None:
+    async def work(box: Box) -> None:
+        await box.zygote.start()
+        while len(standing := children(box.zygote.pid)) < 2:
+            await asyncio.sleep(0)
+        for pid in (*standing, *(child for each in standing for child in children(each))):
+            Path(f"/proc/{pid}/oom_score_adj").write_text("300")
+        for name, score in (("plain", 0), ("first", 700)):
+            launch = box.launch("cat", "/proc/self/oom_score_adj", name=name)
+            launch.spec["process"]["oomScoreAdj"] = score
+            pid = await expect(box, launch)
+            os.makedirs(launch.bundle, exist_ok=True)
+            task, stream = await box.start(launch)
+            assert task.pid == pid
+            await stream.send(b"", end=True)
+            assert await stream.read() == b"%d\n" % score
+            await task.released
+
+    box.run(work)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def test_what_a_killed_launcher_left_in_the_group_is_in_nobodys_way(box: Box) -> None:
     async def work(box: Box) -> None:
         await box.zygote.start()
