@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,12 @@ class World(Daemon):
         shutil.rmtree(self.data / "files", ignore_errors=True)
 
     def remount(self, option: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,{option}", self.data], check=True, capture_output=True)
+        """Raises CalledProcessError. While a process that ends still has a file open, "ro" waits for it."""
+        command = ["mount", "-o", f"remount,{option}", self.data]
+        deadline = time.monotonic() + PATIENCE
+        while (done := subprocess.run(command, capture_output=True)).returncode:
+            if option != "ro" or time.monotonic() > deadline:
+                done.check_returncode()
 
     def seconds(self) -> float:
         """What the daemon has had of a processor."""

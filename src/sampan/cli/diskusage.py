@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sampan.cli.command import Command, Exit, Options
 from sampan.cli.context import Context, out, write
-from sampan.cli.human import size
+from sampan.cli.human import ago, epoch, size
 from sampan.cli.listing import FORMAT_HELP, Fields, escaped, render
 from sampan.cli.ps import Container
 from sampan.cli.volumes import Volume
@@ -48,6 +48,78 @@ class Kind(Fields):
     def Reclaimable(self) -> str:
         share = f" ({self._free * 100 // self._size}%)" if self._share and self._size > 0 else ""
         return size(self._free) + share
+
+
+class CacheRecord(Fields):
+    """A row of the build cache's table."""
+
+    kind = "*formatter.buildCacheContext"
+    columns: ClassVar[dict[str, str]] = {
+        "ID": "CACHE ID",
+        "Parent": "PARENT",
+        "CacheType": "CACHE TYPE",
+        "Description": "DESCRIPTION",
+        "Size": "SIZE",
+        "CreatedAt": "CREATED",
+        "CreatedSince": "CREATED",
+        "LastUsedAt": "LAST USED",
+        "LastUsedSince": "LAST USED",
+        "UsageCount": "USAGE",
+        "InUse": "IN USE",
+        "Shared": "SHARED",
+    }
+    __slots__ = ("_found", "_truncate")
+
+    def __init__(self, found: dict[str, Any], *, truncate: bool) -> None:
+        self._found = found
+        self._truncate = truncate
+
+    def ID(self) -> str:
+        shown: str = self._found["ID"][:12] if self._truncate else self._found["ID"]
+        return shown + "*" * bool(self._found.get("InUse"))
+
+    def Parent(self) -> str:
+        parent: str = (self._found.get("Parents") or [self._found.get("Parent") or ""])[0]
+        return parent[:12] if self._truncate else parent
+
+    def CacheType(self) -> str:
+        return str(self._found.get("Type", ""))
+
+    def Description(self) -> str:
+        return str(self._found.get("Description", ""))
+
+    def Size(self) -> str:
+        return size(self._found.get("Size", 0), 3)
+
+    def CreatedAt(self) -> str:
+        return _moment(self._found.get("CreatedAt"))
+
+    def CreatedSince(self) -> str:
+        return _since(self._found.get("CreatedAt"))
+
+    def LastUsedAt(self) -> str:
+        return _moment(self._found.get("LastUsedAt"))
+
+    def LastUsedSince(self) -> str:
+        return _since(self._found.get("LastUsedAt"))
+
+    def UsageCount(self) -> str:
+        return str(self._found.get("UsageCount", 0))
+
+    def InUse(self) -> str:
+        return str(bool(self._found.get("InUse"))).lower()
+
+    def Shared(self) -> str:
+        return str(bool(self._found.get("Shared"))).lower()
+
+
+def _moment(moment: str | None) -> str:
+    """As Go prints times."""
+    return (moment or "").replace("T", " ", 1).replace("Z", " +0000 UTC")
+
+
+def _since(moment: str | None) -> str:
+    return ago(epoch(moment)) if moment else ""
 
 
 def kinds(found: dict[str, Any]) -> list[Kind]:
@@ -97,6 +169,10 @@ _IMAGES = (
     "table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t"
     "{{.UniqueSize}}\t{{.Containers}}"
 )
+_CACHE = (
+    "table {{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t"
+    "{{.UsageCount}}\t{{.Shared}}"
+)
 _CONTAINERS = (
     "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t"
     "{{.Status}}\t{{.Names}}"
@@ -112,8 +188,13 @@ def _rows(found: dict[str, Any], *, truncate: bool) -> dict[str, Any]:
         "Images": list(rows_of(found.get("Images") or [], truncate=truncate, digests=False)),
         "Containers": [Container(one, truncate=truncate) for one in containers],
         "Volumes": [Volume(volume) for volume in found.get("Volumes") or ()],
-        "BuildCache": [],
+        "BuildCache": [CacheRecord(one, truncate=truncate) for one in _by_use(found.get("BuildCache") or [])],
     }
+
+
+def _by_use(cache: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that were not used for longest first, as Docker's client has them."""
+    return sorted(cache, key=lambda one: (one.get("LastUsedAt") or "", one.get("CreatedAt", "")))
 
 
 def _verbose(found: dict[str, Any]) -> None:
@@ -129,7 +210,7 @@ def _verbose(found: dict[str, Any]) -> None:
     cache = found.get("BuildCache") or []
     total = sum(item.get("Size", 0) for item in cache if not item.get("Shared"))
     out(f"\nBuild cache usage: {size(total)}\n")
-    out("CACHE ID   CACHE TYPE   SIZE      CREATED   LAST USED   USAGE     SHARED")
+    render(rows["BuildCache"], CacheRecord, _CACHE)
 
 
 def _whole(found: dict[str, Any], template: str) -> str:
