@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("docker-registry") is None, reason="needs docker-registry"),
     pytest.mark.skipif(
         not os.environ.get("SAMPAN_CHAOS"),
-        reason="asked for by SAMPAN_CHAOS=1: seed 1 has once found two sockets of the daemon more than before",
+        reason="asked for by SAMPAN_CHAOS=1: seed 1 once found two sockets of the daemon too many",
     ),
     pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft to look at the rules"),
 ]
