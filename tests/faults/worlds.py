@@ -86,7 +86,7 @@ class World(Daemon):
 
     def remount(self, option: str) -> None:
         """Raises CalledProcessError. While a process that ends still has a file open, "ro" waits for it."""
-        command = ["mount", "-o", f"remount,{option}", self.data]
+        command = ["mount", "-o", f"remount,{option}", str(self.data)]
         deadline = time.monotonic() + PATIENCE
         while (done := subprocess.run(command, capture_output=True)).returncode:
             if option != "ro" or time.monotonic() > deadline:
