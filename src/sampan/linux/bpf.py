@@ -13,6 +13,12 @@ Sources: include/uapi/linux/bpf_common.h, filter.h, seccomp.h; networking/filter
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Verdict = TypeVar("Verdict")
 
 LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS: A = 32-bit word of seccomp_data at offset k
 AND = 0x54  # BPF_ALU | BPF_AND | BPF_K
@@ -54,6 +60,15 @@ class Assembler:
         """Load the word at ``offset``, then go on at ``then``."""
         self._fall_through(then)
         return self._emit(LOAD, 0, 0, offset)
+
+    def search(self, ranges: Sequence[tuple[int, Verdict]], leaf: Callable[[Verdict], int]) -> int:
+        """Go on at the ``leaf`` of the range that has the loaded word; each begins with its number."""
+        if len(ranges) == 1:
+            return leaf(ranges[0][1])
+        middle = len(ranges) // 2
+        upper = self.search(ranges[middle:], leaf)
+        lower = self.search(ranges[:middle], leaf)
+        return self.branch(JUMP_GREATER_EQUAL, ranges[middle][0], upper, lower)
 
     def mask(self, bits: int, then: int) -> int:
         """Keep only ``bits`` of the loaded word, then go on at ``then``."""

@@ -175,7 +175,9 @@ def _numbers(assembler: bpf.Assembler, rules: list[SeccompRule], abis: dict[str,
     if "x86_64" in abis and "x32" not in abis:
         ranges.append((_X32_BIT, ((), _KILL_THREAD)))
     ranges.sort(key=lambda item: item[0])
-    return assembler.load(bpf.NUMBER_OFFSET, _tree(assembler, ranges))
+    return assembler.load(
+        bpf.NUMBER_OFFSET, assembler.search(ranges, lambda verdict: _leaf(assembler, verdict))
+    )
 
 
 def _ranges(rules: list[SeccompRule], abi: Abi, default: int) -> list[tuple[int, Verdict]]:
@@ -264,15 +266,6 @@ def _value(action: str, errno_ret: int | None) -> int:
     if value in (_ERRNO, _TRACE):
         value |= errno.EPERM if errno_ret is None else errno_ret
     return value
-
-
-def _tree(assembler: bpf.Assembler, ranges: list[tuple[int, Verdict]]) -> int:
-    if len(ranges) == 1:
-        return _leaf(assembler, ranges[0][1])
-    middle = len(ranges) // 2
-    upper = _tree(assembler, ranges[middle:])
-    lower = _tree(assembler, ranges[:middle])
-    return assembler.branch(bpf.JUMP_GREATER_EQUAL, ranges[middle][0], upper, lower)
 
 
 def _leaf(assembler: bpf.Assembler, verdict: Verdict) -> int:

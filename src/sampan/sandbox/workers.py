@@ -89,7 +89,7 @@ def program(kind: str, machine: str = os.uname().machine) -> bytes:
             ranges.append((number, verdict))
     # Those of another ABI of the machine (x32) lie there, too.
     ranges.append((max(table.values()) + 1, unknown))
-    tree = assembler.load(bpf.NUMBER_OFFSET, _tree(assembler, ranges))
+    tree = assembler.load(bpf.NUMBER_OFFSET, assembler.search(ranges, lambda verdict: verdict))
     start = assembler.branch(bpf.JUMP_EQUAL, _ARCHITECTURES[machine], tree, unknown)
     return assembler.program(assembler.load(bpf.ARCHITECTURE_OFFSET, start))
 
@@ -101,14 +101,6 @@ def _unset(assembler: bpf.Assembler, index: int, bits: int, then: int, otherwise
             then = assembler.mask(mask, assembler.branch(bpf.JUMP_EQUAL, 0, then, otherwise))
             then = assembler.load(bpf.ARGUMENTS_OFFSET + 8 * index + offset, then)
     return then
-
-
-def _tree(assembler: bpf.Assembler, ranges: list[tuple[int, int]]) -> int:
-    if len(ranges) == 1:
-        return ranges[0][1]
-    middle = len(ranges) // 2
-    upper, lower = _tree(assembler, ranges[middle:]), _tree(assembler, ranges[:middle])
-    return assembler.branch(bpf.JUMP_GREATER_EQUAL, ranges[middle][0], upper, lower)
 
 
 def prepare() -> None:
