@@ -172,10 +172,11 @@ def test_every_signal_reaches_the_program(box: Box, init: bool) -> None:
 
 def test_init_passes_real_time_signals_on_and_reaps_orphans(box: Box) -> None:
     async def work(box: Box) -> None:
-        # The grandchild outlives its parent, ends as an orphan, and must not stay as a zombie.
+        # Whether it ends before or after its parent, the orphan is a zombie until it is reaped:
+        # until then there is somebody to send signal 0 to.
         script = (
-            "mkfifo /tmp/fifo; trap 'echo rt' 37; sh -c 'sh -c \"echo $$; exit 0\" & exit 0'; "
-            "while ps -o stat,comm | grep -q '^Z'; do :; done; " + LOOP
+            "mkfifo /tmp/fifo; trap 'echo rt' 37; sh -c 'sh -c \"exit 0\" & echo $! >/tmp/orphan'; "
+            "while kill -0 $(cat /tmp/orphan) 2>/dev/null; do :; done; " + LOOP
         )
         task, stream = await box.start(box.launch("sh", "-c", script, init=True))
         await stream.read_until(b"ready\n")
