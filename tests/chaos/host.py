@@ -190,12 +190,18 @@ def _descriptors(kinds: dict[str, list[int]], said: Said, seen: Seen) -> list[st
             began = processes.look(pid)
             helpers = len(kinds.get("seed", ()))
             key = (pid, began.began if began else 0, len(said.running), len(said.networks), helpers)
-            now = processes.descriptors(pid)
+            every = processes.descriptors(pid, [one["State"]["Pid"] for one in said.running.values()])
+            asking = {sort: number for sort, number in every.items() if sort.startswith("names of ")}
+            # How many containers ask for names follows from nothing that is counted here.
+            now = {sort: number for sort, number in every.items() if sort not in asking}
             before = seen.descriptors.setdefault(key, now)
             if now.get("net:") or now.get("mnt:"):
                 found.append(f"the {kind} holds namespaces: {now}")
+            if any(number > 2 for number in asking.values()):
+                found.append(f"the {kind} has more than two sockets for a container's questions: {asking}")
             if sum(now.values()) > sum(before.values()):
-                found.append(f"the {kind} ({pid}) has more descriptors than before: {now}, before {before}")
+                told = "\n".join(processes.peers(pid))
+                found.append(f"the {kind} ({pid}) has more descriptors: {now}, before {before}\n{told}")
             elif sum(now.values()) < sum(before.values()):
                 seen.descriptors[key] = now
     return found
