@@ -66,7 +66,7 @@ def main() -> None:
                     taken.append(took(engine.api, path))
             cells = [f"{statistics.median(s):.2f} ({min(s):.2f} to {max(s):.2f})" for s in samples]
             ratio = statistics.median(samples[1]) / statistics.median(samples[0])
-            print(f"| {what} | {cells[0]} | {cells[1]} | {ratio:.1f} × |")
+            print(f"| {what} | {cells[0]} | {cells[1]} | {ratio:.1f} x |")
     finally:
         for engine, made in zip(engines, names, strict=True):
             for name in made:

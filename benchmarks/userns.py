@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import itertools
 import json
 import os
 import socket
@@ -83,7 +84,7 @@ def life(api: Api, name: str, users: str, network: str) -> list[float]:
     for method, path in (("POST", "/start"), ("POST", "/wait"), ("DELETE", "")):
         api.call(method, f"/containers/{container}{path}")
         marks.append(time.perf_counter())
-    steps = [(after - before) * 1e3 for before, after in zip(marks[:-1], marks[1:], strict=True)]
+    steps = [(after - before) * 1e3 for before, after in itertools.pairwise(marks)]
     return [*steps, sum(steps)]
 
 

@@ -198,13 +198,14 @@ class TestFiles:
         assert int(count) == 2 * 65536
 
 
-class TestUsers:
-    @pytest.fixture(scope="class")
-    def running(self, docker: Docker) -> Iterator[str]:
-        docker("run", "-d", "--name", "userns-running", "busybox", "sleep", "600")
-        yield "userns-running"
-        docker("rm", "-f", "userns-running")
+@pytest.fixture(scope="class")
+def running(docker: Docker) -> Iterator[str]:
+    docker("run", "-d", "--name", "userns-running", "busybox", "sleep", "600")
+    yield "userns-running"
+    docker("rm", "-f", "userns-running")
 
+
+class TestUsers:
     def test_11_exec_as_any_user(self, docker: Docker, running: str) -> None:
         def ids(user: str) -> str:
             return docker("exec", "-u", user, running, *sh("echo $(id -u):$(id -g)")).strip()
@@ -395,12 +396,13 @@ class TestFallbacks:
         assert warned({}) == []
 
 
-class TestDenied:
-    @pytest.fixture(scope="class")
-    def strict(self, docker: Docker) -> Iterator[Daemon]:
-        with serving.daemon("--userns-fallback", "deny") as served:
-            yield served
+@pytest.fixture(scope="class")
+def strict(docker: Docker) -> Iterator[Daemon]:
+    with serving.daemon("--userns-fallback", "deny") as served:
+        yield served
 
+
+class TestDenied:
     @pytest.mark.parametrize("reason", FALLBACKS)
     def test_30_the_hosts_ids_can_be_forbidden(self, strict: Daemon, docker: Docker, reason: str) -> None:
         told = docker("create", *FALLBACKS[reason], "busybox", "true", fails=True, host=strict.host)

@@ -33,6 +33,7 @@ from sampan.api.outlet import Outlet
 from sampan.api.request import Request
 from sampan.api.responses import Answer, Hijacked, Response, Stream
 from sampan.api.routing import split_version
+from sampan.api.service import Entry
 from sampan.wire.http import ProtocolError
 
 if TYPE_CHECKING:
@@ -88,15 +89,21 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._outlet = Outlet(self._transport)
-        self._service.connections.add(self)
+        entry = self._service.enter(self, self._door)
         if self._door.guards and self._client is None:
             # Now: the kernel forgets who it was when the client goes away.
             self._client = caller(self._transport.get_extra_info("socket"))
         if self._service.closing:
             self._transport.close()
+        elif entry is Entry.REFUSED:
+            self._refuse(
+                503, f"there are {self._service.share} connections to this socket: close some of them"
+            )
+        elif entry is Entry.CUT:
+            self._transport.abort()
 
     def connection_lost(self, _error: Exception | None) -> None:
-        self._service.connections.discard(self)
+        self._service.leave(self, self._door)
         self._unwatch()
         self._eof = True
         self._stop_timer()

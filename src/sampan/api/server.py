@@ -21,7 +21,7 @@ from typing import Any
 from sampan.api.connection import Connection
 from sampan.api.doors import OPEN, Door
 from sampan.api.routing import Route, Router
-from sampan.api.service import Service, turns
+from sampan.api.service import Service, descriptors_share, turns
 from sampan.api.tls import Terminator
 from sampan.errors import Conflict
 
@@ -40,7 +40,7 @@ class Server:
     """
 
     def __init__(self, engine: Any, routes: Iterable[Route]) -> None:
-        self._service = Service(engine=engine, router=Router(routes))
+        self._service = Service(engine=engine, router=Router(routes), share=descriptors_share())
         self._listeners: list[asyncio.Server] = []
         self._paths: list[tuple[str, tuple[int, int]]] = []
         self._complained = -COMPLAIN_EVERY

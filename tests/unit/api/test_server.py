@@ -19,6 +19,7 @@ from sampan.api.errors import BodyAborted
 from sampan.api.request import Request
 from sampan.api.responses import TEXT, Answer, Stream, json_response, text
 from sampan.api.routing import Route
+from sampan.api.service import LINGERING
 from sampan.images.model import Span
 
 
@@ -484,3 +485,29 @@ def test_want_of_descriptors_is_complained_of_once_and_passes(
         assert client.recv(100).startswith(b"HTTP/1.1 200")
     said = [record.getMessage() for record in caplog.records]
     assert said == ["connections have to wait: [Errno 24] Too many open files"]
+
+
+def test_a_door_holds_no_more_than_its_share_of_the_descriptors(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = 100
+    monkeypatch.setattr("sampan.api.server.descriptors_share", lambda: share)
+    served = serve(None, BASIC)
+    with contextlib.ExitStack() as held:
+        idle = [held.enter_context(served.client()) for _ in range(share)]
+        refused = [held.enter_context(served.client()) for _ in range(LINGERING)]
+        said = "there are 100 connections to this socket: close some of them"
+        assert [client.document() for client in refused] == [(503, {"message": said})] * LINGERING
+        with served.client() as cut:
+            assert cut.rest() == b""
+        idle.pop().sock.close()
+        for client in refused:
+            client.sock.close()
+        answers = set[int]()
+        while 200 not in answers:
+            with served.client() as client:
+                client.request("GET /things/a/json")
+                answers.add(client.head().status)
+        idle[0].request("GET /things/a/json")
+        assert idle[0].head().status == 200
+    assert answers <= {200, 503}
