@@ -55,8 +55,10 @@ class BoxSnapshots:
     def mounts(self, key: str) -> RootFilesystem:
         return RootFilesystem(base=str(self._layers), lowers=("1/fs",), upper=f"{key}/fs", work=f"{key}/work")
 
-    async def remove(self, key: str) -> None:
+    async def remove(self, key: str, *, then: Callable[[], object] | None = None) -> None:
         shutil.rmtree(self._layers / key, ignore_errors=True)
+        if then is not None:
+            then()
 
     def keys(self) -> Iterable[str]:
         return [path.name for path in self._layers.iterdir() if path.name != "1"]

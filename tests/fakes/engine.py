@@ -143,10 +143,12 @@ class FakeSnapshots:
     def mounts(self, key: str) -> RootFilesystem:
         return RootFilesystem(base="/layers", lowers=("1",), upper=f"{key}/upper", work=f"{key}/work")
 
-    async def remove(self, key: str) -> None:
+    async def remove(self, key: str, *, then: Callable[[], object] | None = None) -> None:
         if self.refuse:
             raise Conflict(self.refuse)
         self.there.discard(key)
+        if then is not None:
+            then()
 
     def keys(self) -> Iterable[str]:
         return list(self.there)
@@ -186,7 +188,7 @@ class FakeBridges:
     async def release(self, container_id: str, network: str | None = None) -> None:
         self.connected.pop(container_id, None)
 
-    async def sweep(self, network: str | None = None) -> None:
+    async def sweep(self, network: str | None = None, container_id: str | None = None) -> None:
         self.swept += 1
 
     async def reconcile(self, live: Mapping[str, int]) -> None:

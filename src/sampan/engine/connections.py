@@ -111,7 +111,7 @@ class Connections:
                     await asyncio.to_thread(_route, endpoint, task.pid, ipv6=ipv6)
         except OSError as error:
             await self._bridges.release(instance.id, place.key)
-            await self._bridges.sweep(place.key)
+            await self._bridges.sweep(place.key, instance.id)
             raise Unavailable(f"container {instance.id} cannot be connected: {error.strerror}") from error
         if instance.task is not task:
             await self._bridges.release(instance.id, place.key)
@@ -172,7 +172,7 @@ class Connections:
             self._forget(instance, name)
             self._places.part(container.id, network.id)
             await self._bridges.release(container.id, network.key)
-            await self._bridges.sweep(network.key)
+            await self._bridges.sweep(network.key, container.id)
             if endpoint is not None and endpoint.kind:
                 await asyncio.to_thread(interfaces.take_out, endpoint.name, task.pid)
             await self._egress.hold(instance.container, self._places.found(instance.container))

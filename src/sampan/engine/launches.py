@@ -175,7 +175,7 @@ class Launches:
         await self._bridges.release(container_id)
         if self._sandboxes.outlived(container_id):
             # Its network namespace lives on: the interface would not go by itself.
-            await self._bridges.sweep()
+            await self._bridges.sweep(container_id=container_id)
         await self._sources.volumes.release(container_id)
 
     def settled(self, container: Container, task: Task) -> Container:

@@ -154,7 +154,8 @@ class Snapshots(Protocol):
     def max_id(self, key: str) -> int:
         """The largest owner id of the files below."""
 
-    async def remove(self, key: str) -> None: ...
+    async def remove(self, key: str, *, then: Callable[[], object] | None = None) -> None:
+        """``then``: what is done last, in the thread that removes."""
 
     def keys(self) -> Iterable[str]: ...
 
@@ -178,8 +179,8 @@ class Bridges(Protocol):
     async def release(self, container_id: str, network: str | None = None) -> None:
         """On all networks unless one is named."""
 
-    async def sweep(self, network: str | None = None) -> None:
-        """Delete the interfaces of what was released, if they are still there."""
+    async def sweep(self, network: str | None = None, container_id: str | None = None) -> None:
+        """Delete the interfaces of what was released, or of one container's, if they are still there."""
 
     async def reconcile(self, live: Mapping[str, int]) -> None:
         """``live``: container id → pid of its first process."""

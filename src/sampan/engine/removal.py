@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import shutil
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -153,8 +154,9 @@ class Removal:
     async def _clear_files(self, instance: Instance) -> None:
         await leave(instance)
         await self._shipping.forget(instance.id)
-        await self._snapshots.remove(instance.id)
-        remove_directory(self._settings.paths.container(instance.id))
+        # A file's removal waits for the file system's journal, which the event loop must not.
+        directory = self._settings.paths.container(instance.id)
+        await self._snapshots.remove(instance.id, then=partial(remove_directory, directory))
 
     async def _clear_volumes(self, instance: Instance) -> None:
         for point in instance.container.mounts:

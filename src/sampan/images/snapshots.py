@@ -95,7 +95,7 @@ class Snapshots:
         """
         place = f"{self._root}/{key}"
         if self._layers.driver.kind == "tree":
-            await asyncio.to_thread(_remove, self._root, key)
+            await asyncio.to_thread(_remove, self._root, key, None)
         os.makedirs(place, 0o711, exist_ok=True)
         with suppress(FileExistsError):
             os.symlink(chain_id or _NO_LAYERS, f"{place}/{_PARENT}")
@@ -126,14 +126,18 @@ class Snapshots:
             raise Internal(f"snapshot {key} is missing")
         return self._layers.views(self._parents[key])
 
-    async def remove(self, key: str) -> None:
+    async def remove(self, key: str, *, then: Callable[[], object] | None = None) -> None:
         """Remove the writable layer and the snapshot's parts; it must not be mounted. Succeeds if it is
-        already gone."""
-        for name in [name for name in self._parents if name.startswith(f"{key}.")] + [key]:
-            await asyncio.to_thread(_remove, self._root, name)
-            chain_id = self._parents.pop(name, None)
-            if chain_id is not None and self._released is not None:
-                self._released(chain_id)
+        already gone. ``then`` is done last, in the thread that removes."""
+        for name in [name for name in self._parents if name.startswith(f"{key}.")]:
+            await self._remove(name, None)
+        await self._remove(key, then)
+
+    async def _remove(self, name: str, then: Callable[[], object] | None) -> None:
+        await asyncio.to_thread(_remove, self._root, name, then)
+        chain_id = self._parents.pop(name, None)
+        if chain_id is not None and self._released is not None:
+            self._released(chain_id)
 
     def when_released(self, released: Callable[[Digest], None]) -> None:
         """Have ``released`` called with what a snapshot stood on, after each removal."""
@@ -197,9 +201,11 @@ def _make_init_layer(place: str) -> None:
             os.close(fd)
 
 
-def _remove(root: str, key: str) -> None:
+def _remove(root: str, key: str, then: Callable[[], object] | None) -> None:
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         tree.remove_tree(fd, key)
     finally:
         os.close(fd)
+    if then is not None:
+        then()

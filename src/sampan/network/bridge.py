@@ -227,12 +227,20 @@ class Bridge:
             self._unclaimed.clear()
         await self.sweep()
 
-    async def sweep(self) -> None:
-        """Delete the interfaces of released leases that still exist."""
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-        names, self._stale = self._stale, set()
+    async def sweep(self, container_id: str | None = None) -> None:
+        """Delete the interfaces of released leases, or of one container's, that still exist.
+
+        Those of containers that have ended go by themselves: deleting them too would hold the kernel's lock
+        of all interfaces once for each.
+        """
+        if container_id is not None:
+            names = {name for name in self._stale if is_host_end_of(name, container_id)}
+        else:
+            names = self._stale
+            if self._sweep is not None:
+                self._sweep.cancel()
+                self._sweep = None
+        self._stale = self._stale - names
         if names:
             self._sweeping |= names
             try:

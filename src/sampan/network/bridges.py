@@ -193,10 +193,10 @@ class Bridges:
         for bridge in self._chosen(network):
             await bridge.release(container_id)
 
-    async def sweep(self, network: str | None = None) -> None:
-        """Delete the interfaces of released leases that still exist."""
+    async def sweep(self, network: str | None = None, container_id: str | None = None) -> None:
+        """Delete the interfaces of released leases, or of one container's, that still exist."""
         for bridge in self._chosen(network):
-            await bridge.sweep()
+            await bridge.sweep(container_id)
 
     def _chosen(self, network: str | None) -> list[Bridge]:
         return list(self._bridges.values()) if network is None else [self._bridges[network]]

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 
@@ -173,16 +173,20 @@ def remove_ports(bridge: str, names: Iterable[str] | None) -> None:
     """
     with Netlink(rtnetlink.NETLINK_ROUTE) as netlink:
         index = rtnetlink.link_index(bridge)
-        _delete(
-            netlink,
-            (
-                link
-                for link in rtnetlink.links(netlink)
-                if index
-                and link.master == index
-                and (link.name.startswith(HOST_PREFIX) if names is None else link.name in names)
-            ),
-        )
+        links = _named(netlink, names) if names is not None else _host_ends(netlink)
+        _delete(netlink, (link for link in links if index and link.master == index))
+
+
+def _host_ends(netlink: Netlink) -> list[rtnetlink.Link]:
+    return [link for link in rtnetlink.links(netlink) if link.name.startswith(HOST_PREFIX)]
+
+
+def _named(netlink: Netlink, names: Iterable[str]) -> Iterator[rtnetlink.Link]:
+    """Those that are there. Each is asked for by itself: a list of all grows with the host's containers."""
+    for name in names:
+        if rtnetlink.link_index(name):
+            netlink.attempt((rtnetlink.get_link_request(name),))
+            yield from [rtnetlink.parse_link(body) for _, body in netlink.answers]
 
 
 def _delete(netlink: Netlink, links: Iterable[rtnetlink.Link]) -> None:

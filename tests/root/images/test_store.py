@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import stat
 import tarfile
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -455,7 +456,10 @@ def test_a_snapshot_keeps_its_layers_when_the_image_goes(root: Path) -> None:
     async def again(store: Store) -> None:
         mounts = store.snapshots.mounts("key")
         assert [os.listdir(root / path) for path in mounts.lowers[:2]] == [["two"], ["one"]]
-        await store.snapshots.remove("key")
+        threads: list[int] = []
+        await store.snapshots.remove("key", then=lambda: threads.append(threading.get_ident()))
+        assert threads
+        assert threads != [threading.get_ident()]
         await store.settle()
         assert store.files() == []
         assert store.snapshots.keys() == ()

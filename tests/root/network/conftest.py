@@ -141,14 +141,26 @@ class Host:
         server.settimeout(5)
         return server
 
+    def blocked(self, namespace: Namespace, server: socket.socket, address: str, port: int = 80) -> bool:
+        """Whether it cannot connect. Everything is on this machine: what takes a second is not coming."""
+        return self.reaches(namespace, server, address, port, patience=1) is None
+
     def reaches(
-        self, namespace: Namespace, server: socket.socket, address: str, port: int = 80
+        self,
+        namespace: Namespace,
+        server: socket.socket,
+        address: str,
+        port: int = 80,
+        *,
+        patience: float = 10,
     ) -> str | None:
-        """The address that the server sees when the namespace connects to it; None if it cannot."""
+        """The address that the server sees when the namespace connects to it; None if it cannot.
+
+        On a busy machine the first packet may be lost, and is sent again a second later.
+        """
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with namespace.socket(family=family) as client:
-            # Everything is on this machine: what takes longer than this is not coming.
-            client.settimeout(1)
+            client.settimeout(patience)
             try:
                 client.connect((address, port))
             except OSError:

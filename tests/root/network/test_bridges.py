@@ -73,6 +73,25 @@ def test_a_name_that_is_given_again_is_not_swept(as_host: AsHost) -> None:
     as_host(work)
 
 
+def test_one_containers_interfaces_go_and_no_others(as_host: AsHost) -> None:
+    def work(host: Host) -> None:
+        async def life() -> None:
+            async with instance(host) as bridges:
+                left, kept = [await bridges.connect(one) for one in (FIRST, SECOND)]
+                for endpoint in (left, kept):
+                    host.container(endpoint)
+                    await bridges.release(FIRST if endpoint is left else SECOND)
+                await bridges.sweep(container_id=FIRST)
+                assert left.host_name not in host.links()
+                assert kept.host_name in host.links()
+                await bridges.sweep()
+                assert kept.host_name not in host.links()
+
+        asyncio.run(life())
+
+    as_host(work)
+
+
 def no_policy(host: Host) -> None:
     pass
 
@@ -128,7 +147,7 @@ def test_container_reaches_the_internet_and_not_the_other_way(
                 with host.listen(internet) as server:
                     assert host.reaches(container, server, host.INTERNET) == host.ADDRESS
                 with host.listen(container) as server:
-                    assert host.reaches(internet, server, address) is None
+                    assert host.blocked(internet, server, address)
                     assert host.reaches(container, server, address) == address
                 await bridges.release(FIRST)
 
@@ -183,7 +202,7 @@ def test_two_instances_are_apart(as_host: AsHost) -> None:
                     other = host.container(second)
                     address = second.addresses[0].partition("/")[0]
                     with host.listen(other) as server:
-                        assert host.reaches(box, server, address) is None
+                        assert host.blocked(box, server, address)
                     with host.listen(internet) as server:
                         assert host.reaches(box, server, host.INTERNET) == host.ADDRESS
                         assert host.reaches(other, server, host.INTERNET) == host.ADDRESS
@@ -412,15 +431,15 @@ def test_an_internal_network_is_closed_and_an_isolated_one_apart(as_host: AsHost
                         address = endpoint.addresses[0].partition("/")[0]
                         boxes[network, owner] = (host.container(endpoint), address)
                 with host.listen(internet) as server:
-                    assert host.reaches(boxes["in", FIRST][0], server, host.INTERNET) is None
+                    assert host.blocked(boxes["in", FIRST][0], server, host.INTERNET)
                     assert host.reaches(boxes["apart", FIRST][0], server, host.INTERNET) == host.ADDRESS
                 for network, wanted in (("in", True), ("apart", False)):
                     there, address = boxes[network, SECOND]
                     with host.listen(there) as server:
-                        found = host.reaches(boxes[network, FIRST][0], server, address)
-                        assert (found is not None) is wanted
+                        way = host.reaches if wanted else host.blocked
+                        assert way(boxes[network, FIRST][0], server, address)
                         other = "apart" if network == "in" else "in"
-                        assert host.reaches(boxes[other, FIRST][0], server, address) is None
+                        assert host.blocked(boxes[other, FIRST][0], server, address)
                 for owner in (FIRST, SECOND):
                     await bridges.release(owner)
                 for network in ("in", "apart"):

@@ -77,19 +77,19 @@ def test_who_reaches_a_published_port(as_host: AsHost) -> None:
                     assert from_here(host, server, "127.0.0.1", 8081) == gateway_of(bridges)
                     assert from_here(host, server, host.ADDRESS, 8080) is not None
                     # Of the host's loopback nobody else gets anything.
-                    assert host.reaches(internet, server, host.ADDRESS, 8081) is None
+                    assert host.blocked(internet, server, host.ADDRESS, 8081)
                     internet.run(functools.partial(host.command, "ip", "addr", "flush", "dev", "lo"))
                     internet.run(
                         functools.partial(
                             host.command, *["ip", "route", "add", "127.0.0.0/8", "via"], host.ADDRESS
                         )
                     )
-                    assert host.reaches(internet, server, "127.0.0.1", 8081) is None
+                    assert host.blocked(internet, server, "127.0.0.1", 8081)
                     # A neighbour is answered, though both are on one bridge.
                     assert host.reaches(neighbour, server, host.ADDRESS, 8080) == gateway_of(bridges)
                 await bridges.ports.withdraw(FIRST)
                 with host.listen(container) as server:
-                    assert host.reaches(internet, server, host.ADDRESS, 8080) is None
+                    assert host.blocked(internet, server, host.ADDRESS, 8080)
                 await bridges.release(FIRST)
                 await bridges.release(SECOND)
 
@@ -124,7 +124,7 @@ def test_containers_do_not_reach_the_hosts_loopback(as_host: AsHost) -> None:
                             file.write("1")
 
                     container.run(aim)
-                    assert host.reaches(container, server, "127.0.0.1", 999) is None
+                    assert host.blocked(container, server, "127.0.0.1", 999)
                 await bridges.ports.withdraw(FIRST)
                 await bridges.release(FIRST)
 
