@@ -138,7 +138,7 @@ class Folder:
             raise _failure(self.path, error) from None
         mask = os.umask(0)
         try:
-            rules = Rules(keep_kinds=True, chown=False, nodes=False)
+            rules = Rules(keep_kinds=True, chown=False, nodes=False, roomy=True)
             extract(Source(pieces), Target(fd=fd, anchor=fd, path=b".", shown=os.fsencode(self.path)), rules)
         finally:
             os.umask(mask)

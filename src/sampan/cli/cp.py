@@ -92,6 +92,7 @@ def _receive(pieces: Iterator[bytes], source: copying.End, target: copying.End) 
     rules = Rules(
         keep_kinds=True,
         chown=False,
+        roomy=True,
         rename=None if rename is None else (os.fsencode(rename[0]), os.fsencode(rename[1])),
     )
     try:

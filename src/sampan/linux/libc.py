@@ -16,6 +16,7 @@ _X86_64 = os.uname().machine == "x86_64"
 
 SYS_PIVOT_ROOT = 155 if _X86_64 else 41
 SYS_KEYCTL = 250 if _X86_64 else 219
+SYS_RENAMEAT2 = 316 if _X86_64 else 276
 SYS_OPEN_TREE = 428
 SYS_MOVE_MOUNT = 429
 SYS_FSOPEN = 430
@@ -24,6 +25,8 @@ SYS_FSMOUNT = 432
 SYS_CLONE3 = 435
 SYS_OPENAT2 = 437
 SYS_MOUNT_SETATTR = 442
+
+_RENAME_NOREPLACE = 1
 
 libc = _libc
 
@@ -52,6 +55,11 @@ def syscall(what: str, number: int, *arguments: object) -> int:
 def syscall_holding_lock(what: str, number: int, *arguments: object) -> int:
     """As ``syscall``, without letting go of the interpreter lock."""
     return check(int(_syscall_holding(ctypes.c_long(number), *map(_word, arguments))), what)
+
+
+def rename_new(from_fd: int, name: bytes, to_fd: int, new_name: bytes) -> None:
+    """Rename; OSError EEXIST where the new name is taken, whatever by."""
+    syscall("renameat2", SYS_RENAMEAT2, from_fd, name, to_fd, new_name, _RENAME_NOREPLACE)
 
 
 def _word(argument: object) -> object:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sampan.errors import Failure, InvalidArgument, of_host
+from sampan.linux import roomy
 from sampan.linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from sampan.sandbox.members import quoted
 from sampan.sandbox.unpack import Extractor, Limits
@@ -50,7 +51,8 @@ class Rules:
 
     ``nodes``: devices are refused where they cannot be made; otherwise they are left out, as Docker does in
     a user namespace. ``top``: the archive's own top directory says what the target looks like. ``rename``:
-    what every name begins with, and what it is to begin with.
+    what every name begins with, and what it is to begin with. ``roomy``: new directories of the target itself
+    are made as ``linux.roomy`` does, which is for a target that nobody has placed with thought.
     """
 
     keep_kinds: bool = False
@@ -59,6 +61,7 @@ class Rules:
     chown: bool = True
     nodes: bool = True
     top: bool = False
+    roomy: bool = False
 
 
 class _KindsDiffer(InvalidArgument):
@@ -85,6 +88,7 @@ class Onto(Extractor):
         super().__init__(source, target.fd, Limits())
         self.target = target
         self.rules = rules
+        self.roomy = rules.roomy and roomy.helps(target.fd)
 
     def is_mark(self, base: bytes) -> bool:
         return False
@@ -116,6 +120,12 @@ class Onto(Extractor):
         super().directory(member, head, base)
         if not base and not self.rules.top:
             del self.directories[b""]
+
+    def make_directory(self, parent: int, base: bytes) -> None:
+        if self.roomy and parent == self.root:
+            roomy.make_directory(base, 0o700, parent)
+        else:
+            super().make_directory(parent, base)
 
     def merge(self, parent: int, path: bytes, base: bytes) -> None:
         there = os.stat(base, dir_fd=parent, follow_symlinks=False)

@@ -297,10 +297,14 @@ class Extractor:
             raise Refused(member.name, "is a whiteout, and a directory")
         full = path + b"/" + base if path else base
         try:
-            os.mkdir(base, 0o700, dir_fd=parent)
+            self.make_directory(parent, base)
         except FileExistsError:
             self.merge(parent, path, base)
         self.directories[full] = looks
+
+    def make_directory(self, parent: int, base: bytes) -> None:
+        """Make a directory that a member describes. FileExistsError if there is something of its name."""
+        os.mkdir(base, 0o700, dir_fd=parent)
 
     def merge(self, parent: int, path: bytes, base: bytes) -> None:
         """Keep the directory that is there already, or make one in the place of what is there."""
