@@ -15,7 +15,6 @@ running containers.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import select
@@ -23,14 +22,13 @@ import shutil
 import signal
 import statistics
 import subprocess
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from compare import Api, Engine
-from load import raw
+from load import archive_of, raw
 
 STEPS = (0, 100, 250, 500, 1000)
 PER_NETWORK = 250
@@ -106,12 +104,8 @@ class Growth:
 
     def build(self, api: Api, number: int) -> None:
         dockerfile = f"FROM {self.options.image}\nLABEL growth=1 number={number}\n".encode()
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            entry = tarfile.TarInfo("Dockerfile")
-            entry.size = len(dockerfile)
-            tar.addfile(entry, io.BytesIO(dockerfile))
-        raw(self.options.engine, "POST", f"/build?t=growth:{number}&q=1", archive.getvalue())
+        archive = archive_of("Dockerfile", dockerfile)
+        raw(self.options.engine, "POST", f"/build?t=growth:{number}&q=1", archive)
 
     def stored(self) -> None:
         """Stopped containers and images, and what asks for all of them."""

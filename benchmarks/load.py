@@ -125,13 +125,9 @@ class Client:
         expect(len(found) >= len(self.load.names), f"ps: {len(found)}")
 
     def cp(self) -> None:
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            entry = tarfile.TarInfo(f"from-{self.number}")
-            entry.size = len(BLOCK)
-            tar.addfile(entry, io.BytesIO(BLOCK))
         name = self.one()
-        raw(self.load.sock, "PUT", f"/containers/{name}/archive?path=/tmp", archive.getvalue())
+        archive = archive_of(f"from-{self.number}", BLOCK)
+        raw(self.load.sock, "PUT", f"/containers/{name}/archive?path=/tmp", archive)
         back = self.api.call("GET", f"/containers/{name}/archive?path=/tmp/from-{self.number}")
         with tarfile.open(fileobj=io.BytesIO(back)) as tar:
             member = tar.extractfile(f"from-{self.number}")
@@ -155,12 +151,8 @@ class Client:
     def build(self) -> None:
         tag = self.name()
         dockerfile = f"FROM {self.load.image}\nRUN echo {tag} >/made\nLABEL load=1\n".encode()
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            entry = tarfile.TarInfo("Dockerfile")
-            entry.size = len(dockerfile)
-            tar.addfile(entry, io.BytesIO(dockerfile))
-        said = raw(self.load.sock, "POST", f"/build?t={tag}&q=1&rm=1", archive.getvalue())
+        archive = archive_of("Dockerfile", dockerfile)
+        said = raw(self.load.sock, "POST", f"/build?t={tag}&q=1&rm=1", archive)
         expect(b"sha256:" in said and b"errorDetail" not in said, f"build: {said[-200:]!r}")
         self.api.call("DELETE", f"/images/{tag}?force=1")
 
@@ -194,6 +186,16 @@ WORK = {
 def expect(true: bool, what: str) -> None:
     if not true:
         raise Refused(what)
+
+
+def archive_of(name: str, content: bytes) -> bytes:
+    """A tar archive of one file."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    return archive.getvalue()
 
 
 def raw(sock: str, method: str, path: str, body: bytes) -> bytes:
