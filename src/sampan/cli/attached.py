@@ -6,7 +6,7 @@ import _signal  # type: ignore[import-not-found]  # "signal" builds enums: 2 ms
 
 from sampan.cli.command import Exit
 from sampan.cli.session import WATCHED, Detached, Insistence, Output, Session, Signals, signal_name
-from sampan.client.api import ApiError, segment
+from sampan.client.api import UPGRADE, ApiError, segment
 from sampan.client.http import ProtocolError
 from sampan.errors import Failure
 from sampan.wire import document
@@ -23,13 +23,12 @@ DEFAULT_KEYS = "ctrl-p,ctrl-q"
 
 
 class Wait:
-    """An answer to ``/wait`` that is still to come. The daemon knows of it when the constructor returns."""
+    """An answer to ``/wait`` whose head came, so that the daemon knows of it, and whose body is to come."""
 
     __slots__ = ("_answer", "_data")
 
-    def __init__(self, client: Client, identity: str, condition: str) -> None:
-        query = {"condition": condition} if condition else None
-        self._answer: Answer = client.open("POST", f"/containers/{segment(identity)}/wait", query)
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
         self._data = b""
 
     def fileno(self) -> int:
@@ -71,7 +70,6 @@ class Attachment:
         self._client = context.client
         self._another: Callable[[], Client] = context.another
         self._path = f"/containers/{segment(identity)}"
-        self._identity = identity
         self._stdin, self._stdout, self._stderr = streams
         self._tty = tty
         self._keys = keys
@@ -84,9 +82,12 @@ class Attachment:
     def run(self, *, start: bool = True) -> int:
         """Attach, start (unless it runs already), carry the streams, and return the exit code."""
         with Signals(self._signals()) as signals:
-            session = self._attach()
+            attach = self._client.begin(f"{self._path}/attach", self._attach_query(), UPGRADE)
+            condition = {"condition": self._condition} if self._condition else None
+            waiting = self._client.begin(f"{self._path}/wait", condition)
+            session = self._session(attach())
             try:
-                wait = Wait(self._client, self._identity, self._condition)
+                wait = Wait(waiting())
                 if start:
                     self._start(wait)
                 elif self._tty:
@@ -98,14 +99,17 @@ class Attachment:
     def _signals(self) -> frozenset[int] | None:
         return None if self._proxy else WATCHED
 
-    def _attach(self) -> Session:
+    def _attach_query(self) -> dict[str, str]:
         query = {"stream": "1"}
         for name, wanted in (("stdin", self._stdin), ("stdout", self._stdout), ("stderr", self._stderr)):
             if wanted:
                 query[name] = "1"
         if self._keys:
             query["detachKeys"] = self._keys
-        fd, early, _ = self._client.hijack(f"{self._path}/attach", query)
+        return query
+
+    def _session(self, attached: Answer) -> Session:
+        fd, early = attached.hijacked()
         escape = None
         if self._tty and self._stdin:
             from sampan.cli.terminal import Escape, detach_keys

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from sampan.cli.command import Command, Options
+from sampan.cli.command import FORMAT_HELP, Command, Options
 from sampan.cli.context import Context, out
 from sampan.cli.delivery import deliver, hand_in, not_to_a_terminal
 from sampan.cli.human import ago, size
-from sampan.cli.listing import FORMAT_HELP, Fields, render
+from sampan.cli.listing import Fields, render
 from sampan.client.http import quote
 from sampan.errors import Failure
 

@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     Action = Callable[["Context", "Options", list[str]], int]
 
 
+FORMAT_HELP = """How to print:
+'table':            In columns, with headings (default)
+'table TEMPLATE':   In columns, by a Go template
+'json':             As JSON
+'TEMPLATE':         By a Go template"""
+"""What every list says of its ``--format``."""
+
+
 class Command:
     """One command.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from sampan.cli import contextstore as store
-from sampan.cli.command import Command, Options
+from sampan.cli.command import FORMAT_HELP, Command, Options
 from sampan.cli.context import DEFAULT_CONTEXT, Context, err, out
-from sampan.cli.listing import FORMAT_HELP, Fields, ellipsis, natural, render
+from sampan.cli.listing import Fields, ellipsis, natural, render
 from sampan.client.connection import Address
 from sampan.errors import Failure
 

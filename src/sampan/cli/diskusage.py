@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sampan.cli.command import Command, Exit, Options
+from sampan.cli.command import FORMAT_HELP, Command, Exit, Options
+from sampan.cli.containerrows import Container
 from sampan.cli.context import Context, out, write
-from sampan.cli.human import ago, epoch, size
-from sampan.cli.listing import FORMAT_HELP, Fields, escaped, render
-from sampan.cli.ps import Container
+from sampan.cli.human import ago, epoch, printed, size
+from sampan.cli.listing import Fields, escaped, render
 from sampan.cli.volumes import Volume
 
 TYPE_CHECKING = False
@@ -92,13 +92,13 @@ class CacheRecord(Fields):
         return size(self._found.get("Size", 0), 3)
 
     def CreatedAt(self) -> str:
-        return _moment(self._found.get("CreatedAt"))
+        return printed(self._found.get("CreatedAt") or "")
 
     def CreatedSince(self) -> str:
         return _since(self._found.get("CreatedAt"))
 
     def LastUsedAt(self) -> str:
-        return _moment(self._found.get("LastUsedAt"))
+        return printed(self._found.get("LastUsedAt") or "")
 
     def LastUsedSince(self) -> str:
         return _since(self._found.get("LastUsedAt"))
@@ -111,11 +111,6 @@ class CacheRecord(Fields):
 
     def Shared(self) -> str:
         return str(bool(self._found.get("Shared"))).lower()
-
-
-def _moment(moment: str | None) -> str:
-    """As Go prints times."""
-    return (moment or "").replace("T", " ", 1).replace("Z", " +0000 UTC")
 
 
 def _since(moment: str | None) -> str:

@@ -39,14 +39,22 @@ def _exec(context: Context, options: Options, arguments: list[str]) -> int:
             config["ConsoleSize"] = [rows, columns]
         if stdin and not os.isatty(0):
             raise Exit(1, "the input device is not a TTY")
-    identity = context.client.call("POST", f"/containers/{segment(arguments[0])}/exec", None, config)["Id"]
+    client = context.client
+    if not detach:
+        client.meanwhile = _load_session
+    identity = client.call("POST", f"/containers/{segment(arguments[0])}/exec", None, config)["Id"]
     start = {"Detach": detach, "Tty": tty}
     if "ConsoleSize" in config:
         start["ConsoleSize"] = config["ConsoleSize"]
     if detach:
-        context.client.raw("POST", f"/exec/{identity}/start", None, start)
+        client.raw("POST", f"/exec/{identity}/start", None, start)
         return 0
     return _interactive(context, options, identity, start)
+
+
+def _load_session() -> None:
+    """Load what is needed next while the engine looks at the command."""
+    import sampan.cli.execsession  # noqa: F401 - for its presence
 
 
 def _interactive(context: Context, options: Options, identity: str, start: dict[str, Any]) -> int:

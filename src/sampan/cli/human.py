@@ -89,3 +89,8 @@ def local_date(seconds: float) -> str:
     """Go's default form of a local time: 2024-01-02 03:04:05 +0000 UTC."""
     moment = time.localtime(seconds)
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", moment)
+
+
+def printed(moment: str) -> str:
+    """A time of the API in UTC as Go prints it: 2024-01-02 03:04:05.678 +0000 UTC; "" for none."""
+    return moment.replace("T", " ", 1).replace("Z", " +0000 UTC")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sampan.cli.command import Command, Options
+from sampan.cli.command import FORMAT_HELP, Command, Options
 from sampan.cli.context import Context, err, out
-from sampan.cli.listing import FORMAT_HELP, Fields, ellipsis, filtered, filters, identities, render
+from sampan.cli.listing import Fields, ellipsis, filtered, filters, identities, render
 from sampan.cli.references import platform_document
 from sampan.client.api import ApiError, segment
 from sampan.client.http import quote

@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 
     from sampan.cli.command import Options
 
-FORMAT_HELP = """How to print:
-'table':            In columns, with headings (default)
-'table TEMPLATE':   In columns, by a Go template
-'json':             As JSON
-'TEMPLATE':         By a Go template"""
-
 
 class Fields:
     """One row. Subclasses have a method for each column."""

@@ -30,6 +30,10 @@ GLOBAL_FLAGS: tuple[Flag, ...] = (
 )
 
 FLAG_ERROR = 125  # Docker's exit code for a flag that a command does not take
+PREFERENCES = frozenset(
+    ("detachKeys", "imagesFormat", "networksFormat", "psFormat", "statsFormat", "volumesFormat")
+)
+"""Keys of the configuration file that stand in for flags (``preferences.py``)."""
 LEVELS = ("panic", "fatal", "error", "warn", "warning", "info", "debug", "trace")
 
 
@@ -159,7 +163,11 @@ def _act(context: Context, words: list[str]) -> int:
 
         raise UsageError(argument_error(command, spelled))
     given = options.given
-    if "disable-content-trust" in given or context.settings or "DOCKER_DEFAULT_PLATFORM" in os.environ:
+    if (
+        not PREFERENCES.isdisjoint(context.settings)
+        or "disable-content-trust" in given
+        or "DOCKER_DEFAULT_PLATFORM" in os.environ
+    ):
         from sampan.cli.preferences import apply
 
         apply(command, options, context.settings)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sampan.cli.command import Command, Options
+from sampan.cli.command import FORMAT_HELP, Command, Options
 from sampan.cli.context import Context, err, out
-from sampan.cli.listing import FORMAT_HELP, Labelled, filtered, filters, identities, natural, render
+from sampan.cli.listing import Labelled, filtered, filters, identities, natural, render
 from sampan.client.api import ApiError, segment
 from sampan.errors import Failure
 
@@ -58,9 +58,9 @@ class Network(Labelled):
         return _flag(self._network.get("Internal"))
 
     def CreatedAt(self) -> str:
-        text: str = self._network.get("Created") or "0001-01-01T00:00:00Z"
-        date, _, clock = text.partition("T")
-        return f"{date} {clock.removesuffix('Z')} +0000 UTC"
+        from sampan.cli.human import printed
+
+        return printed(self._network.get("Created") or "0001-01-01T00:00:00Z")
 
 
 def _flag(value: object) -> str:

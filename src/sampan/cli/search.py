@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sampan.cli.command import Command, Options
+from sampan.cli.command import FORMAT_HELP, Command, Options
 from sampan.cli.context import Context
-from sampan.cli.listing import FORMAT_HELP, Fields, ellipsis, filtered, filters, render
+from sampan.cli.listing import Fields, ellipsis, filtered, filters, render
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

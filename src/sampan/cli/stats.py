@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 
-from sampan.cli.command import Command, Options
+from sampan.cli.command import FORMAT_HELP, Command, Options
 from sampan.cli.context import Context, write
 from sampan.cli.human import binary_size, size
-from sampan.cli.listing import FORMAT_HELP, Fields, render
+from sampan.cli.listing import Fields, render
 from sampan.client.api import ApiError, segment
 from sampan.errors import Failure
 

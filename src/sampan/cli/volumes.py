@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sampan.cli.command import Command, Options
+from sampan.cli.command import FORMAT_HELP, Command, Options
 from sampan.cli.context import Context, each, out
-from sampan.cli.listing import FORMAT_HELP, Labelled, filtered, filters, identities, natural, render
+from sampan.cli.listing import Labelled, filtered, filters, identities, natural, render
 from sampan.client.api import segment
 from sampan.errors import Failure
 

@@ -23,7 +23,7 @@ NEWEST = "1.50"  # what docker 28.2 asks for; its wording and field names are th
 OLDEST = "1.24"
 
 _JSON = {"Content-Type": "application/json"}
-_UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
+UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 
 
 class ApiError(Failure):
@@ -147,11 +147,22 @@ class Client:
         connection.send(chunk(b""))
         return self._checked(self._answer(connection, method))
 
+    def begin(
+        self, path: str, query: Query | None = None, headers: Query | None = None
+    ) -> Callable[[], Answer]:
+        """Send a POST without a body; the function returned waits for its answer, as ``open`` does.
+
+        So that several requests are on their way at once. The version has to be agreed on already.
+        """
+        asked = ("POST", path, query, headers or {}, b"")
+        connection = self._sent(*asked)
+        return lambda: self._checked(self._awaited(connection, *asked))
+
     def hijack(
         self, path: str, query: Query | None = None, body: Any = None, headers: Query | None = None
     ) -> tuple[int, bytes, str]:
         """Turn a request into a raw two-way stream: its descriptor, early bytes and content type."""
-        answer = self._checked(self._ask("POST", path, query, body, {**_UPGRADE, **(headers or {})}))
+        answer = self._checked(self._ask("POST", path, query, body, {**UPGRADE, **(headers or {})}))
         fd, early = answer.hijacked()
         return fd, early, answer.headers.get("content-type", "")
 
@@ -229,7 +240,12 @@ class Client:
         return answer
 
     def _send(self, method: str, path: str, query: Query | None, headers: Query, body: bytes) -> Answer:
-        connection = self._connection()
+        connection = self._sent(method, path, query, headers, body)
+        self._make_use_of_time()
+        return self._awaited(connection, method, path, query, headers, body)
+
+    def _sent(self, method: str, path: str, query: Query | None, headers: Query, body: bytes) -> Connection:
+        """The connection on which the request is."""
         data = request(
             method,
             target(self._versioned(path), query),
@@ -237,14 +253,33 @@ class Client:
             body=body,
             host=self.address.http_host,
         )
+        while True:
+            connection = self._connection()
+            try:
+                connection.send(data)
+                return connection
+            except OSError as error:
+                connection.close()
+                if not connection.reused:
+                    raise Failure(f"error during connect: {error}") from error
+
+    def _awaited(
+        self,
+        connection: Connection,
+        method: str,
+        path: str,
+        query: Query | None,
+        headers: Query,
+        body: bytes,
+    ) -> Answer:
+        """The answer to what ``_sent`` has sent; asks again if the daemon had let the idle connection go."""
         try:
-            connection.send(data)
-            self._make_use_of_time()
             answer = connection.answer(method)
         except (OSError, ProtocolError) as error:
-            if connection.reused and not connection.early:  # the daemon let the idle connection go
+            if connection.reused and not connection.early:
                 connection.close()
-                return self._send(method, path, query, headers, body)
+                again = self._sent(method, path, query, headers, body)
+                return self._awaited(again, method, path, query, headers, body)
             raise Failure(f"error during connect: {error}") from error
         if self.trace is not None:
             self.trace(f"{method} {target(self._versioned(path), query)}: {answer.status}")

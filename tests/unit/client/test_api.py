@@ -32,3 +32,46 @@ def test_the_time_until_an_answer_is_used_once(tmp_path: Path) -> None:
     assert client.call("GET", "/two") is None
     server.join()
     listener.close()
+
+
+def test_two_requests_are_on_their_way_at_once(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+
+    def serve() -> None:
+        waiting = [listener.accept()[0] for _ in range(2)]
+        asked = [connection.recv(65536).split(b" ", 2)[1] for connection in waiting]
+        for connection, path in zip(reversed(waiting), reversed(asked), strict=True):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(path), path))
+            connection.close()
+
+    server = threading.Thread(target=serve)
+    server.start()
+    client = Client(Address(f"unix://{tmp_path}/s"))
+    one, two = client.begin("/one"), client.begin("/two", {"a": "b"})
+    assert one().read() == f"/v{client.version}/one".encode()
+    assert two().read() == f"/v{client.version}/two?a=b".encode()
+    server.join()
+    listener.close()
+
+
+def test_a_request_begun_on_a_connection_that_was_let_go_is_sent_again(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+
+    def serve() -> None:
+        for _ in range(2):
+            connection, _ = listener.accept()
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            connection.close()
+
+    server = threading.Thread(target=serve)
+    server.start()
+    client = Client(Address(f"unix://{tmp_path}/s"))
+    assert client.call("GET", "/first") == {}
+    assert client.begin("/second")().read() == b"{}"
+    server.join()
+    listener.close()
