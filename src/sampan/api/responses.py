@@ -112,6 +112,11 @@ def json_response(value: Any, *, status: int = 200) -> Response:
     return Response(status, _encode(value) + b"\n", JSON)
 
 
+def joined(document: bytes, more: dict[str, Any]) -> bytes:
+    """A JSON object that has members, with further ones at its end."""
+    return document[:-1] + b"," + _encode(more)[1:]
+
+
 def json_line(value: Any) -> bytes:
     """One document of a stream of JSON lines."""
     return _encode(value) + b"\n"

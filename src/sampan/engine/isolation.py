@@ -7,8 +7,8 @@ started, or that another runtime did, is shown as it is.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,7 +28,13 @@ _NAMESPACES = {
     "user": "User",
 }
 _NAMESPACES["uts"] = "UTS"
-_FILTER = "2"  # of Seccomp in /proc/PID/status; 1 is the strict mode, which nobody here uses
+_FILTER = b"2"  # of Seccomp in /proc/PID/status; 1 is the strict mode, which nobody here uses
+_KEYS = (
+    b"\nSeccomp:",
+    b"\nNoNewPrivs:",
+    b"\nCapBnd:",
+)  # of which a process's name, written first, cannot hold one
+_LONGEST = 1 << 14  # bytes of /proc/PID/status: 1.5 kB and a processor mask
 
 
 class Isolation(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -43,31 +49,54 @@ class Isolation(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
 
 def observed(container: Container) -> Isolation | None:
-    """None for a container that does not run."""
+    """None for a container that does not run. The same object as long as the kernel says the same."""
     pid = container.state.pid
     if not pid:
         return None
-    with suppress(OSError, KeyError, ValueError):  # it ended while it was looked at
-        status = _status(pid)
-        bounding = int(status["CapBnd"], 16)
-        return Isolation(
-            seccomp=_profile(container) if status["Seccomp"] == _FILTER else security.UNCONFINED,
-            no_new_privileges=status["NoNewPrivs"] == "1",
-            capabilities=tuple(name for bit, name in enumerate(ALL_CAPABILITIES) if bounding >> bit & 1),
+    with suppress(OSError, IndexError, ValueError):  # it ended while it was looked at
+        seccomp, privileges, bounding = _status(pid)
+        return _told(
+            seccomp=_profile(container) if seccomp == _FILTER else security.UNCONFINED,
+            no_new_privileges=privileges == b"1",
+            bounding=bounding,
             app_armor=_app_armor(pid),
-            namespaces={shown: _whose(pid, name) for name, shown in _NAMESPACES.items()},
+            namespaces=_links(pid),
         )
     return None
 
 
-def _status(pid: int) -> Mapping[str, str]:
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-        return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
+@lru_cache(maxsize=64)  # containers that differ in none of these are many
+def _told(
+    *, seccomp: str, no_new_privileges: bool, bounding: bytes, app_armor: str, namespaces: tuple[str, ...]
+) -> Isolation:
+    most = int(bounding, 16)
+    return Isolation(
+        seccomp=seccomp,
+        no_new_privileges=no_new_privileges,
+        capabilities=tuple(name for bit, name in enumerate(ALL_CAPABILITIES) if most >> bit & 1),
+        app_armor=app_armor,
+        namespaces={
+            shown: "host" if ours == theirs else "private"
+            for shown, ours, theirs in zip(_NAMESPACES.values(), _ours(), namespaces, strict=True)
+        },
+    )
+
+
+def _status(pid: int) -> tuple[bytes, bytes, bytes]:
+    """Values of /proc/PID/status: Seccomp, NoNewPrivs, CapBnd."""
+    fd = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(fd, _LONGEST)
+    finally:
+        os.close(fd)
+    seccomp, privileges, bounding = (text.split(key, 1)[1].split(b"\n", 1)[0].strip() for key in _KEYS)
+    return seccomp, privileges, bounding
 
 
 def _profile(container: Container) -> str:
     """``custom`` for a profile of the container's own; else the engine's, which may be its built-in one."""
-    return "default" if security.parse(container.host.security_opt or ()).seccomp is None else "custom"
+    options = container.host.security_opt
+    return "default" if not options or security.parse(options).seccomp is None else "custom"
 
 
 def _app_armor(pid: int) -> str:
@@ -77,6 +106,11 @@ def _app_armor(pid: int) -> str:
     return ""
 
 
-def _whose(pid: int, name: str) -> str:
-    ours, theirs = (os.stat(f"/proc/{one}/ns/{name}") for one in ("self", pid))
-    return "host" if (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino) else "private"
+def _links(pid: int | str) -> tuple[str, ...]:
+    """What names each namespace; not by stat(2), which opens what the link leads to: five times the work."""
+    return tuple(os.readlink(f"/proc/{pid}/ns/{name}") for name in _NAMESPACES)
+
+
+@cache  # the daemon never leaves them
+def _ours() -> tuple[str, ...]:
+    return _links("self")

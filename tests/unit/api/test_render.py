@@ -86,6 +86,16 @@ def test_the_newest_answers_are_as_described(description: Description, state: St
     assert description.problems("ContainerSummary", plain(render.summary(container, NOW, NEWEST))) == []
 
 
+def test_a_document_is_kept_until_the_container_changes() -> None:
+    container = make()
+    kept = render.inspected(container, NEWEST)
+    assert json.loads(kept) == plain(render.inspect(container, NEWEST))
+    assert render.inspected(make(), NEWEST) is kept
+    changed = render.inspected(make(restart_count=7), NEWEST)
+    assert json.loads(changed)["RestartCount"] == 7
+    assert "GraphDriver" in json.loads(render.inspected(container, V1_41))
+
+
 def test_inspect() -> None:
     document = plain(render.inspect(make(), V1_41))
     assert document["Name"] == "/quiet_crane"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from sampan.api.render.structs import render_struct
 from sampan.api.render.times import human_duration, rfc3339
 from sampan.engine.model import (
@@ -18,6 +20,7 @@ from sampan.engine.model import (
 
 JSONObject = dict[str, Any]
 
+_encode = msgspec.json.Encoder().encode
 _DEFAULT_BRIDGE = "bridge"
 _NO_ENDPOINT = EndpointSettings()
 _HEALTH_WORDS = {status: str(status) for status in HealthStatus} | {HealthStatus.STARTING: "health: starting"}
@@ -56,6 +59,23 @@ def inspect(container: Container, version: tuple[int, int]) -> JSONObject:
     else:
         shown["GraphDriver"] = {"Data": None, "Name": container.driver}
     return shown
+
+
+_INSPECTED: dict[str, tuple[Container, tuple[int, int], bytes]] = {}
+_MOST_INSPECTED = 16
+"""Documents of containers as they are, by id: whoever waits for a change inspects the same one many times."""
+
+
+def inspected(container: Container, version: tuple[int, int]) -> bytes:
+    """``inspect`` as JSON."""
+    kept = _INSPECTED.get(container.id)
+    if kept is not None and kept[1] == version and (kept[0] is container or kept[0] == container):
+        return kept[2]
+    if len(_INSPECTED) >= _MOST_INSPECTED:
+        _INSPECTED.clear()
+    document = _encode(inspect(container, version))
+    _INSPECTED[container.id] = (container, version, document)
+    return document
 
 
 def _user_namespace(container: Container) -> JSONObject:

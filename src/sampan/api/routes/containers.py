@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from sampan import errors
 from sampan.api.errors import with_prefix
 from sampan.api.render import container as render
 from sampan.api.request import Request
-from sampan.api.responses import EMPTY, NOT_MODIFIED, Answer, Response, json_response
+from sampan.api.responses import EMPTY, JSON, NOT_MODIFIED, Answer, Response, joined, json_response
 from sampan.api.routing import Route
 from sampan.engine import isolation
 from sampan.engine.facade import Engine
@@ -36,15 +36,23 @@ async def list_containers(request: Request, engine: Engine) -> Answer:
     return json_response(shown)
 
 
-async def inspect(request: Request, engine: Engine) -> Answer:
+def inspect(request: Request, engine: Engine) -> Answer | Awaitable[Answer]:
     """GET /containers/{id}/json?size="""
     container = engine.containers.get(request.name)
-    shown = render.inspect(container, request.version)
-    if (found := isolation.observed(container)) is not None:
-        shown["Isolation"] = found  # the engine's own, beside UserNamespace: Docker does not tell
+    document = render.inspected(container, request.version)
+    found = isolation.observed(container)
+    if found is not None:
+        document = joined(
+            document, {"Isolation": found}
+        )  # our own, beside UserNamespace: Docker does not tell
     if request.query.flag("size"):
-        shown.update(*await _sizes(engine, (container,)))
-    return json_response(shown)
+        return _with_sizes(engine, container, document)
+    return Response(200, document + b"\n", JSON)
+
+
+async def _with_sizes(engine: Engine, container: Container, document: bytes) -> Answer:
+    (sizes,) = await _sizes(engine, (container,))
+    return Response(200, joined(document, sizes) + b"\n", JSON)
 
 
 async def _sizes(engine: Engine, containers: Sequence[Container]) -> list[dict[str, int]]:
