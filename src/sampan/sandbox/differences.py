@@ -27,6 +27,7 @@ MODIFIED, ADDED, DELETED = 0, 1, 2
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CAPABILITY = "security.capability"
+_PLAIN, _INSIDE, _OTHER = range(3)
 _MARK = os.fsdecode(OPAQUE)
 _LONGEST = 4096  # bytes of a path; what lies deeper has no name that a system call takes
 
@@ -52,6 +53,9 @@ def differences(upper: int, lower: Trees, *, whole: bool = False) -> Iterator[Ch
 
 def _below(upper: int, lower: Trees, path: bytes, unsaid: list[bytes], *, whole: bool) -> Iterator[Change]:
     """The changes in one directory, whose descriptors are owned. ``unsaid`` are parents nobody mentioned."""
+    if not lower.fds:
+        yield from _added(upper, path, whole=whole)
+        return
     try:
         deleted: list[bytes] = []
         names = sorted(os.fsencode(name) for name in os.listdir(upper) if name != _MARK or whole)
@@ -59,7 +63,7 @@ def _below(upper: int, lower: Trees, path: bytes, unsaid: list[bytes], *, whole:
             with suppress(FileNotFoundError, NotADirectoryError):  # the container goes on meanwhile
                 there = os.stat(name, dir_fd=upper, follow_symlinks=False)
                 before = lower.find(name)
-                if stat.S_ISCHR(there.st_mode) and there.st_rdev == 0:
+                if _is_whiteout(there):
                     if before is not None:
                         deleted.append(name)
                     continue
@@ -71,6 +75,42 @@ def _below(upper: int, lower: Trees, path: bytes, unsaid: list[bytes], *, whole:
     finally:
         os.close(upper)
         lower.close()
+
+
+def _added(directory: int, path: bytes, *, whole: bool) -> Iterator[Change]:
+    """All that is in a directory, whose descriptor is owned, and that nothing lies below.
+
+    The kind of most entries stands beside their names, so that nobody has to look at each.
+    """
+    try:
+        if len(path) >= _LONGEST:
+            raise InvalidArgument("file name too long: the tree is too deep")
+        with os.scandir(directory) as entries:
+            kinds = {
+                os.fsencode(entry.name): _PLAIN
+                if entry.is_file(follow_symlinks=False) or entry.is_symlink()
+                else _INSIDE
+                if entry.is_dir(follow_symlinks=False)
+                else _OTHER
+                for entry in entries
+                if entry.name != _MARK or whole
+            }
+        start = path + b"/"
+        for name in sorted(kinds):
+            kind = kinds[name]
+            if kind == _PLAIN:
+                yield ADDED, start + name
+                continue
+            with suppress(FileNotFoundError, NotADirectoryError):  # the container goes on meanwhile
+                if kind == _OTHER:
+                    if not _is_whiteout(os.stat(name, dir_fd=directory, follow_symlinks=False)):
+                        yield ADDED, start + name
+                    continue
+                inside = os.open(name, _DIRECTORY, dir_fd=directory)
+                yield ADDED, start + name
+                yield from _added(inside, start + name, whole=whole)
+    finally:
+        os.close(directory)
 
 
 def _entry(
@@ -103,6 +143,10 @@ def _entry(
     yield from _below(inside, outside, path, unsaid, whole=whole)
     if unsaid and unsaid[-1] == path:
         unsaid.pop()
+
+
+def _is_whiteout(there: os.stat_result) -> bool:
+    return stat.S_ISCHR(there.st_mode) and there.st_rdev == 0
 
 
 def _differ(there: os.stat_result, before: os.stat_result) -> bool:

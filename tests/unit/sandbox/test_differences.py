@@ -75,6 +75,16 @@ def test_what_the_image_lacks_was_added_with_all_below(tree: Tree) -> None:
     assert tree.changes() == ["A /new", "A /new/below", "A /new/file"]
 
 
+def test_every_kind_that_is_new_was_added_but_what_hides_nothing(tree: Tree) -> None:
+    new = tree.upper / "new"
+    (new / "below").mkdir(parents=True)
+    (new / "below/link").symlink_to("/nowhere")
+    os.mkfifo(new / "fifo")
+    tree.white_out("new/below/never")
+    (new / ".wh..wh..opq").touch()
+    assert tree.changes() == ["A /new", "A /new/below", "A /new/below/link", "A /new/fifo"]
+
+
 def test_deletions_come_last_and_only_of_what_there_was(tree: Tree) -> None:
     tree.up("etc/two").write_text("2")
     tree.white_out("etc/one")
