@@ -136,6 +136,8 @@ def test_prometheus_is_told_of_containers_and_requests(doors: Doors) -> None:
     counts = [page.get("sampan_requests_total", {}).get(started, 0) for page in (before, during)]
     assert counts[1] == counts[0] + 1
     assert during["sampan_processes"][frozenset({"process=daemon"})] == 1
+    queues = ("starts", "removals", "layers", "writes", "events", "requests")
+    assert set(during["sampan_queue_length"]) == {frozenset({f"queue={queue}"}) for queue in queues}
     assert (
         during["engine_daemon_events_total"][frozenset()] > before["engine_daemon_events_total"][frozenset()]
     )

@@ -61,6 +61,11 @@ class RequestMetrics:
             for what in ("container", "network", "image")
         }
 
+    @property
+    def unanswered(self) -> int:
+        """How many requests wait for their answer."""
+        return len(self._began)
+
     async def before(self, request: Request) -> None:
         # The route now: a guard may have the handler find another name.
         self._began[request.number] = time.perf_counter(), route(request)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
@@ -63,7 +63,7 @@ class Metrics:
             ),
             _gauge("sampan_images", "Images", info.images),
             _gauge("sampan_connections", "Open connections to the API", self._server.connections),
-            _gauge("sampan_state_writes", "Writes waiting", wiring.waiting_writes()),
+            _queues({**wiring.queues(), "requests": self.guard.unanswered}),
             *costs,
             *_usage((key, names.get(key, ""), sample) for key, sample in samples.items()),
         ]
@@ -79,6 +79,15 @@ class Metrics:
         for state in (_PAUSED, _RUNNING, _STOPPED):
             family.add_metric((state,), count[state])
         return family
+
+
+def _queues(lengths: Mapping[str, int]) -> Metric:
+    """Containers being started and removed, layers being unpacked, changes of the state to be written, events
+    that nobody has read yet, requests to be answered: those under way and those that wait."""
+    family = GaugeMetricFamily("sampan_queue_length", "Work that waits or is under way", labels=("queue",))
+    for queue, length in lengths.items():
+        family.add_metric((queue,), length)
+    return family
 
 
 def _about(info: SystemInfo) -> Iterable[Metric]:

@@ -309,9 +309,15 @@ class Wiring:
         """The API over this engine, not listening yet."""
         return Server(self.engine, guarded(ROUTES, self._room.need))
 
-    def waiting_writes(self) -> int:
-        """How many changes of the state are yet to be written."""
-        return self._database.waiting
+    def queues(self) -> dict[str, int]:
+        """What is under way or waits for its turn, by kind: how many."""
+        return {
+            "starts": self._runtime.starting,
+            "removals": self.engine.containers.being_removed,
+            "layers": self._catalog.layers.directories.unpacking,
+            "writes": self._database.waiting,
+            "events": self._events.unread,
+        }
 
     def zygote_pid(self) -> int:
         return self._zygote.pid

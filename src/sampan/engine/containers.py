@@ -78,6 +78,11 @@ class Containers:
         if not task.cancelled():
             task.exception()
 
+    @property
+    def being_removed(self) -> int:
+        """How many containers are gone for everybody, and their remains not yet."""
+        return self._removal.unfinished
+
     async def settle(self) -> None:
         """Wait for the changes under way; the daemon is going down."""
         while self._changes:

@@ -38,6 +38,10 @@ class Subscription:
         self._queue.append(event)
         self._rouse()
 
+    @property
+    def unread(self) -> int:
+        return len(self._queue)
+
     def close(self) -> None:
         """End the iteration once the events already here are read. Idempotent."""
         self._open = False
@@ -84,6 +88,11 @@ class Events:
     @property
     def subscribers(self) -> int:
         return len(self._subscriptions)
+
+    @property
+    def unread(self) -> int:
+        """How many events subscribers have not read yet, all subscribers taken together."""
+        return sum(subscription.unread for subscription in self._subscriptions)
 
     def publish(self, event: Event) -> None:
         """Tell every subscriber, now. Times never go backwards, so that replays keep the order."""

@@ -68,6 +68,8 @@ class Removal:
         self._shipping = shipping
         self._settings = settings
         self._clearing: set[asyncio.Task[None]] = set()
+        self.unfinished = 0
+        """How many containers' remains are being removed."""
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         """Conflict when it runs and ``force`` is not set, or when somebody else is removing it already."""
@@ -144,12 +146,15 @@ class Removal:
 
     async def clear(self, instance: Instance, *, volumes: bool) -> None:
         """Remove the remains of a withdrawn container; failures are logged, a restart tries again."""
+        self.unfinished += 1
         try:
             await self._clear_files(instance)
             if volumes:
                 await self._clear_volumes(instance)
         except (OSError, Failure) as error:
             logger.warning("container %s: its remains could not be removed: %s", instance.id, error)
+        finally:
+            self.unfinished -= 1
 
     async def _clear_files(self, instance: Instance) -> None:
         await leave(instance)

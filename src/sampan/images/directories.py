@@ -55,6 +55,8 @@ class Directories:
         self._run = run
         self._workers = asyncio.Semaphore(max(2, os.cpu_count() or 1))
         self._followers = asyncio.Semaphore(_FOLLOWERS)
+        self.unpacking = 0
+        """How many layers are being unpacked, or wait for their turn."""
         self._next = 1
         self._unsettled: set[int] = set()
         """The directories that are no layer's yet, or not any more."""
@@ -110,17 +112,21 @@ class Directories:
         directory = self.path(number)
         os.mkdir(f"{self.root}/{number}", 0o700)
         os.mkdir(directory, 0o755)
-        async with self._followers if slow else self._workers:
-            return await unpacking.unpack(
-                archive,
-                directory,
-                compression=kind,
-                hashed=bool(kind),
-                limits=self.limits,
-                plain_marks=self._plain_marks,
-                run=self._run,
-                pace=pace,
-            )
+        self.unpacking += 1
+        try:
+            async with self._followers if slow else self._workers:
+                return await unpacking.unpack(
+                    archive,
+                    directory,
+                    compression=kind,
+                    hashed=bool(kind),
+                    limits=self.limits,
+                    plain_marks=self._plain_marks,
+                    run=self._run,
+                    pace=pace,
+                )
+        finally:
+            self.unpacking -= 1
 
     def adopt(self, number: int, directory: str) -> None:
         """Move a directory of the same file system, with a layer's files, here."""

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sampan.errors import Conflict, Internal, StartFailed
+from sampan.errors import Conflict, Internal, StartCutShort, StartFailed
 from sampan.runtime.link import KeeperGone, Link
 from sampan.runtime.zygote import Zygote
 from sampan.sandbox import cgroups, channel, keeper_socket
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KILLED = 137
-_EXPECTED_AT_ONCE = 2
-"""What was expected before that is long put down by whoever had made it."""
+_EXPECTED_AT_ONCE = 1
+"""Nobody starts what was expected before that, and what is left of it has a launcher that was killed."""
 START_PATIENCE = 120.0
 """Seconds until a container that is set up, but does not become its program, is given up."""
 _RUN_PREFIX = (
@@ -215,6 +215,8 @@ class Runtime:
         self._ahead: dict[str, tuple[str, str]] = {}  # bundles and groups of what was expected, by id
         self._told: set[str] = set()  # what was expected since the last launch
         self._cleared: dict[str, asyncio.Future[None]] = {}  # what is being given up, by id
+        self.starting = 0
+        """How many launches are under way."""
 
     async def launch(self, launch: Launch, attachments: Sequence[tuple[ClientStream, AttachOptions]]) -> Task:
         """Start a container and join ``attachments`` to its streams. Raises StartFailed."""
@@ -224,9 +226,11 @@ class Runtime:
         others, self._told = self._told - {launch.id}, set()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._clearing(others, done)
+        self.starting += 1
         try:
             return await self._launch(launch, attachments)
         finally:
+            self.starting -= 1
             done.set_result(None)
 
     def _clearing(self, ids: Iterable[str], done: asyncio.Future[None]) -> None:
@@ -251,7 +255,7 @@ class Runtime:
                 await asyncio.to_thread(end_group, launch.spec["linux"]["cgroupsPath"])
                 task = await self._try(launch, detached)
         except _NoWord as error:
-            raise StartFailed(_RUN_PREFIX + "its keeper ended without a word", exit_code=128) from error
+            raise StartCutShort(_RUN_PREFIX + "its keeper ended without a word", exit_code=128) from error
         finally:
             for sock, _, _ in detached:
                 sock.close()

@@ -33,6 +33,7 @@ async def test_subscribers_see_everything_in_order_once() -> None:
     for action in ("create", "start", "die"):
         events.publish(event(action))
         await asyncio.sleep(0)
+    assert events.unread >= 3
     events.close()
     assert await reading == ["create", "start", "die"]
     assert await actions(second) == ["create", "start", "die"]

@@ -45,5 +45,28 @@ def test_draining_ends_also_when_a_removal_has_ended_just_now(
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
+def test_layers_that_wait_for_their_turn_are_counted(tmp_path: Path) -> None:
+    async def act() -> None:
+        gate = asyncio.Event()
+        counts = []
+
+        async def run(*_: object) -> dict[str, str]:
+            await gate.wait()
+            counts.append(directories.unpacking)
+            return {}
+
+        directories = Directories(str(tmp_path), limits=Limits(), run=run)
+        many = range(1, 40)  # more than there are turns
+        waiting = [asyncio.create_task(directories.unpack(number, 0, "")) for number in many]
+        await asyncio.sleep(0)
+        assert directories.unpacking == len(many)
+        gate.set()
+        await asyncio.gather(*waiting)
+        assert max(counts) == len(many)
+        assert directories.unpacking == 0
+
+    asyncio.run(act())
+
+
 def _too_long(_signal: int, _frame: object) -> None:
     raise TimeoutError("it never ends")
