@@ -74,6 +74,10 @@ class StartFailed(Failure):
         self.exit_code = exit_code
 
 
+class StartCutShort(StartFailed):
+    """Processes of the engine's own were killed over a start, which says nothing of the container."""
+
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _HOST = (errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EUCLEAN)
 MEND = "remove what is not needed, for instance with: system prune"

@@ -20,6 +20,9 @@ from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 _NAMES = "127.0.0.11"
+_PIDFD_GETFD = 438
+_TCP_CLOSE = 7
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +44,7 @@ class Process:
 
 def become_reaper() -> None:
     """Be the parent of all orphans among our descendants."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+    if _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
 
 
@@ -178,22 +181,48 @@ def descriptors(pid: int, guests: Iterable[int] = ()) -> dict[str, int]:
     ``guests`` are first processes of containers: the sockets by which one of them asks for names, which are
     in its network namespace, are told apart from all others as ``names of PID``.
     """
-    of_registry = _sockets(pid, "tcp")
-    of_guests = {
-        inode: f"names of {guest}"
-        for guest in guests
-        for inode, address in (_sockets(guest, "udp") | _sockets(guest, "tcp")).items()
-        if address == _NAMES
-    }
+    sorts = {f"socket:[{inode}]": "socket" for inode in _inodes(pid, "unix", 6)}
+    sorts |= {f"socket:[{inode}]": "netlink" for inode in _inodes(pid, "netlink", 9)}
+    sorts |= dict.fromkeys(_sockets(pid, "tcp"), "")
+    for guest in guests:
+        for inode, address in (_sockets(guest, "udp") | _sockets(guest, "tcp")).items():
+            if address == _NAMES:
+                sorts[inode] = f"names of {guest}"
     found: dict[str, int] = {}
     with suppress(OSError):
         for fd in os.listdir(f"/proc/{pid}/fd"):
             with suppress(OSError):
                 what = os.readlink(f"/proc/{pid}/fd/{fd}")
-                if what not in of_registry:
-                    sort = of_guests.get(what) or what.partition("[")[0]
+                sort = sorts.get(what)
+                if sort is None:
+                    sort = what.partition("[")[0] if "socket" not in what else _in_no_table(pid, int(fd))
+                if sort:
                     found[sort] = found.get(sort, 0) + 1
     return found
+
+
+def _in_no_table(pid: int, fd: int) -> str:
+    """The sort of a socket that its process's network namespace does not list; "" is a connection that was
+    reset, of which the kernel keeps nothing but the descriptor, until its owner looks at it."""
+    process = os.pidfd_open(pid)
+    try:
+        copy = _LIBC.syscall(_PIDFD_GETFD, process, fd, 0)
+    finally:
+        os.close(process)
+    if copy < 0:
+        return "socket of another namespace"
+    with socket.socket(fileno=copy) as sock:
+        sort = f"{sock.family.name} {sock.proto} {sock.getsockname()}"
+        tcp = sock.proto == socket.IPPROTO_TCP
+        closed = tcp and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+        return "" if closed else sort
+
+
+def _inodes(pid: int, table: str, column: int) -> list[str]:
+    with suppress(OSError):
+        rows = Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+        return [row.split()[column] for row in rows]
+    return []
 
 
 def _sockets(pid: int, protocol: str) -> dict[str, str]:

@@ -31,7 +31,7 @@ from sampan.engine.store import ContainerStore
 from sampan.engine.timers import on_loop
 from sampan.engine.watching import Watching
 from sampan.engine.wiring import ContainerUseCases, Foundations, wire
-from sampan.errors import Conflict, NotFound, StartFailed, Unavailable
+from sampan.errors import Conflict, NotFound, StartCutShort, StartFailed, Unavailable
 from sampan.images.model import Image
 from sampan.linux.diskspace import Space
 from sampan.runtime.runtime import is_frozen
@@ -459,6 +459,7 @@ class FakeRuntime:
         self.expected: list[Launch] = []
         self.gate: asyncio.Event | None = None  # closed: launches wait
         self.refuse = ""  # why nothing can be launched
+        self.cut_short = False  # by a death among the engine's processes
         self._pids = itertools.count(1000, 100)
 
     def expect(self, launch: Launch) -> None:
@@ -472,7 +473,7 @@ class FakeRuntime:
             await self.gate.wait()
         program = launch.spec["process"]["args"][0]
         if self.refuse:
-            raise StartFailed(self.refuse, exit_code=128)
+            raise (StartCutShort if self.cut_short else StartFailed)(self.refuse, exit_code=128)
         if program in (NOT_FOUND, DENIED):
             for stream, _ in attachments:
                 stream.detach()[0].close()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from sampan.engine import links
+from sampan.engine import files, links
 from sampan.engine.model import Container, EndpointIPAMConfig, EndpointSettings, NetworkSettings
 from sampan.engine.model.container import OWNER
 from sampan.engine.networkplans import HOST_BINDING
@@ -149,7 +149,13 @@ class Places:
         """
         names = self._names
         custom = [place for place in places if place.custom and place.endpoint is not None]
-        if names is None or not (custom or self._gate(container.id)):
+        if names is None:
+            return ""
+        if not (custom or self._gate(container.id)):
+            if names.serves(
+                container.id
+            ):  # it goes on asking us, about none of the networks that it has left
+                self._let_ask(container, places)
             return ""
         for place in custom:
             self.announce(container, place)
@@ -180,8 +186,13 @@ class Places:
         """Let a running container ask: one that has just come to its first user-defined network, or one whose
         last daemon is gone. OSError when its network namespace is."""
         places = self.found(container)
-        if not self.admit(container, places) or self._names is None or self._names.serves(container.id):
+        asks = self.admit(container, places)
+        if self._names is None or self._names.serves(container.id):
             return
+        if not asks:
+            if not (any(place.endpoint for place in places) and files.asks_for_names(container)):
+                return
+            self._let_ask(container, places)  # it has left the last network with names, and still asks us
         udp, tcp = await asyncio.to_thread(resolver.make, pid)
         self._names.adopt(container.id, udp, tcp)
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from sampan.engine.model import Container
 from sampan.network import resolv
+from sampan.sandbox.resolver import ADDRESS
 
 if TYPE_CHECKING:
     from sampan.engine.settings import Settings
@@ -57,6 +58,13 @@ def ask_for_names(container: Container, settings: Settings) -> None:
     """Let a running container ask the engine for names from now on."""
     with contextlib.suppress(OSError):
         _put(container.resolv_conf_path, _resolv_conf(container, settings, names=True))
+
+
+def asks_for_names(container: Container) -> bool:
+    """Whether a running container has been told to ask the engine, be it on a network with names or not."""
+    with contextlib.suppress(OSError), open(container.resolv_conf_path, encoding="utf-8") as file:
+        return f"nameserver {ADDRESS}\n" in file.read()
+    return False
 
 
 def _resolv_conf(container: Container, settings: Settings, *, names: bool) -> str:

@@ -5,7 +5,7 @@
        │               DIE └─START─┐        DIE
     (create)            ▼          │         │
                       exited ──────┘ ◄───────┘
-    running, paused ──RECOIL──► restarting ──START──► running
+    running, paused ──RECOIL──► restarting ──START──► running    (exited, too, of a start that was cut short)
                                            ──REST──► exited
     created, exited, dead ──REMOVE──► removing ──FAIL──► dead
 
@@ -49,6 +49,7 @@ MOVES: dict[tuple[Status, Move], Status] = {
     (Status.PAUSED, Move.DIE): Status.EXITED,
     (Status.RUNNING, Move.RECOIL): Status.RESTARTING,
     (Status.PAUSED, Move.RECOIL): Status.RESTARTING,
+    (Status.EXITED, Move.RECOIL): Status.RESTARTING,
     (Status.RESTARTING, Move.START): Status.RUNNING,
     (Status.RESTARTING, Move.REST): Status.EXITED,
     (Status.RUNNING, Move.EXEC): Status.RUNNING,

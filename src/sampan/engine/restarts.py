@@ -10,6 +10,7 @@ Laws:
   ``_LONG_RUN``, all as in Docker.
 - Who asks for an end (stop, kill) calls the policy off until somebody starts the container by hand.
 - A container that waits for its start is recorded as ``restarting``: the next daemon starts it.
+- A start by policy that fails is the last, as in Docker, unless processes of our own died over it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from msgspec.structs import replace
 from sampan.engine import lifecycle
 from sampan.engine.lifecycle import Move
 from sampan.engine.model import Cause, Container, ExitStatus, RestartPolicy, Status, WaitCondition
-from sampan.errors import Failure, InvalidArgument
+from sampan.errors import Failure, InvalidArgument, StartCutShort
 
 if TYPE_CHECKING:
     from sampan.engine.settings import Settings
@@ -177,6 +178,22 @@ class Restarts:
         ended = ExitStatus(code=state.exit_code)
         instance.release(WaitCondition.NOT_RUNNING, WaitCondition.NEXT_EXIT, status=ended)
 
+    def put_off(self, instance: Instance) -> None:
+        """A start by policy was cut short by a death among our own processes: try again, a little later.
+
+        Docker gives such a container up; but nothing was found against it, and its policy is to have it run.
+        """
+        before = instance.container
+        status = before.state.status
+        if status is not Status.RESTARTING:
+            status = lifecycle.after(before, Move.RECOIL)
+            self._store.update(instance, replace(before, state=replace(before.state, status=status)))
+        backoff = instance.backoff
+        if backoff is None:
+            backoff = instance.backoff = Backoff()
+        backoff.seconds = wait_after(backoff.seconds, 0)
+        self.schedule(instance)
+
     async def _again(self, instance: Instance) -> None:
         async with instance.lock:
             start = self._start_again
@@ -185,7 +202,7 @@ class Restarts:
             try:
                 await start(instance)
             except Failure as error:
-                # Told in its state, too; Docker does not try again either.
+                # Told in its state, too; only what was cut short is tried again.
                 logger.warning("container %s was not started again: %s", instance.id, error)
 
     # -- the daemon's own start and end ---------------------------------------------------------------
@@ -221,6 +238,8 @@ class Restarts:
                 await start(instance)
             except Failure as error:
                 logger.warning("container %s was not started: %s", instance.id, error)
+                if isinstance(error, StartCutShort):
+                    self.put_off(instance)
 
     async def close(self) -> None:
         """Start nothing more, and wait for the starts under way."""

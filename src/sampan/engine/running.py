@@ -18,7 +18,7 @@ from sampan.engine.launches import disconnected
 from sampan.engine.lifecycle import Move
 from sampan.engine.model import Cause, Container, Status
 from sampan.engine.visitors import leave
-from sampan.errors import Failure, Internal, InvalidArgument, NotFound, StartFailed, of_host
+from sampan.errors import Failure, Internal, InvalidArgument, NotFound, StartCutShort, StartFailed, of_host
 from sampan.spec import signals
 
 if TYPE_CHECKING:
@@ -123,7 +123,10 @@ class Starting:
         await self._launches.release(instance.id)
         if instance.state.status is Status.RESTARTING:
             self._store.show(instance, disconnected(instance.container))
-            self._restarts.give_up(instance, error=str(error))
+            if isinstance(error, StartCutShort):
+                self._restarts.put_off(instance)
+            else:
+                self._restarts.give_up(instance, error=str(error))
             return
         code = error.exit_code if isinstance(error, StartFailed) else _UNKNOWN_FAILURE
         before = disconnected(instance.container)

@@ -110,6 +110,7 @@ def make(data: bytes, hierarchy: Hierarchy) -> Expected:
     try:
         cgroup.create(launch.spec["linux"].get("resources", {}))
         try:
+            os.stat(launch.bundle)  # gone: another is expected by now, and this has been cleared away
             return _clone(launch, plan, cgroup, hierarchy)
         except BaseException:
             cgroup.remove()

@@ -8,6 +8,7 @@ The container becomes the keeper's child all the same (CLONE_PARENT), so that th
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -122,8 +123,6 @@ class Launcher:
         daemon = socket.socket(fileno=asking)
         try:
             self._start(keeping, document, clients, daemon)
-        except BrokenPipeError:
-            return  # the keeper was killed, perhaps while it stood by: told nothing, the daemon tries again
         except LaunchError as error:
             self._fail(daemon, str(error), error.code)
         except Failure as error:
@@ -134,8 +133,17 @@ class Launcher:
 
     def _fail(self, daemon: socket.socket, message: str, code: int) -> None:
         self._clear_superfluous()
+        if self._bereft():
+            return  # told nothing, the daemon tries again
         with suppress(OSError):
             channel.send(daemon, {"event": "failed", "message": message, "code": code})
+
+    def _bereft(self) -> bool:
+        """Whether the keeper was killed, perhaps while it stood by. What fails then says nothing of the
+        container: a pipe is broken, or a process that was the keeper's child is gone."""
+        ended = select.poll()
+        ended.register(self._keeper, 0)
+        return any(event & select.POLLHUP for _, event in ended.poll(0))
 
     def _clear_superfluous(self) -> None:
         """What was made for another container goes before the daemon hears of this one and may start that."""

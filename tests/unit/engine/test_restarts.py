@@ -270,6 +270,46 @@ async def test_a_later_start_that_fails_is_told_and_the_last(world: World, timer
     assert world.bridges.connected == {}
 
 
+async def test_a_start_that_was_cut_short_is_tried_again_after_longer_waits(
+    world: World, timers: FakeTimers
+) -> None:
+    web = await waiting(world)
+    world.runtime.refuse, world.runtime.cut_short = "its keeper ended without a word", True
+    for wait in (0.1, 0.2, 0.4):
+        assert [round(seconds, 1) for seconds in timers.waits] == [wait]
+        await timers.elapse(wait)
+        assert state(world) == (Status.RESTARTING, 1)
+        assert world.bridges.connected == {}
+    world.runtime.refuse = ""
+    await timers.elapse(0.8)
+    assert state(world) == (Status.RUNNING, 1)
+    assert world.containers.get(web).state.error == ""
+
+
+async def test_what_waits_after_a_start_that_was_cut_short_can_be_stopped(
+    world: World, timers: FakeTimers
+) -> None:
+    web = await waiting(world)
+    world.runtime.refuse, world.runtime.cut_short = "its keeper ended without a word", True
+    await timers.elapse(0.1)
+    await world.containers.stop(web)
+    assert (state(world), timers.waits) == ((Status.EXITED, 1), [])
+
+
+async def test_what_a_daemon_brings_back_is_tried_again_if_that_was_cut_short(
+    world: World, timers: FakeTimers
+) -> None:
+    web = await run(world, "always")
+    await world.containers.stop(web)
+    world.runtime.refuse, world.runtime.cut_short = "its keeper ended without a word", True
+    await world.restart_daemon()
+    await timers.elapse(0)
+    assert state(world)[0] is Status.RESTARTING
+    world.runtime.refuse = ""
+    await timers.elapse(0.1)
+    assert state(world)[0] is Status.RUNNING
+
+
 async def test_a_policy_can_be_changed_while_it_runs(world: World, timers: FakeTimers) -> None:
     web = await run(world, "no")
     await world.containers.update(web, HostConfig(restart_policy=RestartPolicy(name="on-failure")))
