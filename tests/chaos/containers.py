@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from tests.chaos.clients import DONE, NEVER, UNKNOWN, Client
@@ -222,15 +224,6 @@ def hear_events(client: Client) -> None:
     client.world.count("events", DONE)
 
 
-def create_network(client: Client) -> None:
-    name = client.fresh("net")
-    how = client.judge(client.ask("POST", "/networks/create", {"Name": name, "Labels": client.label}), 201)
-    if how != NEVER:
-        thing = client.has.networks[name] = Thing(name=name)
-        thing.made(surely=how == DONE)
-    client.world.count("network create", how)
-
-
 def connect(client: Client) -> None:
     box = client.dice.choice(client.boxes(CREATED, EXITED, RUNNING, policy=False))
     free = [name for name in client.settled("networks") if name not in box.networks | box.perhaps]
@@ -268,29 +261,36 @@ def free_networks(client: Client) -> list[str]:
     return [name for name in client.settled("networks") if name not in used]
 
 
-def remove_network(client: Client) -> None:
-    thing = client.has.networks[client.dice.choice(free_networks(client))]
-    how = client.judge(client.ask("DELETE", f"/networks/{thing.name}"), 204)
-    if how != NEVER:
-        thing.removed(surely=how == DONE)
-    client.world.count("network rm", how)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sort:
+    """What is made and removed in the same way: ``things`` are a client's, at ``path`` in the API."""
+
+    name: str
+    things: str
+    path: str
+    removable: Callable[[Client], list[str]]
+
+    def create(self, client: Client) -> None:
+        name = client.fresh(self.name[:3])
+        body = {"Name": name, "Labels": client.label}
+        how = client.judge(client.ask("POST", f"{self.path}/create", body), 201)
+        if how != NEVER:
+            thing = getattr(client.has, self.things)[name] = Thing(name=name)
+            thing.made(surely=how == DONE)
+        client.world.count(f"{self.name} create", how)
+
+    def remove(self, client: Client) -> None:
+        thing = getattr(client.has, self.things)[client.dice.choice(self.removable(client))]
+        how = client.judge(client.ask("DELETE", f"{self.path}/{thing.name}"), 204)
+        if how != NEVER:
+            thing.removed(surely=how == DONE)
+        client.world.count(f"{self.name} rm", how)
 
 
-def create_volume(client: Client) -> None:
-    name = client.fresh("vol")
-    how = client.judge(client.ask("POST", "/volumes/create", {"Name": name, "Labels": client.label}), 201)
-    if how != NEVER:
-        thing = client.has.volumes[name] = Thing(name=name)
-        thing.made(surely=how == DONE)
-    client.world.count("volume create", how)
-
-
-def remove_volume(client: Client) -> None:
-    thing = client.has.volumes[client.dice.choice(client.settled("volumes"))]
-    how = client.judge(client.ask("DELETE", f"/volumes/{thing.name}"), 204)
-    if how != NEVER:
-        thing.removed(surely=how == DONE)
-    client.world.count("volume rm", how)
+NETWORK = Sort(name="network", things="networks", path="/networks", removable=free_networks)
+VOLUME = Sort(
+    name="volume", things="volumes", path="/volumes", removable=lambda client: client.settled("volumes")
+)
 
 
 def prune(client: Client) -> None:

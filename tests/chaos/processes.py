@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -129,6 +129,11 @@ def _part(one: Process, every: dict[int, Process], title: bytes) -> str:
     if above is not None and above.command.startswith(title) and above.session != above.pid:
         return "launcher" if pid_namespace(one.pid) == pid_namespace(above.pid) else "child"
     return "worker" if is_worker(one.pid) else "keeper"
+
+
+def workers(zygotes: Iterable[int]) -> list[Process]:
+    found = [look(pid) for zygote in zygotes for pid in children_of(zygote) if is_worker(pid)]
+    return [replace(one, kind="worker") for one in found if one is not None and one.state != "Z"]
 
 
 def pid_namespace(pid: int) -> str:

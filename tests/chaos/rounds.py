@@ -67,6 +67,8 @@ class Chaos:
         self.report = Report(seed=seed, mix=mix)
         self._verbose = verbose
         self._seen = Seen()
+        self._promises = list(work.PROMISES)
+        random.Random(seed).shuffle(self._promises)
         self._restarted = False
 
     # ---- beginning and end
@@ -173,14 +175,22 @@ class Chaos:
         boxes = {box.name: box for client in self.clients for box in client.has.boxes.values()}
         kills = plan(dice, boxes.values(), sum(counts))
         for kill in kills:
-            if kill.victim == "keeper" and kill.box:
+            if kill.box:
                 boxes[kill.box].harmed = True
         if self._verbose:
             print(f"-- round {number}: {kills}", flush=True)
         self.world.operations = self.world.answers = 0
+        self.world.busy.clear()
+        wanted = self._wanted(kills, dice)
         threads = [
             threading.Thread(
-                target=self._work, args=(client, count, f"{self.report.seed}/{number}/{client.name}")
+                target=self._work,
+                args=(
+                    client,
+                    count,
+                    f"{self.report.seed}/{number}/{client.name}",
+                    wanted.get(client.name, []),
+                ),
             )
             for client, count in zip(self.clients, counts, strict=True)
         ]
@@ -195,18 +205,43 @@ class Chaos:
             self.whole()
         self.report.rounds += 1
 
-    def _work(self, client: Client, count: int, dice: str) -> None:
+    def _wanted(self, kills: Sequence[Kill], dice: random.Random) -> dict[str, list[str]]:
+        """What clients have to do in this round, so that there is what to kill over: the operation that
+        the daemon's killer aims at, in turns among all, and one with a worker for each who aims at one."""
+        wanted: dict[str, list[str]] = {}
+        self.world.aim, self.world.shoot = "", self.killer.shoot
+        if any(kill.aimed for kill in kills):
+            for name in self._promises:
+                if able := [client.name for client in self.clients if work.OPERATIONS[name].ready(client)]:
+                    self._promises.remove(name)
+                    self._promises.append(name)
+                    self.world.aim = name
+                    wanted.setdefault(dice.choice(able), []).append(name)
+                    break
+        for kill in kills:
+            if kill.victim == "worker":
+                client = dice.choice(self.clients)
+                names = [name for name in work.VISITED if work.OPERATIONS[name].ready(client)]
+                wanted.setdefault(client.name, []).insert(0, dice.choice(names))
+        return wanted
+
+    def _work(self, client: Client, count: int, dice: str, wanted: Sequence[str]) -> None:
         client.dice = random.Random(dice)
         client.alive = True
         try:
-            for _ in range(count):
+            for number in range(max(count, len(wanted))):
                 if not client.alive:
                     return
-                name = work.choose(client, client.dice, self.report.mix)
+                name = wanted[number] if number < len(wanted) else ""
+                if not name or not work.OPERATIONS[name].ready(client):
+                    name = work.choose(client, client.dice, self.report.mix)
                 client.start_of(name)
                 if self._verbose:
                     print(f"   {client.name}: {name}", flush=True)
-                work.OPERATIONS[name].do(client)
+                try:
+                    work.OPERATIONS[name].do(client)
+                finally:
+                    self.world.end(name)
         except AssertionError as error:
             self.world.violated(f"{client.name}: {client.kind}: {error}")
         except Exception as error:
@@ -215,20 +250,30 @@ class Chaos:
     def _carry_out(self, kills: Sequence[Kill], threads: Sequence[threading.Thread]) -> None:
         for kill in kills:
             with self.world.began:
-                while any(thread.is_alive() for thread in threads):
-                    if kill.after <= (self.world.answers if kill.answered else self.world.operations):
-                        break
+                while any(thread.is_alive() for thread in threads) and not self._due(kill):
                     self.world.began.wait(0.01)
-            time.sleep(kill.delay)
+            if not kill.aimed and kill.victim != "worker" and not (kill.box and kill.victim == "daemon"):
+                time.sleep(kill.delay)
             boxes = {box.name: box for client in self.clients for box in list(client.has.boxes.values())}
-            if self.engine.pid:
+            if kill.aimed:
+                self.killer.shoot()  # if nobody was aimed at, or was answered
+            elif self.engine.pid or "keeper" in kill.victim:
                 self.killer.carry_out(kill, boxes)
+
+    def _due(self, kill: Kill) -> bool:
+        if not self.engine.pid:
+            return True
+        if kill.victim == "worker":
+            return any(self.world.busy[name] for name in work.VISITED)
+        if kill.aimed:
+            return False  # the client who is answered does it
+        return kill.after <= (self.world.answers if kill.answered else self.world.operations)
 
     def _restart(self, kills: Sequence[Kill], dice: random.Random) -> None:
         """Start the daemon that was killed; and kill those that are just starting."""
         for kill in kills:
             if self.engine.pid:
-                self.world.harm()
+                self.world.harm("daemon")
                 self.engine.kill()
             self.engine.begin()
             time.sleep(kill.delay)

@@ -139,10 +139,8 @@ def _box(client: Client, box: Box, one: dict[str, Any] | None, *, restarted: boo
         if status == EXITED and box.comes_back(state["ExitCode"]) and one is not None and _ran(state):
             return [f"{box.name}: {box.policy} brings it back, and it is {status}"]
         may |= {RUNNING, RESTARTING}
-    if box.policy and RUNNING in may:
-        may |= {RESTARTING} if box.lost or RESTARTING in may else set()
-    if box.policy and "ended without a word" in state.get("Error", ""):
-        may |= {EXITED}  # its start was killed, and so was the second try: as in Docker there is no third
+    if box.policy and box.turns < 0 and RUNNING in may:
+        may.discard(RESTARTING)  # nothing keeps it from running: what waits for its start is no rest yet
     if status not in may:
         return [f"{box.name} is {status}, and not {sorted(may)} ({box.policy or 'no policy'}: {state})"]
     if one is None:

@@ -64,12 +64,12 @@ OPERATIONS: dict[str, Operation] = {
         ("cp out", "files", 3,
          lambda c: [b for b in _still(c) if b.words], containers.copy_out),
         ("export", "files", 1, _still, images.export),
-        ("network create", "networks", 4, lambda c: len(c.has.networks) < 2, containers.create_network),
+        ("network create", "networks", 4, lambda c: len(c.has.networks) < 2, containers.NETWORK.create),
         ("network connect", "networks", 5, _connectable, containers.connect),
         ("network disconnect", "networks", 3, containers.connected, containers.disconnect),
-        ("network rm", "networks", 2, containers.free_networks, containers.remove_network),
-        ("volume create", "networks", 3, lambda c: len(c.has.volumes) < 2, containers.create_volume),
-        ("volume rm", "networks", 1, lambda c: c.settled("volumes"), containers.remove_volume),
+        ("network rm", "networks", 2, containers.NETWORK.removable, containers.NETWORK.remove),
+        ("volume create", "networks", 3, lambda c: len(c.has.volumes) < 2, containers.VOLUME.create),
+        ("volume rm", "networks", 1, containers.VOLUME.removable, containers.VOLUME.remove),
         ("prune", "networks", 1, lambda _: True, containers.prune),
         ("build", "images", 4, _few_images, images.build),
         ("load", "images", 4, _few_images, images.load),
@@ -82,6 +82,15 @@ OPERATIONS: dict[str, Operation] = {
         ("pull", "images", 4, lambda c: _few_images(c) and images.pullable(c), images.pull),
     )
 }  # fmt: skip
+
+PROMISES = (
+    *("create", "rm", "start", "stop", "restart", "network create", "network rm", "network connect"),
+    *("network disconnect", "volume create", "volume rm", "prune", "build", "load", "import", "commit"),
+    *("tag", "rmi", "pull"),
+)
+"""What a daemon is killed over in the moment in which it is answered."""
+VISITED = ("cp in", "cp out", "export", "commit", "build", "load", "import", "pull", "save")
+"""What workers do."""
 
 MIXES: dict[str, dict[str, int]] = {
     "even": {},
