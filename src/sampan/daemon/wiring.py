@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
+from sampan.api.current import REQUEST
 from sampan.api.growing import guarded
 from sampan.api.routes import ROUTES
 from sampan.api.server import Server
@@ -126,7 +127,7 @@ class Wiring:
         )
         self._snapshots = Snapshots(paths.data, paths.snapshots, layers)
         self._catalog = Catalog(self._database, blobs, layers, self._snapshots)
-        self._runtime = Runtime(zygote, paths.bundles)
+        self._runtime = Runtime(zygote, paths.bundles, request=REQUEST.get)
         self._names = Names()
         self._bridges = Bridges(
             data_root=paths.data,
@@ -254,6 +255,7 @@ class Wiring:
                 images=images,
                 stillness=stillness,
                 events=self._events,
+                pack=visits.pack,
             ),
             archives=Archives(
                 store=store,

@@ -23,7 +23,7 @@ from sampan.engine.model import Container, ContainerConfig, Status
 from sampan.errors import Conflict, Internal, NotFound
 from sampan.images.catalog import NewImage
 from sampan.images.model import Image, format_time
-from sampan.images.packing import Packed, packed, stack
+from sampan.images.packing import Pack, Packed, packed, stack
 from sampan.spec import image as documents
 from sampan.spec import platform as platforms
 from sampan.spec import reference as references
@@ -66,6 +66,7 @@ class Commits:
         images: Images,
         stillness: Stillness,
         events: Events,
+        pack: Pack | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._store = store
@@ -74,6 +75,7 @@ class Commits:
         self._images = images
         self._stillness = stillness
         self._events = events
+        self._pack = pack
         self._clock = clock
 
     async def commit(self, ref: str, options: CommitOptions) -> Image:
@@ -91,8 +93,10 @@ class Commits:
             async with AsyncExitStack() as unkept:
                 async with self._stillness.of(instance, wanted=options.pause):
                     try:
-                        layer = await unkept.enter_async_context(packed(self._catalog.blobs, root))
-                    except (OSError, Internal):
+                        catalog = self._catalog
+                        work = packed(catalog.blobs, root, catalog.layers.directories, self._pack)
+                        layer = await unkept.enter_async_context(work)
+                    except (OSError, Internal, NotFound):
                         if not instance.removed:
                             raise
                 if instance.removed:  # and its files with it, while they were read

@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -118,6 +118,28 @@ class Visits:
         finally:
             await visit.aclose()
 
+    async def pack(self, root: RootFilesystem, take: Callable[[int], None]) -> None:
+        """Pack what a container changed in ``root`` as a layer; see ``sandbox.packer``.
+
+        ``take`` reads the archive from a descriptor that it closes, in a thread. Cancelled, the process is
+        ended and waited for.
+        """
+        visit = await self.begin("", "upper", root=root, flow="out")
+        taking: asyncio.Future[None] | None = None
+        try:
+            await visit.answer()
+            taking = asyncio.ensure_future(asyncio.to_thread(take, visit.hand_over()))
+            try:
+                await visit.answer()
+            except Failure:
+                await taking  # why nobody reads any more says more than that nobody does
+                raise
+            await taking
+        finally:
+            await visit.aclose()
+            if taking is not None:
+                await asyncio.gather(taking, return_exceptions=True)
+
 
 class Visit:
     """One visitor at work."""
@@ -181,6 +203,12 @@ class Visit:
             except BrokenPipeError:
                 return False
         return True
+
+    def hand_over(self) -> int:
+        """The descriptor of what flows out, which blocks and is the caller's from now on."""
+        data, self._data = self._data, -1
+        os.set_blocking(data, True)
+        return data
 
     def end_of_data(self) -> None:
         """No more data flows in. Idempotent."""

@@ -1,9 +1,10 @@
-"""The process that packs one upper directory into a layer: started for it, confined to it, gone after it.
+"""The process that packs one upper directory into a layer: made for it, confined to it, gone after it.
 
-The working directory is the upper directory, descriptor 1 takes the archive, descriptor 2 one line if it
-fails. Where the directory is a whole tree, the arguments are when it was copied, in ns, and the descriptors
-of the trees that it was copied from. Confined as ``unpacker`` is; what it reads was written by a container,
-which may still be writing.
+It is forked by the zygote (``serve``) or, where there is none, started by itself (``main``): then the working
+directory is the upper directory, descriptor 1 takes the archive, descriptor 2 one line if it fails. Where the
+directory is a whole tree, the arguments are when it was copied, in ns, and the descriptors of the trees that
+it was copied from. Confined as ``unpacker`` is; what it reads was written by a container, which may still be
+writing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sampan.sandbox.unpacker import confine
 from sampan.sandbox.workers import READING
 
 # CAP_DAC_OVERRIDE, DAC_READ_SEARCH, SYS_ADMIN (trusted.* attributes)
-_CAPABILITIES = (1, 2, 21)
+CAPABILITIES = (1, 2, 21)
 _DEEP = 20_000  # Python frames; a path has at most 2,048 components
 
 
@@ -30,18 +31,23 @@ def main() -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     sys.setrecursionlimit(_DEEP)
-    confine(root, _CAPABILITIES, READING, keep=below)
+    confine(root, CAPABILITIES, READING, keep=below)
     try:
-        if below:
-            Changes(1, made).run(root, Trees(below))
-            return 0
-        packer = Packer(1, Style(overlay=True, sparse=True))
-        packer.tree(root, None, b"")
-        packer.finish()
+        serve(1, root, Trees(below), made)
     except (Failure, OSError) as error:
         os.write(2, f"{error}\n".encode("utf-8", "backslashreplace"))
         return 1
     return 0
+
+
+def serve(out: int, root: int, below: Trees, made: int) -> None:
+    """Write what the directory ``root`` changed to ``out``; see ``main`` for the others."""
+    if below.fds:
+        Changes(out, made).run(root, below)
+        return
+    packer = Packer(out, Style(overlay=True, sparse=True))
+    packer.tree(root, None, b"")
+    packer.finish()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ container's files (``places``), does one thing, tells about it on the control so
     {"op": "export", …}    {"stat": {}}, then the archive of the whole root over the pipe, then {"done": true}
     {"op": "compose", …}   {"stat": {}}, then a layer over the pipe, then {"done": true, "digest": …}
     {"op": "layer", …}     {"stat": {}}, then an upper directory as a layer, then {"done": true, "size": …, …}
+    {"op": "upper", …}     {"stat": {}}, then what an upper directory changed as a layer, then {"done": true}
     {"op": "tree", …}      {"stat": {}}, then the archive of a directory of the host, then {"done": true}
     {"op": "fill", …}      {"stat": {}}, then {"done": true} once the archive is in an empty one
     {"op": "apart", …}     {"stat": {}}, then {"done": true} once a layer shares no file with another
@@ -41,7 +42,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.errors import Failure, HostFailure, Internal, InvalidArgument, of_host
 from sampan.linux import process as p
-from sampan.sandbox import accounts, channel, places, unpacker
+from sampan.sandbox import accounts, channel, packer, places, unpacker
 from sampan.sandbox.differences import differences
 from sampan.sandbox.extract import Rules, Target, extract
 from sampan.sandbox.messages import RootFilesystem
@@ -183,6 +184,20 @@ def _export(request: dict[str, Any], control: socket.socket, fds: Sequence[int])
     packer = Packer(fds[-1])
     packer.tree(root, None, b"")
     packer.finish()
+    return {"done": True}
+
+
+def _upper(request: dict[str, Any], control: socket.socket, fds: Sequence[int]) -> dict[str, Any]:
+    root = _root(request)
+    below, made = Trees(()), 0
+    if root.kind == "tree":
+        upper, below, made = places.open_whole(root)
+    else:
+        upper = os.open(f"{root.base}/{root.upper}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.fchdir(upper)
+    unpacker.confine(upper, packer.CAPABILITIES, READING, (control.fileno(), *fds, *below.fds))
+    channel.send(control, {"stat": {}})
+    packer.serve(fds[-1], upper, below, made)
     return {"done": True}
 
 
@@ -351,6 +366,7 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any], socket.socket, Sequence[int]], 
     "pack": _pack,
     "extract": _extract,
     "export": _export,
+    "upper": _upper,
     "compose": _compose,
     "layer": _layer,
     "tree": _tree,
