@@ -270,6 +270,8 @@ class Connection(asyncio.Protocol):
         try:
             target, query = head.target()
             version, path = split_version(target)
+            if log.isEnabledFor(logging.DEBUG):  # without the query: it may have secrets
+                log.debug("%s %s", head.method, path)
             handler, name = service.router.find(head.method, path)
             request = Request(
                 self,
@@ -423,6 +425,8 @@ class Connection(asyncio.Protocol):
         data = self._service.heads.head(answer.status, answer.content_type, answer.headers, framing)
         if head is None or head.method != "HEAD":
             data += body
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("answered with status %d", answer.status)
         self._transport.write(data)
 
     def _connection_field(self, *, keep: bool) -> bytes:

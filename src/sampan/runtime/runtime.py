@@ -206,9 +206,11 @@ class Task:
 
 
 class Runtime:
-    """``bundles`` is the directory of run-time directories, one for each container."""
+    """``bundles`` is the directory of run-time directories, one for each container; ``request`` tells the
+    number of the request that is being answered, 0 outside of any."""
 
-    def __init__(self, zygote: Zygote, bundles: str) -> None:
+    def __init__(self, zygote: Zygote, bundles: str, *, request: Callable[[], int] = int) -> None:
+        self._request = request
         self._zygote = zygote
         self._bundles = bundles
         self._tasks: dict[str, Task] = {}
@@ -270,7 +272,7 @@ class Runtime:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             fds = [document, theirs.fileno(), *(sock.fileno() for sock, _, _ in clients)]
-            await self._zygote.request(Keeping.of(launch).encode(), fds)
+            await self._zygote.request(Keeping.of(launch, self._request()).encode(), fds)
         except BaseException:
             ours.close()
             raise

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sampan.errors import Conflict, Failure
-from sampan.sandbox import channel, expected, external, keeper_socket
+from sampan.sandbox import channel, expected, external, keeper_socket, lastwords
 from sampan.sandbox.expected import EXPECT, Expected
 from sampan.sandbox.hostmounts import DeviceDirectory
 from sampan.sandbox.launch import REQUEST_FAILED, CannotIdmap, LaunchError, Ready, Started, start
@@ -105,6 +105,9 @@ class Launcher:
                 if self._superfluous is not None:
                     self._superfluous.put_down()
             self._clear_superfluous()
+        except BaseException:
+            if not self._bereft():
+                lastwords.say("launcher", self._encoded)
         finally:
             os._exit(self._status)
         raise AssertionError("unreachable")
@@ -153,8 +156,8 @@ class Launcher:
 
     def _start(self, encoded: bytes, document: int, clients: list[int], daemon: socket.socket) -> None:
         keeper = socket.socket(fileno=self._keeper)
-        keeper.send(encoded[:1])
         self._encoded = encoded
+        keeper.send(encoded[:1])
         keeping = decode_keeping(encoded)
         data = os.pread(document, os.fstat(document).st_size, 0)
         launch = decode_launch(data)

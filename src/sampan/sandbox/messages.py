@@ -183,8 +183,9 @@ class Keeping:
 
     ``namespaces`` are the types of the namespaces that it does not share with the host (but for a pid
     namespace that is another container's, which does not end with it), ``attached`` says whether clients are
-    attached from the start; see ``Launch`` for the others. On the wire it is preceded by one byte of flags,
-    all that a keeper looks at before something happens.
+    attached from the start, ``request`` is the number of the one that the daemon answers by it; see
+    ``Launch`` for the others. On the wire it is preceded by one byte of flags, all that a keeper looks at
+    before something happens.
     """
 
     id: str
@@ -201,9 +202,10 @@ class Keeping:
     attached: bool
     runtime: ExternalRuntime | None
     limit: TimeLimit | None
+    request: int = 0
 
     @classmethod
-    def of(cls, launch: Launch) -> Keeping:
+    def of(cls, launch: Launch, request: int = 0) -> Keeping:
         linux = launch.spec["linux"]
         return cls(
             id=launch.id,
@@ -222,6 +224,7 @@ class Keeping:
             attached=bool(launch.clients),
             runtime=launch.runtime,
             limit=launch.limit,
+            request=request,
         )
 
     @property

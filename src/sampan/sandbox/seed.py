@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from sampan.linux.process import bare_fork, set_title, title_writer
+from sampan.sandbox import lastwords
 from sampan.sandbox.standby import JOB, ORDERS, STDERR, Sleep, stand_by
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def grow(orders: int, hierarchy: Hierarchy) -> NoReturn:
             zygotes = file.read().rstrip("\0")
         set_title("sampan-seed " + zygotes.partition(" ")[2])
         _serve(_socket.socket(fileno=ORDERS), hierarchy, title_writer(zygotes))
+    except BaseException:
+        lastwords.say("seed")
     finally:
         os._exit(0)
     raise AssertionError("unreachable")
@@ -87,7 +90,13 @@ def _serve(orders: _socket.socket, hierarchy: Hierarchy, entitle_keeper: Callabl
         pid = fork_keeper()
         if pid == 0:
             entitle_keeper()
-            stand_by(hierarchy, fork_launcher, sleep)
+            try:
+                stand_by(hierarchy, fork_launcher, sleep)
+            except OSError:  # whoever it listened to was killed
+                os._exit(0)
+            except BaseException:
+                lastwords.say("keeper")
+                os._exit(1)
             os._exit(0)
         close(first, after)
         send(b"%d" % (pid if pid > 0 else -ctypes.get_errno()))

@@ -25,7 +25,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sampan.linux.process import set_child_subreaper
-from sampan.sandbox import channel
+from sampan.sandbox import channel, lastwords
 from sampan.sandbox.keeper import Keeper
 from sampan.sandbox.launch import Started
 from sampan.sandbox.launcher import Launcher
@@ -114,7 +114,11 @@ def stand_by(hierarchy: Hierarchy, fork: Callable[[], int], sleep: Sleep) -> Non
         os.close(OURS)
     else:
         keeper.reap_at_end_of(OURS, launcher)
-    keeper.run({0: STDIN_WRITE, 1: STDOUT, 2: STDERR}, list(clients))
+    try:
+        keeper.run({0: STDIN_WRITE, 1: STDOUT, 2: STDERR}, list(clients))
+    except BaseException:
+        lastwords.say("keeper", keeping)
+        os._exit(1)  # the zygote ends what nobody watches
 
 
 def _prepare(flags: int) -> Clients | None:
