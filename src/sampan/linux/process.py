@@ -155,11 +155,20 @@ class _OpenHow(ctypes.Structure):
 
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS = 0x1, 0x2, 0x4
 RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x8, 0x10
+_MOST_MOVES = 100
 
 
 def openat2(dir_fd: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
-    """Open ``path`` under ``dir_fd`` with the kernel's own confinement (openat2(2))."""
+    """Open ``path`` under ``dir_fd`` with the kernel's own confinement (openat2(2)).
+
+    A ``..`` in it, of a link too, is refused by the kernel for the moment if anything on the machine is renamed
+    or mounted meanwhile: it is tried again, not for ever, since a container may move things as long as it likes.
+    """
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    return syscall(
-        f"open {path}", libc.SYS_OPENAT2, dir_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)
-    )
+    arguments = (dir_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
+    for _ in range(_MOST_MOVES):
+        try:
+            return syscall(f"open {path}", libc.SYS_OPENAT2, *arguments)
+        except BlockingIOError:
+            continue
+    return syscall(f"open {path}", libc.SYS_OPENAT2, *arguments)

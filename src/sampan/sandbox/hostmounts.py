@@ -408,7 +408,6 @@ class NeighboursMount:
         return open_tree_of(self.neighbour, self.place)
 
 
-_MOST_MOVES = 100  # a container may go on moving things for as long as it likes
 _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -419,18 +418,14 @@ def beneath(place: int, shown: str, subpath: str) -> int:
     and for what leads elsewhere.
     """
     resolve = process.RESOLVE_BENEATH | process.RESOLVE_NO_MAGICLINKS
-    for attempt in range(_MOST_MOVES):
-        try:
-            return process.openat2(place, subpath, os.O_PATH, resolve=resolve)
-        except OSError as error:
-            if error.errno == errno.EAGAIN and attempt + 1 < _MOST_MOVES:
-                continue  # something was moved meanwhile, and may have moved out
-            if error.errno == errno.EXDEV:
-                reason = f"path concatenation escapes the base directory, base: {shown}, subpath: {subpath}"
-            else:
-                reason = f"cannot access path {shown}/{subpath}: {(error.strerror or '').lower()}"
-            raise InvalidArgument(reason) from error
-    raise AssertionError("unreachable")
+    try:
+        return process.openat2(place, subpath, os.O_PATH, resolve=resolve)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            reason = f"path concatenation escapes the base directory, base: {shown}, subpath: {subpath}"
+        else:
+            reason = f"cannot access path {shown}/{subpath}: {(error.strerror or '').lower()}"
+        raise InvalidArgument(reason) from error
 
 
 HostMount = (
