@@ -161,8 +161,8 @@ _MOST_MOVES = 100
 def openat2(dir_fd: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
     """Open ``path`` under ``dir_fd`` with the kernel's own confinement (openat2(2)).
 
-    A ``..`` in it, of a link too, is refused by the kernel for the moment if anything on the machine is renamed
-    or mounted meanwhile: it is tried again, not for ever, since a container may move things as long as it likes.
+    The kernel refuses a ``..`` in it, or in a link, for the moment if anything on the machine is renamed or
+    mounted meanwhile. It is tried again, not for ever: a container may move things as long as it likes.
     """
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     arguments = (dir_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
