@@ -474,7 +474,9 @@ class LayerStore:
         await self.directories.clear(layer.id for layer in layers)
         for layer in layers:
             self._layers[layer.chain_id] = layer
-        for layer in layers:
+        # What an archive only implied looks as in the layers below. These may have the larger numbers: layers
+        # are unpacked side by side.
+        for layer in sorted(layers, key=self._depth):
             lost = layer.boot not in (None, self._boot_id)
             if lost or not os.path.isdir(self.directory(layer)):
                 await self._restore(layer, report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import io
 import json
@@ -689,6 +690,24 @@ def test_a_row_without_its_directory_keeps_its_number(root: Path) -> None:
 
     play(root, load)
     shutil.rmtree(root / "layers/2")
+    play(root, again, boot="now")
+
+
+def test_layers_come_again_from_the_bottom_whatever_their_numbers(root: Path) -> None:
+    async def load(store: Store) -> None:
+        await store.load(SIMPLE)
+
+    async def again(store: Store) -> None:
+        assert store.lost == []
+        image = await store.catalog.resolve("a:1")
+        assert (store.tree(image, 0) / "one").exists()
+        assert (store.tree(image, 1) / "two").exists()
+
+    play(root, load)
+    with contextlib.closing(sqlite3.connect(root / "state.db")) as database, database:
+        database.execute("UPDATE layers SET id = 12 - id")
+    for number in (1, 2):
+        shutil.rmtree(root / f"layers/{number}")
     play(root, again, boot="now")
 
 
