@@ -23,7 +23,6 @@ import json
 import logging
 import os
 import re
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,12 +31,15 @@ from urllib.parse import parse_qs, quote
 from sampan.api.head import RequestHead
 from sampan.api.responses import REASONS
 from sampan.api.service import turns
+from sampan.deferred import asyncio_with_tls
 from sampan.errors import Failure
 from sampan.spec import digest as digests
 from sampan.spec import image as documents
 from sampan.wire.http import ProtocolError
 
 if TYPE_CHECKING:
+    import ssl
+
     from sampan.engine.offers import Offers
 
 log = logging.getLogger("sampan.api")
@@ -90,6 +92,8 @@ class Distribution:
 
     async def listen(self, host: str, port: int, rules: ssl.SSLContext | None) -> tuple[str, int]:
         """Begin to serve, with TLS by ``rules``; the address. OSError."""
+        if rules is not None:
+            asyncio_with_tls()
         self._server = await asyncio.start_server(
             self._connected,
             host,

@@ -12,18 +12,21 @@ import contextlib
 import logging
 import os
 import socket
-import ssl
 import stat
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sampan.api.connection import Connection
 from sampan.api.doors import OPEN, Door
 from sampan.api.routing import Route, Router
 from sampan.api.service import Service, descriptors_share, turns
-from sampan.api.tls import Terminator
 from sampan.errors import Conflict
+
+if TYPE_CHECKING:
+    import ssl
+
+    from sampan.api.tls import Terminator
 
 log = logging.getLogger("sampan.api")
 
@@ -78,6 +81,8 @@ class Server:
         self._listeners.append(await make(connection, sock=listener, backlog=BACKLOG))
 
     def _secured(self, rules: ssl.SSLContext, door: Door) -> Terminator:
+        from sampan.api.tls import Terminator
+
         return Terminator(rules, partial(Connection, self._service, door))
 
     def _trouble(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -2,7 +2,10 @@
 
 import sys
 
-from sampan.daemon.main import main
+from sampan.deferred import asyncio_without_tls
 
 if __name__ == "__main__":
+    asyncio_without_tls()
+    from sampan.daemon.main import main
+
     sys.exit(main(sys.argv[1:]))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import grp
 import logging
 import os
-import ssl
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +16,12 @@ from sampan.api.audit import Audit
 from sampan.api.confined import Confined
 from sampan.api.doors import Door, Guard, ReadersOnly
 from sampan.api.quotas import NAMES, Amounts, Quotas
-from sampan.api.tls import Identity, rules
 from sampan.daemon.values import size
 from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    import ssl
+
     from sampan.api.server import Server
     from sampan.daemon.options import Options
     from sampan.daemon.service import Service
@@ -131,6 +131,8 @@ def _secure(host: str, settings: Mapping[str, Any]) -> ssl.SSLContext | None:
             )
         log.warning("%s is open to whoever reaches it: it gives them root on this machine", host)
         return None
+    from sampan.api.tls import Identity, rules
+
     if not verify:
         log.warning("%s does not ask for clients' certificates: set --tlsverify", host)
     directory = os.environ.get("DOCKER_CERT_PATH") or os.path.expanduser("~/.docker")

@@ -17,6 +17,7 @@ from typing import Any
 
 import httptools
 
+from sampan.deferred import asyncio_with_tls
 from sampan.errors import Conflict, Internal, Unavailable
 from sampan.plugins.discovery import Address
 from sampan.spec import foreign
@@ -110,6 +111,8 @@ async def _exchange(address: Address, method: str, body: dict[str, Any] | None) 
     if address.path:
         reader, writer = await asyncio.open_unix_connection(address.path)
     else:
+        if address.tls is not None:
+            asyncio_with_tls()
         reader, writer = await asyncio.open_connection(address.host, address.port, ssl=address.tls)
     try:
         data = b"" if body is None else json.dumps(body).encode() + b"\n"

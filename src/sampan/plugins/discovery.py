@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import os
 import re
-import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sampan.errors import Internal
 from sampan.spec import foreign
 from sampan.wire.trust import trusting
+
+if TYPE_CHECKING:
+    import ssl
 
 SOCKETS = "/run/docker/plugins"
 SPECS = ("/etc/docker/plugins", "/usr/lib/docker/plugins")
@@ -111,6 +113,8 @@ def _from_json(path: str) -> Address:
 
 
 def _tls(asked: dict[str, Any]) -> ssl.SSLContext:
+    import ssl
+
     context = trusting(_said(asked, "CAFile"))
     if asked.get("InsecureSkipVerify") is True:
         context.check_hostname = False

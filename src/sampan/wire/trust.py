@@ -8,7 +8,9 @@ unlike those before it, refuses these.
 
 from __future__ import annotations
 
-import ssl
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ssl
 
 
 def trusting(authority: str = "") -> ssl.SSLContext:
@@ -16,6 +18,8 @@ def trusting(authority: str = "") -> ssl.SSLContext:
 
     OSError or ssl.SSLError for a file that cannot be used.
     """
+    import ssl  # 4 MB that who trusts nobody need not have
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if authority:

@@ -86,6 +86,13 @@ def test_the_newest_answers_are_as_described(description: Description, state: St
     assert description.problems("ContainerSummary", plain(render.summary(container, NOW, NEWEST))) == []
 
 
+def test_nothing_is_kept_of_many_containers_that_are_gone() -> None:
+    many = [make(id=f"{number:064x}") for number in range(300)]
+    assert len(render.summaries(many, NOW, NEWEST)) == 300
+    assert render.summaries(many[:1], NOW, NEWEST) == [render.summary(many[0], NOW, NEWEST)]
+    assert list(render._KEPT) == [many[0].id]
+
+
 def test_a_document_is_kept_until_the_container_changes() -> None:
     container = make()
     kept = render.inspected(container, NEWEST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -188,17 +189,28 @@ def _network_settings(container: Container, version: tuple[int, int]) -> JSONObj
 
 _KEPT: dict[str, tuple[Container, tuple[int, int], JSONObject]] = {}
 _MOST_KEPT = 4096
-"""Summaries of containers as they are, which is what they were the last time as long as the value is the same
-object; clients that poll find all but the age of a container ready."""
+_SPARE = 64
+"""Summaries of containers as they are, which is what they were the last time as long as the value is the
+same object; clients that poll find all but the age of a container ready. Of others than those of a list, as
+many are kept, and ``_SPARE``."""
+
+
+def summaries(containers: Sequence[Container], now: int, version: tuple[int, int]) -> list[JSONObject]:
+    """The entries of GET /containers/json. The documents are the caller's own."""
+    shown = [summary(container, now, version) for container in containers]
+    if len(_KEPT) > 2 * len(containers) + _SPARE:
+        for gone in _KEPT.keys() - {container.id for container in containers}:
+            del _KEPT[gone]
+    return shown
 
 
 def summary(container: Container, now: int, version: tuple[int, int]) -> JSONObject:
     """One entry of GET /containers/json; ``now`` in nanoseconds, for "3 minutes ago". The caller's own."""
     kept = _KEPT.get(container.id)
     if kept is None or kept[0] is not container or kept[1] != version:
-        if len(_KEPT) >= _MOST_KEPT:
-            _KEPT.clear()
-        kept = _KEPT[container.id] = (container, version, _summary(container, version))
+        kept = (container, version, _summary(container, version))
+        if len(_KEPT) < _MOST_KEPT:
+            _KEPT[container.id] = kept
     shown = kept[2].copy()
     shown["Status"] = status_text(container, now)
     return shown

@@ -25,7 +25,7 @@ async def list_containers(request: Request, engine: Engine) -> Answer:
     )
     now = time.time_ns()
     containers = await engine.containers.list(wanted)
-    shown = [render.summary(container, now, request.version) for container in containers]
+    shown = render.summaries(containers, now, request.version)
     more = engine.containers.link_names()
     if more:
         for document in shown:

@@ -11,9 +11,9 @@ import ipaddress
 import os
 import secrets
 import socket
-import ssl
 import tempfile
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,9 +21,13 @@ from sampan.api.distribution import Distribution
 from sampan.api.request import Request
 from sampan.api.responses import Answer, Stream, json_line
 from sampan.api.routing import Route
-from sampan.api.tls import Identity, rules
 from sampan.engine.facade import Engine
 from sampan.errors import InvalidArgument, Unavailable
+
+if TYPE_CHECKING:
+    import ssl
+
+    from sampan.api.tls import Identity
 
 _DAYS = "30"
 """For which a certificate that is made here is good."""
@@ -90,6 +94,8 @@ def _is_loopback(host: str) -> bool:
 
 async def _secured(host: str, certificate: str, key: str) -> tuple[ssl.SSLContext, str]:
     """What the server is known by, and its certificate, made for this host where none is given."""
+    from sampan.api.tls import Identity, rules
+
     with tempfile.TemporaryDirectory(prefix="sampan-tls-") as place:
         paths = Identity(certificate=f"{place}/cert.pem", key=f"{place}/key.pem")
         if certificate:

@@ -8,7 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import ssl
+from typing import TYPE_CHECKING
+
+from sampan.deferred import asyncio_with_tls
+
+if TYPE_CHECKING:
+    import ssl
 
 TIMEOUT = 10.0  # seconds to connect, and for what is sent to be taken
 
@@ -45,6 +50,7 @@ class Connection:
     async def secure(self) -> None:
         """Shake hands, when there is to be TLS."""
         if self._tls is not None:
+            asyncio_with_tls()
             self._streams = await asyncio.open_connection(
                 sock=self._sock, ssl=self._tls, server_hostname=self._name
             )
@@ -111,7 +117,7 @@ async def stream(host: str, port: str, tls: ssl.SSLContext | None = None) -> Con
     except TimeoutError:
         connection.close()
         raise Unreachable("tls: handshake timeout") from None
-    except (ssl.SSLError, OSError) as error:
+    except OSError as error:  # those of TLS are of its kind
         connection.close()
         raise Unreachable(f"tls: {reason(error)}") from error
     return connection
@@ -163,6 +169,6 @@ async def local(path: str, kind: str) -> Connection:
 
 def reason(error: OSError) -> str:
     """An error as Go has it: the kernel's words in lower case."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"failed to verify certificate: {error.verify_message}"
+    if message := getattr(error, "verify_message", ""):  # of an ssl.SSLCertVerificationError
+        return f"failed to verify certificate: {message}"
     return (os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)).lower()

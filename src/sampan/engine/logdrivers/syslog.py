@@ -7,9 +7,9 @@ framed by newlines; RFC 5424 over TLS is framed by lengths (RFC 5425).
 from __future__ import annotations
 
 import os
-import ssl
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sampan.engine.logdrivers import dial, options
@@ -19,6 +19,9 @@ from sampan.errors import InvalidArgument
 from sampan.wire.jsonlog import parse_time
 from sampan.wire.logblocks import Entry
 from sampan.wire.trust import trusting
+
+if TYPE_CHECKING:
+    import ssl
 
 _TLS = "syslog-tls-"
 KNOWN = options.COMMON | {
@@ -188,6 +191,8 @@ async def _hosts_own() -> dial.Connection:
 
 
 def _tls(given: Options) -> ssl.SSLContext:
+    import ssl
+
     try:
         context = trusting(given.get(_TLS + "ca-cert", ""))
         if given.get(_TLS + "cert") or given.get(_TLS + "key"):
