@@ -101,12 +101,20 @@ class Recovery:
         self._unrecorded.clear()
         for instance in instances:
             if instance.task is not None:
-                await self._leftovers.follow_names(instance)
-                container = await self._leftovers.republished(instance.container)
-                if container is not instance.container:
-                    self._store.update(instance, container)
+                await self._resume(instance, instance.task)
         await self._leftovers.settle_network()
         self._restarts.begin(functools.partial(self._starting.start, by_policy=True), self._starting.start)
+
+    async def _resume(self, instance: Instance, task: Task) -> None:
+        """Let a container that lives on have what a daemon gives: names and ports. It may end meanwhile."""
+        await self._leftovers.follow_names(instance)
+        before = instance.container
+        container = await self._leftovers.republished(before)
+        if instance.task is not task:
+            # Its end is recorded, and what it had was given back: perhaps before it was given here once more.
+            await self._leftovers.part(instance.id)
+        elif container is not before:
+            self._store.update(instance, container)
 
     async def _settle(self, instance: Instance) -> None:
         state = instance.state
@@ -237,6 +245,12 @@ class Leftovers:
         except Failure as error:
             logger.warning("container %s: its ports are not published: %s", container.id, error)
             return container
+
+    async def part(self, container_id: str) -> None:
+        """Take back what ``follow_names`` and ``republished`` gave. Idempotent."""
+        self._places.part(container_id)
+        await self._publishing.withdraw(container_id)
+        await self._egress.release(container_id)
 
     async def settle_network(self) -> None:
         await self._publishing.settle()

@@ -101,9 +101,7 @@ class Launcher:
                     break
                 self._expect(message[1][0], job)
             else:
-                self._superfluous = self._expected
-                if self._superfluous is not None:
-                    self._superfluous.put_down()
+                self._let_go()
             self._clear_superfluous()
         except BaseException:
             if not self._bereft():
@@ -120,6 +118,12 @@ class Launcher:
             # What cannot be made ahead is made when it is needed, and fails then with words.
             with suppress(OSError, Failure, LaunchError):
                 self._expected = expected.make(data, self._hierarchy)
+
+    def _let_go(self) -> None:
+        """Nothing is started: put down what was expected, which is to be cleared away then."""
+        self._superfluous, self._expected = self._expected, None
+        if self._superfluous is not None:
+            self._superfluous.put_down()
 
     def _serve(self, keeping: bytes, fds: list[int]) -> None:
         document, asking, *clients = fds
@@ -157,7 +161,11 @@ class Launcher:
     def _start(self, encoded: bytes, document: int, clients: list[int], daemon: socket.socket) -> None:
         keeper = socket.socket(fileno=self._keeper)
         self._encoded = encoded
-        keeper.send(encoded[:1])
+        try:
+            keeper.send(encoded[:1])
+        except OSError:  # it was killed while it stood by
+            self._let_go()
+            raise
         keeping = decode_keeping(encoded)
         data = os.pread(document, os.fstat(document).st_size, 0)
         launch = decode_launch(data)

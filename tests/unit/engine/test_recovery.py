@@ -6,10 +6,12 @@ import os
 import shutil
 
 import pytest
+from msgspec.structs import replace
 from tests.fakes.engine import World, settle
 
-from sampan.engine.model import Status
+from sampan.engine.model import Container, Status
 from sampan.engine.options import EngineOptions
+from sampan.engine.recovery import Leftovers
 from sampan.errors import NotFound
 from sampan.sandbox.messages import Exit, encode
 
@@ -49,6 +51,24 @@ async def test_whether_it_is_paused_the_kernel_knows(world: World, frozen: bool)
     world.task(web).frozen = frozen
     await world.restart_daemon()
     assert world.containers.get(web).state.paused is frozen
+
+
+async def test_an_end_while_its_ports_are_published_again_is_no_less_an_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is recorded meanwhile, and what was known before that must not be written over it."""
+    web = await world.run("sleep", name="web")
+    world.runtime.living[web] = world.task(web)
+
+    async def republished(_: Leftovers, container: Container) -> Container:
+        world.task(web).end(4)
+        await settle()
+        return replace(container)
+
+    monkeypatch.setattr(Leftovers, "republished", republished)
+    await world.restart_daemon()
+    state = world.containers.get("web").state
+    assert (state.status, state.exit_code) == (Status.EXITED, 4)
 
 
 async def test_an_exit_in_between_is_read_from_its_record(world: World) -> None:

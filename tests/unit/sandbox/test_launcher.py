@@ -13,6 +13,19 @@ from sampan.sandbox.messages import Keeping, Launch, LogFile, RootFilesystem, en
 from sampan.spec.runtime import default_spec
 
 
+class Ahead:
+    """Stands for the first process of another container, made ahead of need."""
+
+    def __init__(self, told: list[str]) -> None:
+        self._told = told
+
+    def put_down(self) -> None:
+        self._told.append("put down")
+
+    def clear(self) -> None:
+        self._told.append("cleared")
+
+
 @pytest.mark.parametrize("bereft", [True, False])
 def test_what_fails_for_want_of_a_keeper_is_nothing_to_be_told(bereft: bool) -> None:
     """Told nothing, the daemon tries again; what is told is the container's failure, and the last word."""
@@ -39,12 +52,16 @@ def test_what_fails_for_want_of_a_keeper_is_nothing_to_be_told(bereft: bool) -> 
         listener=-1,
         stdio=(-1, -1, -1),
     )
+    ahead: list[str] = []
+    if bereft:
+        launcher._expected = Ahead(ahead)  # type: ignore[assignment]
     with daemon, theirs:
         launcher._serve(Keeping.of(launch).encode(), [document, asking.detach()])
         os.close(document)
         told = channel.receive(daemon)
     if bereft:
         assert told is None
+        assert ahead == ["put down", "cleared"]
     else:
         assert told is not None
         assert told[0]["message"] == "/proc/no: No such file or directory"
