@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from sampan.errors import InvalidArgument
-from sampan.sandbox.pack import OPAQUE, OPAQUE_XATTR
+from sampan.sandbox.marks import OPAQUE, OPAQUE_XATTR, is_whiteout
 from sampan.sandbox.trees import Trees
 
 MODIFIED, ADDED, DELETED = 0, 1, 2
@@ -63,7 +63,7 @@ def _below(upper: int, lower: Trees, path: bytes, unsaid: list[bytes], *, whole:
             with suppress(FileNotFoundError, NotADirectoryError):  # the container goes on meanwhile
                 there = os.stat(name, dir_fd=upper, follow_symlinks=False)
                 before = lower.find(name)
-                if _is_whiteout(there):
+                if is_whiteout(there):
                     if before is not None:
                         deleted.append(name)
                     continue
@@ -103,7 +103,7 @@ def _added(directory: int, path: bytes, *, whole: bool) -> Iterator[Change]:
                 continue
             with suppress(FileNotFoundError, NotADirectoryError):  # the container goes on meanwhile
                 if kind == _OTHER:
-                    if not _is_whiteout(os.stat(name, dir_fd=directory, follow_symlinks=False)):
+                    if not is_whiteout(os.stat(name, dir_fd=directory, follow_symlinks=False)):
                         yield ADDED, start + name
                     continue
                 inside = os.open(name, _DIRECTORY, dir_fd=directory)
@@ -143,10 +143,6 @@ def _entry(
     yield from _below(inside, outside, path, unsaid, whole=whole)
     if unsaid and unsaid[-1] == path:
         unsaid.pop()
-
-
-def _is_whiteout(there: os.stat_result) -> bool:
-    return stat.S_ISCHR(there.st_mode) and there.st_rdev == 0
 
 
 def _differ(there: os.stat_result, before: os.stat_result) -> bool:

@@ -3,8 +3,8 @@
 Laws:
 - Equal trees give equal bytes: names are sorted, times are whole seconds (as Docker writes them), and neither
   inode numbers nor the names of users get in.
-- No symbolic link is followed and nothing but a regular file is opened for its contents, whatever a process
-  that shares the tree puts in its place meanwhile. What vanishes is left out; a file that shrinks is filled
+- No symbolic link is followed and nothing but a regular file is read, whatever a process that shares the tree
+  puts in its place meanwhile: what is opened is looked at first, and opening it waits for nobody. What vanishes is left out; a file that shrinks is filled
   up with zeros, one that grows is cut at the size that its header promised.
 - Depth and size of the tree cost no descriptors: a directory far up is closed and found again by ``..``.
 - With ``overlay`` the tree is an upper directory and becomes a layer (OCI image-spec, layer.md): a whiteout
@@ -20,12 +20,9 @@ import stat
 from contextlib import suppress
 from dataclasses import dataclass
 
+from sampan.sandbox.marks import OPAQUE, OPAQUE_XATTR, WHITEOUT, is_whiteout
 from sampan.wire import tar
 from sampan.wire.tar import Member, Sparse
-
-OPAQUE_XATTR = "trusted.overlay.opaque"
-WHITEOUT = b".wh."
-OPAQUE = b".wh..wh..opq"
 
 _KEPT_XATTRS = ("security.capability", "user.", "system.posix_acl_")
 _OVERLAY_XATTRS = ("user.overlay.",)
@@ -42,6 +39,7 @@ _NODES = {
     stat.S_IFBLK: tar.BLOCK_DEVICE,
     stat.S_IFIFO: tar.FIFO,
 }
+_ZEROS = bytes(tar.BLOCK)
 _SECOND = 1_000_000_000  # ns
 
 
@@ -102,7 +100,7 @@ class Packer:
                     os.close(level.fd)
                     continue
                 base = level.names.pop()
-                deeper = self._entry(level.fd, base, level.prefix + base)
+                deeper = self._entry(level.fd, base, level.prefix + base, is_file=base in level.files)
                 if deeper < 0:
                     continue
                 levels.append(_Level(deeper, level.prefix + base + b"/"))
@@ -114,8 +112,14 @@ class Packer:
             for level in levels:
                 level.close()
 
-    def _entry(self, parent: int, base: bytes, name: bytes) -> int:
-        """Add one entry; for a directory the descriptor to go on with, else -1."""
+    def _entry(self, parent: int, base: bytes, name: bytes, *, is_file: bool) -> int:
+        """Add one entry; for a directory the descriptor to go on with, else -1.
+
+        What was a regular file when it was listed is opened at once, and looked at through its descriptor.
+        """
+        if is_file and (fd := _try_open(parent, base)) >= 0:
+            self._opened(fd, name)
+            return -1
         try:
             there = os.stat(base, dir_fd=parent, follow_symlinks=False)
             if not stat.S_ISDIR(there.st_mode):
@@ -145,21 +149,16 @@ class Packer:
     def _member(self, parent: int, base: bytes, name: bytes, there: os.stat_result) -> None:
         if self._style.overlay and base == OPAQUE:
             return  # fuse-overlayfs's, which has set the attribute as well
-        if self._style.overlay and stat.S_ISCHR(there.st_mode) and there.st_rdev == 0:
+        if self._style.overlay and is_whiteout(there):
             # Before links: one node serves for all whiteouts.
             mark = self._described(name[: len(name) - len(base)] + WHITEOUT + base, tar.REGULAR, there)
             mark.mode = 0o600
             self._gather(tar.header(mark))
             return
-        if there.st_nlink > 1:
-            known = self._links.get((there.st_dev, there.st_ino))
-            if known is not None:
-                member = self._described(name, tar.LINK, there)
-                member.link = known
-                self._gather(tar.header(member))
-                return
+        if there.st_nlink > 1 and self._linked(there, name):
+            return
         if stat.S_ISREG(there.st_mode):
-            self._regular(parent, base, name)
+            self._opened(os.open(base, _FILE, dir_fd=parent), name)
             return
         member = self._described(name, tar.SYMLINK, there)
         if stat.S_ISLNK(there.st_mode):
@@ -172,19 +171,33 @@ class Packer:
         self._remember(there, name)
         self._gather(tar.header(member))
 
+    def _linked(self, there: os.stat_result, name: bytes) -> bool:
+        """Add one more name of what is in the archive already; False if it is not."""
+        known = self._links.get((there.st_dev, there.st_ino))
+        if known is None:
+            return False
+        member = self._described(name, tar.LINK, there)
+        member.link = known
+        self._gather(tar.header(member))
+        return True
+
     def _remember(self, there: os.stat_result, name: bytes) -> None:
         if there.st_nlink > 1:
             self._links[there.st_dev, there.st_ino] = name
 
-    def _regular(self, parent: int, base: bytes, name: bytes) -> None:
-        fd = os.open(base, _FILE, dir_fd=parent)
+    def _opened(self, fd: int, name: bytes) -> None:
+        """Add a regular file by its descriptor, which is closed; anything else has been put in its place."""
         try:
             there = os.fstat(fd)
             if not stat.S_ISREG(there.st_mode):
-                return  # replaced since we looked
-            self._remember(there, name)
+                return
+            if there.st_nlink > 1:
+                if self._linked(there, name):
+                    return
+                self._remember(there, name)
             member = self._described(name, tar.REGULAR, there)
-            member.xattrs = _xattrs(fd, _listed(fd))
+            if names := _listed(fd):
+                member.xattrs = _xattrs(fd, names)
             size = member.size = there.st_size
             holes = size - there.st_blocks * 512
             if self._style.sparse and holes > _HOLES_WORTH_A_MAP:
@@ -192,8 +205,7 @@ class Packer:
             elif size <= _SMALL:
                 # Read first: where it fails, there is no header yet.
                 data = _read_up_to(fd, size) if size else b""
-                self._gather(tar.header(member))
-                self._gather(data + bytes(tar.padding(size)))
+                self._gather(tar.header(member) + data + _ZEROS[: tar.padding(size)])
             else:
                 self._gather(tar.header(member))
                 self._contents(fd, size)
@@ -264,16 +276,22 @@ class Packer:
 
 
 class _Level:
-    """A directory on the way from the top to where the walk is; ``names`` are still to be visited."""
+    """A directory on the way from the top to where the walk is; ``names`` are still to be visited.
 
-    __slots__ = ("fd", "identity", "names", "prefix")
+    ``files`` were regular ones when it was listed: the directory says so itself.
+    """
+
+    __slots__ = ("fd", "files", "identity", "names", "prefix")
 
     def __init__(self, fd: int, prefix: bytes) -> None:
         self.fd = fd
         self.prefix = prefix
         there = os.fstat(fd)
         self.identity = (there.st_dev, there.st_ino)
-        self.names = sorted((os.fsencode(name) for name in os.listdir(fd)), reverse=True)
+        with os.scandir(fd) as entries:
+            found = {os.fsencode(entry.name): entry.is_file(follow_symlinks=False) for entry in entries}
+        self.names = sorted(found, reverse=True)
+        self.files = {name for name, is_file in found.items() if is_file and name != OPAQUE}
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -288,6 +306,14 @@ class _Level:
             os.close(fd)
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), os.fsdecode(self.prefix))
         self.fd = fd
+
+
+def _try_open(parent: int, base: bytes) -> int:
+    """A file by descriptor; -1 where that fails: something else may lie there by now."""
+    try:
+        return os.open(base, _FILE, dir_fd=parent)
+    except OSError:
+        return -1
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -52,14 +52,14 @@ class Settler(Packer):
             if name.startswith(_OVERLAY):
                 os.removexattr(upper, name)
 
-    def _entry(self, parent: int, base: bytes, name: bytes) -> int:
+    def _entry(self, parent: int, base: bytes, name: bytes, *, is_file: bool) -> int:
         there = os.stat(base, dir_fd=parent, follow_symlinks=False)
         if stat.S_ISSOCK(there.st_mode):
             before = os.fstat(parent)
             os.unlink(base, dir_fd=parent)
             os.utime(parent, ns=(before.st_atime_ns, self._time(before)))
             return -1
-        fd = super()._entry(parent, base, name)
+        fd = super()._entry(parent, base, name, is_file=is_file)
         time = self._time(there)
         if time != there.st_mtime_ns:
             os.utime(base, ns=(there.st_atime_ns, time), dir_fd=parent, follow_symlinks=False)

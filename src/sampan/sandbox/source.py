@@ -106,8 +106,21 @@ class Source:
             size -= count
             yield self._buffer if count == len(self._buffer) else memoryview(self._buffer)[at : at + count]
 
+    def here(self, size: int) -> memoryview | None:
+        """The next ``size`` bytes if all of them are here already; None, and nothing taken, otherwise."""
+        at = self._at
+        end = at + size
+        if end > len(self._buffer):
+            return None
+        self._at = end
+        return memoryview(self._buffer)[at:end]
+
     def skip(self, size: int) -> None:
         """Pass over ``size`` bytes."""
+        end = self._at + size
+        if end <= len(self._buffer):
+            self._at = end
+            return
         for _ in self.pieces(size):
             pass
 

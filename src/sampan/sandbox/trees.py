@@ -17,7 +17,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument
-from sampan.sandbox.pack import WHITEOUT, Packer, Style, xattrs_of
+from sampan.sandbox.marks import WHITEOUT
+from sampan.sandbox.pack import Packer, Style, xattrs_of
 from sampan.wire import tar
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from sampan.errors import Failure, InvalidArgument
 from sampan.linux import tree
 from sampan.linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from sampan.sandbox.marks import OPAQUE, WHITEOUT, WHITEOUT_META, is_whiteout, make_opaque
 from sampan.sandbox.members import Refused, clean, quoted, split, translated
 from sampan.sandbox.source import sparse_map
 from sampan.wire import tar
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
 
     from sampan.sandbox.source import Source
 
-WHITEOUT = b".wh."
-WHITEOUT_META = b".wh..wh."
-OPAQUE = b".wh..wh..opq"
-OPAQUE_XATTR = "trusted.overlay.opaque"
 # An archive must not speak to the overlay file system in our name.
 _DROPPED_XATTRS = ("trusted.overlay.", "user.overlay.")
 
@@ -111,6 +108,7 @@ class Extractor:
         self.source = source
         self.root = root
         self.limits = limits
+        self.limited = limits.size > 0 or limits.entries > 0
         self.result = Unpacked()
         self.cache: dict[bytes, tuple[int, bytes]] = {}  # parent as written → (descriptor, clean path)
         self.retired: list[int] = []  # descriptors that left the cache while in use
@@ -200,7 +198,8 @@ class Extractor:
         """Refuse what passes the limits, before it is written."""
         result = self.result
         result.size += size
-        self.limits.check(size=max(result.size, self.source.taken), entries=result.entries)
+        if self.limited:
+            self.limits.check(size=max(result.size, self.source.taken), entries=result.entries)
 
     # ------------------------------------------------------------------ kinds of members
 
@@ -216,7 +215,8 @@ class Extractor:
                 os.fchmod(fd, mode)
             if member.xattrs:
                 self.set_xattrs(fd, member.xattrs)
-            os.utime(fd, ns=_times(member))
+            mtime = member.mtime
+            os.utime(fd, ns=(mtime, mtime) if member.atime is None else _times(member))
         finally:
             os.close(fd)
 
@@ -225,7 +225,8 @@ class Extractor:
         if member.sparse is not None:
             self.write_sparse(fd, member)
         elif member.size:
-            for piece in self.source.pieces(member.size):
+            whole = self.source.here(member.size)
+            for piece in self.source.pieces(member.size) if whole is None else (whole,):
                 written = os.write(fd, piece)
                 while written < len(piece):
                     written += os.write(fd, memoryview(piece)[written:])
@@ -312,13 +313,13 @@ class Extractor:
         if not stat.S_ISDIR(there.st_mode):
             self.replace(parent, path, base)
             os.mkdir(base, 0o700, dir_fd=parent)
-            if _is_whiteout(there):
-                _make_opaque(parent, base)
+            if is_whiteout(there):
+                make_opaque(parent, base)
 
     def whiteout(self, parent: int, path: bytes, base: bytes, member: tar.Member) -> None:
         """A mark that hides something of the layers below. AUFS's own files hide nothing and are dropped."""
         if base == OPAQUE:
-            _make_opaque(parent, b".")
+            make_opaque(parent, b".")
             return
         if base.startswith(WHITEOUT_META):
             return
@@ -330,7 +331,7 @@ class Extractor:
         except FileExistsError:
             there = os.stat(hidden, dir_fd=parent, follow_symlinks=False)
             if stat.S_ISDIR(there.st_mode):
-                _make_opaque(parent, hidden)
+                make_opaque(parent, hidden)
 
     def supersede(self, parent: int, path: bytes, base: bytes, member: tar.Member) -> None:
         """Bring a member into being, that is no directory, in the place of what has its name."""
@@ -407,12 +408,12 @@ class Extractor:
             os.mkdir(base, 0o755, dir_fd=parent)
         except FileExistsError:
             there = os.stat(base, dir_fd=parent, follow_symlinks=False)
-            if not _is_whiteout(there):
+            if not is_whiteout(there):
                 broken = errno.ENOENT if stat.S_ISLNK(there.st_mode) else errno.ENOTDIR
                 raise OSError(broken, os.strerror(broken)) from None
             os.unlink(base, dir_fd=parent)
             os.mkdir(base, 0o755, dir_fd=parent)
-            _make_opaque(parent, base)
+            make_opaque(parent, base)
         return os.open(base, _PARENT | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
 
     def replace(self, parent: int, path: bytes, base: bytes) -> None:
@@ -473,15 +474,6 @@ class _PlainMarks(Extractor):
 def _times(member: tar.Member) -> tuple[int, int]:
     mtime = member.mtime
     return (mtime if member.atime is None else max(member.atime, mtime), mtime)
-
-
-def _is_whiteout(there: os.stat_result) -> bool:
-    return stat.S_ISCHR(there.st_mode) and there.st_rdev == 0
-
-
-def _make_opaque(parent: int, base: bytes) -> None:
-    os.fchdir(parent)
-    os.setxattr(base, OPAQUE_XATTR, b"y", follow_symlinks=False)
 
 
 def _set_xattrs(where: int | bytes, xattrs: Mapping[str, bytes]) -> None:

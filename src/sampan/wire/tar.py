@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
+from zlib import adler32
 
 from sampan.errors import InvalidArgument
 
@@ -44,9 +46,11 @@ XATTR = b"SCHILY.xattr."
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
 _ZERO = bytes(BLOCK)
+_NO_LINK = bytes(100)
 _GNU = b"ustar "
 _SPARSE_AT, _SPARSE_ENTRIES, _SPARSE_EXTENDED = 386, 4, 482
 _REALSIZE_AT = 483
+_KNOWN_NUMBERS = 1 << 10  # an archive's headers repeat owners, modes, times and sizes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,11 +110,10 @@ class HeaderReader:
         """What the header in ``block`` (512 bytes) announces; None for a block of zeros."""
         if block[0] == 0 and block == _ZERO:
             return None
-        total = int(_number(block[148:156]))
-        plain = sum(block) - sum(block[148:156]) + 256
-        if plain != total and _signed_sum(block) != total:
-            raise InvalidArgument("invalid tar header: wrong checksum")
         fields = _HEADER.unpack(block)
+        total = _number(fields[6])
+        if _sum(block) - _sum(fields[6]) + 256 != total and _signed_sum(block) != total:
+            raise InvalidArgument("invalid tar header: wrong checksum")
         kind = fields[7]
         if kind in _PRELUDES:
             size = _number(fields[4])
@@ -154,7 +157,7 @@ class HeaderReader:
             uid=_number(fields[2]),
             gid=_number(fields[3]),
             size=_number(fields[4]),
-            mtime=_number(fields[5], signed=True) * SECOND,
+            mtime=_signed_number(fields[5]) * SECOND,
             link=fields[8].partition(b"\0")[0],
         )
         if kind in (CHARACTER, BLOCK_DEVICE):
@@ -277,30 +280,34 @@ def _needed_records(member: Member) -> list[tuple[bytes, bytes]]:
 
 
 def _ustar(member: Member) -> bytes:
-    block = bytearray(
-        _HEADER.pack(
-            member.name[:100],
-            b"%07o\0" % member.mode,
-            _octal(member.uid, 7),
-            _octal(member.gid, 7),
+    block = b"".join(
+        (
+            member.name[:100].ljust(100, b"\0"),
+            _owned(member.mode, member.uid, member.gid),
             _octal(member.size, 11),
             _octal(member.mtime // SECOND, 11),
-            b" " * 8,
+            b"        ",
             member.kind,
-            member.link[:100],
-            b"ustar\0",
-            b"00",
-            b"",
-            b"",
-            _octal(member.major, 7),
-            _octal(member.minor, 7),
-            b"",
+            member.link[:100].ljust(100, b"\0") if member.link else _NO_LINK,
+            _plain_end(member.major, member.minor),
         )
     )
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
+    return b"%b%06o\0 %b" % (block[:148], _sum(block), block[156:])
 
 
+@lru_cache(_KNOWN_NUMBERS)
+def _owned(mode: int, uid: int, gid: int) -> bytes:
+    return b"%07o\0%b%b" % (mode, _octal(uid, 7), _octal(gid, 7))
+
+
+@lru_cache(_KNOWN_NUMBERS)
+def _plain_end(major: int, minor: int) -> bytes:
+    """The block from its magic on."""
+    names = bytes(64)  # of user and group
+    return b"ustar\0" + b"00" + names + _octal(major, 7) + _octal(minor, 7) + bytes(167)
+
+
+@lru_cache(_KNOWN_NUMBERS)
 def _octal(value: int, digits: int) -> bytes:
     """Zero where the field is too small: a pax record then holds the value."""
     return b"%0*o\0" % (digits, value if 0 <= value < 8**digits else 0)
@@ -353,7 +360,17 @@ def _checked(member: Member) -> Member:
     return member
 
 
-def _number(field: bytes, *, signed: bool = False) -> int:
+@lru_cache(_KNOWN_NUMBERS)
+def _number(field: bytes) -> int:
+    """An octal or base-256 field that is not negative."""
+    value = _signed_number(field)
+    if value < 0:
+        raise InvalidArgument("invalid tar header: negative number")
+    return value
+
+
+@lru_cache(_KNOWN_NUMBERS)
+def _signed_number(field: bytes) -> int:
     """An octal or base-256 field."""
     if field[0] & 0x80:
         # The first bit marks the format, the second is the sign.
@@ -365,9 +382,13 @@ def _number(field: bytes, *, signed: bool = False) -> int:
             value = int(field.strip(b"\0 ") or b"0", 8)
         except ValueError:
             raise InvalidArgument("invalid tar header: bad number") from None
-    if value < 0 and not signed:
-        raise InvalidArgument("invalid tar header: negative number")
     return value
+
+
+def _sum(data: bytes) -> int:
+    """The sum of no more than a block of bytes."""
+    # Of bytes below 128 Adler-32's lower half is one more: it wraps at 65,521, which is more than 512 * 127.
+    return (adler32(data) & 0xFFFF) - 1 if data.isascii() else sum(data)
 
 
 def _signed_sum(block: bytes) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sampan.sandbox.differences import differences
-from sampan.sandbox.pack import OPAQUE_XATTR
+from sampan.sandbox.marks import OPAQUE_XATTR
 from sampan.sandbox.trees import Trees
 
 
