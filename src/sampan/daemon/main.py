@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from sampan import __version__
 from sampan.daemon import instance, logs, memory
+from sampan.daemon.ending import SIGNALS, Ending
 from sampan.daemon.options import CommandLine, Options, parse, reloaded, settle
 from sampan.daemon.service import Service
 from sampan.engine.paths import Paths
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], ending: Ending) -> int:
     """Serve; the exit status. Everything that keeps it from serving is one line on standard error."""
     children_are_waited_for()
     allocator.keep_little()
@@ -51,12 +52,14 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         logs.set_up(options.log_level, options.settings["log-format"])
         os.umask(0o022)
+        ending.hold()
         with contextlib.ExitStack() as held:
             _take_place(options, held)
             if line.repair:
+                ending.release()
                 return _repair(options)
             _settle_in(options, on_demand=line.on_demand)
-            asyncio.run(_serve(line, options, service))
+            asyncio.run(_serve(line, options, service, ending))
     except Failure as error:
         print(f"sampan daemon: {error}", file=sys.stderr)
         return 1
@@ -109,7 +112,7 @@ def _settle_in(options: Options, *, on_demand: bool) -> None:
             cgroups.detect().shelter(cgroups.engine_group(options.engine.cgroup_parent))
 
 
-async def _serve(line: CommandLine, options: Options, service: Service) -> None:
+async def _serve(line: CommandLine, options: Options, service: Service, ending: Ending) -> None:
     for warning in options.warnings:
         log.warning("%s: %s", line.file, warning)
     paths = Paths(data=options.data_root, run=options.exec_root)
@@ -120,7 +123,7 @@ async def _serve(line: CommandLine, options: Options, service: Service) -> None:
         descriptors=_raise_descriptors(),
     )
     # From before there is anything to leave in order: who is told while it starts, stops once it has.
-    stop = _told_to_stop()
+    stop = _told_to_stop(ending)
     zygote.begin()
     idle = False
     try:
@@ -230,10 +233,12 @@ class Reloads:
         self._service.ready()
 
 
-def _told_to_stop() -> asyncio.Event:
-    """Set by the signals that ask for the daemon's end."""
+def _told_to_stop(ending: Ending) -> asyncio.Event:
+    """Set by the signals that ask for the daemon's end, or set already."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in SIGNALS:
         loop.add_signal_handler(number, stop.set)
+    if ending.told:
+        stop.set()
     return stop
