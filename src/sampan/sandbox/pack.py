@@ -5,8 +5,8 @@ Laws:
   inode numbers nor the names of users get in.
 - No symbolic link is followed and nothing but a regular file is read, whatever a process that shares the tree
   puts in its place meanwhile: what is opened is looked at first, and opening it waits for nobody. What
-  vanishes is left out; a file that shrinks is filled up with zeros, one that grows is cut at the size that its
-  header promised.
+  vanishes is left out; a file that shrinks is filled up with zeros, one that grows is cut at the size that
+  its header promised.
 - Depth and size of the tree cost no descriptors: a directory far up is closed and found again by ``..``.
 - With ``overlay`` the tree is an upper directory and becomes a layer (OCI image-spec, layer.md): a whiteout
   becomes ``.wh.NAME``, an opaque directory gets ``.wh..wh..opq``.
