@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 
 from tests import archives
-from tests.chaos.clients import DONE, NEVER, Client
+from tests.chaos.clients import DONE, NEVER, UNKNOWN, Client
 from tests.chaos.containers import packed, unpacked
 from tests.chaos.model import ABSENT, CREATED, EXITED, PRESENT, RUNNING, Thing
 
@@ -136,6 +136,8 @@ def remove_image(client: Client) -> None:
     how = client.judge(client.ask("DELETE", f"/images/{thing.name}"), 200)
     if how != NEVER:
         thing.removed(surely=how == DONE)
+    if how == UNKNOWN:
+        client.has.untagged.add(thing.word)
     client.world.count("rmi", how)
 
 

@@ -1,4 +1,4 @@
-"""Fifty kills of fixed seeds; the long run is ``tools/chaos``, see docs/reliability.md."""
+"""Fifty kills of one seed; the long run is ``tools/chaos``, see docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -15,20 +15,18 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.skipif(shutil.which("docker-registry") is None, reason="needs docker-registry"),
-    pytest.mark.skipif(
-        not os.environ.get("SAMPAN_CHAOS"),
-        reason="asked for by SAMPAN_CHAOS=1: seed 1 once found two sockets of the daemon too many",
-    ),
     pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft to look at the rules"),
 ]
 
 TOOL = Path(__file__).parents[2] / "tools/chaos"
 
 
-@pytest.mark.parametrize(("seed", "mix"), [(1, "even"), (2, "images"), (3, "networks")])
-def test_nothing_is_lost_half_made_or_left(seed: int, mix: str) -> None:
-    command = [str(TOOL), "--seed", str(seed), "--mix", mix, "--kills", "17"]
+def test_nothing_is_lost_half_made_or_left() -> None:
     done = subprocess.run(
-        command, env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, check=False
+        [str(TOOL), "--seed", "1", "--mix", "even", "--kills", "50"],
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]

@@ -127,7 +127,13 @@ def differences(clients: Sequence[Client], found: Facts, *, restarted: bool) -> 
         for name in found.networks
         if name not in known | {"bridge", "host", "none"}
     ]
-    wrong += [f"image {one['Id']} ({one['Labels']}) has no name" for one in found.nameless]
+    # As in Docker, a name goes before its image does: an image that was being removed may be there without.
+    untagged = {word for client in clients for word in client.has.untagged}
+    wrong += [
+        f"image {one['Id']} ({one['Labels']}) has no name"
+        for one in found.nameless
+        if (one["Labels"] or {}).get("word") not in untagged
+    ]
     return wrong
 
 
