@@ -9,6 +9,7 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import socket
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KILLED = 137
-_EXPECTED_AT_ONCE = 1
-"""Nobody starts what was expected before that, and what is left of it has a launcher that was killed."""
+_REMEMBERED = 16
+"""How many of those that were expected may still be made by a launcher that is slow."""
 START_PATIENCE = 120.0
 """Seconds until a container that is set up, but does not become its program, is given up."""
 _RUN_PREFIX = (
@@ -216,14 +217,14 @@ class Runtime:
         self._tasks: dict[str, Task] = {}
         self._ahead: dict[str, tuple[str, str]] = {}  # bundles and groups of what was expected, by id
         self._told: set[str] = set()  # what was expected since the last launch
-        self._cleared: dict[str, asyncio.Future[None]] = {}  # what is being given up, by id
+        self._cleared: dict[str, set[asyncio.Future[None]]] = {}  # what is being given up, by id
         self.starting = 0
         """How many launches are under way."""
 
     async def launch(self, launch: Launch, attachments: Sequence[tuple[ClientStream, AttachOptions]]) -> Task:
         """Start a container and join ``attachments`` to its streams. Raises StartFailed."""
-        if (clearing := self._cleared.get(launch.id)) is not None:
-            await asyncio.wait((clearing,))
+        while (clearing := self._cleared.get(launch.id)) is not None:
+            await asyncio.wait(clearing)
         # Whoever stands by may have made another container's first process, and clears that away now.
         others, self._told = self._told - {launch.id}, set()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -236,10 +237,16 @@ class Runtime:
             done.set_result(None)
 
     def _clearing(self, ids: Iterable[str], done: asyncio.Future[None]) -> None:
-        """Hold back starts of these containers until ``done``."""
+        """Hold back starts of these containers until ``done``, and whatever else they are held back for."""
         for container_id in ids:
-            self._cleared[container_id] = done
-            done.add_done_callback(lambda _done, gone=container_id: self._cleared.pop(gone, None))  # type: ignore[misc]
+            self._cleared.setdefault(container_id, set()).add(done)
+            done.add_done_callback(functools.partial(self._clear, container_id))
+
+    def _clear(self, container_id: str, done: asyncio.Future[None]) -> None:
+        pending = self._cleared[container_id]
+        pending.discard(done)
+        if not pending:
+            del self._cleared[container_id]
 
     async def _launch(
         self, launch: Launch, attachments: Sequence[tuple[ClientStream, AttachOptions]]
@@ -296,13 +303,16 @@ class Runtime:
         finally:
             os.close(document)
         self._told.add(launch.id)
-        self._ahead[launch.id] = (launch.bundle, launch.spec["linux"]["cgroupsPath"])
-        while len(self._ahead) > _EXPECTED_AT_ONCE:
-            former = next(iter(self._ahead))
-            bundle, group = self._ahead.pop(former)
-            if os.path.exists(bundle):  # its launcher was killed, and could not clear it away
+        # Nobody is to start what was expected before. What is there of it has a launcher that was killed, or
+        # one that was slow and will find it gone.
+        for former, (bundle, group) in list(self._ahead.items()):
+            if os.path.exists(bundle):
+                del self._ahead[former]
                 cleared = asyncio.get_running_loop().run_in_executor(None, clear_ahead, bundle, group)
                 self._clearing((former,), cleared)
+        self._ahead[launch.id] = (launch.bundle, launch.spec["linux"]["cgroupsPath"])
+        if len(self._ahead) > _REMEMBERED:
+            del self._ahead[next(iter(self._ahead))]
 
     async def adopt(self, container_id: str) -> Task | None:
         """The task of a container whose keeper outlived an earlier daemon; None when there is none."""
