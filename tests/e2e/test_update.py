@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.root, pytest.mark.e2e]
 ROWS = (
     ("--memory 96m --memory-swap 128m", "cg memory.limit_in_bytes memory.max", "100663296"),
     ("--memory-reservation 16m", "cg memory.soft_limit_in_bytes memory.low", "16777216"),
-    ("--cpu-shares 2048", "cg cpu.shares cpu.weight | sed s/2048/79/", "79"),
+    ("--cpu-shares 2048", "cg cpu.shares cpu.weight | sed s/2048/174/", "174"),
     ("--cpuset-cpus 0", "grep Cpus_allowed_list /proc/self/status | cut -f2", "0"),
     ("--cpu-period 50000 --cpu-quota 20000", "cg cpu.cfs_quota_us cpu.max | cut -d' ' -f1", "20000"),
     ("--cpu-quota -1", "cg cpu.cfs_quota_us cpu.max | cut -d' ' -f1 | sed s/max/-1/", "-1"),

@@ -300,7 +300,12 @@ class Wiring:
         )
 
     def _shortcomings(self) -> Iterable[str]:
-        return shortcomings(bridge=self._bridges.refusal, driver=self._driver.name, layering=self._layering)
+        return shortcomings(
+            bridge=self._bridges.refusal,
+            driver=self._driver.name,
+            layering=self._layering,
+            cgroup_version=self._settings.facts.cgroup_version,
+        )
 
     @property
     def runs(self) -> bool:

@@ -132,7 +132,7 @@ def attached_device_programs(group_fd: int) -> list[int]:
         layout.pack(group_fd, _ATTACH_CGROUP_DEVICE, 0, 0, ctypes.addressof(identifiers), len(identifiers)),
         64,
     )
-    syscall("bpf", _SYS_BPF, _PROG_QUERY, attributes, len(attributes))
+    syscall("find the device programs", _SYS_BPF, _PROG_QUERY, attributes, len(attributes))
     count: int = layout.unpack(attributes.raw[: layout.size])[5]
     return list(identifiers[:count])
 

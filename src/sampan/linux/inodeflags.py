@@ -11,6 +11,10 @@ TOP_DIRECTORY = 0x00020000
 """The directories in this one are unrelated: ext4 then places each in a part of the disk of its own."""
 
 
+IN_PLACE = 0x00800000
+"""What is written takes the place of what was there: btrfs copies a file's blocks otherwise (chattr +C)."""
+
+
 def add_flag(fd: int, flag: int) -> None:
     """Set a flag on the file open as ``fd``. Raises OSError where the file system has no such flags."""
     (flags,) = _WORD.unpack(fcntl.ioctl(fd, _GET_FLAGS, _WORD.pack(0)))

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 from sampan.errors import MEND, DiskFull, HostFailure, Internal, Unavailable
 from sampan.state import copies
 from sampan.state.migrations import MIGRATIONS, Migration
-from sampan.state.reserve import Reserve
+from sampan.state.reserve import Reserve, write_in_place
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +84,7 @@ class Database:
         reserve = Reserve(path)
         try:
             _keep_private(path)
+            write_in_place(path)
             writer = _connect(path)
             try:
                 _check(writer, path, newest=len(migrations))

@@ -9,7 +9,8 @@ a file of as many blocks, and some empty files: they are removed when a daemon s
 Laws:
 - Nothing fails for want of a reserve: it is made when there is room, and again when there is some again.
 - The descriptors stay open as long as the database: closing one would let go of SQLite's locks (fcntl(2)).
-- A file system that copies on writing (btrfs), or has no fallocate(2), gives no promise of this kind.
+- A file system that copies on writing is asked not to (``write_in_place``). Nothing is promised of what btrfs
+  writes beside a file, nor of a file system without fallocate(2).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import os
 import time
 from contextlib import suppress
 
-from sampan.linux import allocation
+from sampan.linux import allocation, inodeflags
 
 LOG = 5 << 20
 """Bytes for the log: SQLite begins it anew after 1,000 pages, 4.1 MB."""
@@ -35,6 +36,18 @@ _LEAST = 64 << 20  # bytes of a file system below which nothing is set aside
 _AGAIN = 5.0  # seconds from one that could not be had to the next attempt
 _BLOCK = 512
 _SPARE_FILE, _SPARE_INODES = "-spare", "-inodes"
+
+
+def write_in_place(path: str) -> None:
+    """A database is to be opened: have a file system that copies on writing overwrite its files instead, so
+    that blocks that were allocated ahead are of use. Only files without contents can be told so."""
+    with suppress(OSError):  # which no other file system has
+        for ending in ("", "-wal", "-shm"):
+            fd = os.open(path + ending, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                inodeflags.add_flag(fd, inodeflags.IN_PLACE)
+            finally:
+                os.close(fd)
 
 
 def make_way(path: str) -> None:

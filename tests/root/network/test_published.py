@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import resource
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -162,6 +163,10 @@ def test_taken_ports_are_refused(as_host: AsHost) -> None:
 
 def test_a_thousand_ports_and_flushed_rules(as_host: AsHost) -> None:
     def work(host: Host) -> None:
+        # As the daemon does: a port takes a descriptor.
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
         async def life() -> None:
             async with instance(host) as bridges:
                 endpoint = await bridges.connect(FIRST)

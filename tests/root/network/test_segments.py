@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -45,6 +45,12 @@ def own(endpoint: Endpoint, *, ipv6: bool) -> str:
     return next(cidr.partition("/")[0] for cidr in endpoint.addresses if (":" in cidr) is ipv6)
 
 
+def lead_back(host: Host, endpoints: Iterable[Endpoint]) -> None:
+    for endpoint in endpoints:
+        host.command("ip", "route", "add", own(endpoint, ipv6=False), "via", host.ADDRESS)
+        host.command("ip", "-6", "route", "add", own(endpoint, ipv6=True), "via", host.ADDRESS6)
+
+
 @pytest.mark.parametrize(("kind", "mode"), KINDS)
 def test_containers_beside_the_host(as_host: AsHost, kind: str, mode: str) -> None:
     def work(host: Host) -> None:
@@ -66,6 +72,8 @@ def test_containers_beside_the_host(as_host: AsHost, kind: str, mode: str) -> No
                 await bridges.make("side")
                 first, second = [await bridges.connect(one, network="side") for one in (FIRST, SECOND)]
                 places = [host.container(endpoint) for endpoint in (first, second)]
+                if mode.startswith("l3"):  # the parent routes: who is beyond it has to know
+                    outside.run(functools.partial(lead_back, host, (first, second)))
                 for ipv6 in (False, True):
                     address = host.INTERNET6 if ipv6 else host.INTERNET
                     with host.listen(outside, ipv6=ipv6) as server:
