@@ -234,3 +234,80 @@ def test_when_nobody_needs_it_it_goes_with_all_that_was_made(box: Box) -> None:
     assert not os.path.exists(f"/proc/{pid}")
     assert groups(box, "first") == []
     assert not os.path.exists(launch.bundle)
+
+
+def starter_of(box: Box) -> int:
+    (pid,) = [
+        child
+        for child in children(box.zygote.pid)
+        if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"sampan-starter")
+    ]
+    return pid
+
+
+def test_a_starter_that_is_killed_costs_what_it_had_made_and_nothing_else(box: Box) -> None:
+    async def work(box: Box) -> None:
+        for number in range(3):
+            launch = box.launch("echo", "mine", name=f"first-{number}")
+            pid = await expect(box, launch)
+            os.kill(starter_of(box), signal.SIGKILL)
+            if number:
+                while os.path.exists(f"/proc/{pid}"):
+                    await asyncio.sleep(0)
+            os.makedirs(launch.bundle, exist_ok=True)
+            task, stream = await box.start(launch)
+            await stream.send(b"", end=True)
+            assert await stream.read() == b"mine\n"
+            await task.released
+            assert task.pid != pid
+            assert groups(box, launch.id) == []
+
+    box.run(work)
+
+
+def test_what_cannot_have_the_ids_that_were_expected_is_started_with_the_hosts(box: Box) -> None:
+    def with_kernels(spec: Spec) -> None:
+        options = ["rbind", "ro"]
+        spec["mounts"].append(
+            {"destination": "/kernels", "type": "bind", "source": "/proc/sys", "options": options}
+        )
+
+    async def work(box: Box) -> None:
+        for allowed in (True, False):
+            launch = box.launch("cat", "/proc/self/uid_map", name="first", change=with_kernels)
+            launch = replace(launch, host_ids_allowed=allowed)
+            await expect(box, launch)
+            os.makedirs(launch.bundle, exist_ok=True)
+            if allowed:
+                task, stream = await box.start(launch)
+                await stream.send(b"", end=True)
+                assert b"4294967295" in await stream.read()
+                assert "user ids" in task.host_ids
+                await task.released
+            else:
+                with pytest.raises(Exception, match="user ids"):
+                    await box.start(launch)
+            assert groups(box, "first") == []
+
+    box.run(work)
+
+
+def test_one_starter_does_many_and_keeps_nothing_of_them(box: Box) -> None:
+    async def work(box: Box) -> None:
+        held = set()
+        for number in range(4):
+            launch = box.launch("echo", "mine", name=f"first-{number}")
+            pid = await expect(box, launch)
+            os.makedirs(launch.bundle, exist_ok=True)
+            task, stream = await box.start(launch)
+            assert task.pid == pid
+            await stream.send(b"", end=True)
+            assert await stream.read() == b"mine\n"
+            await task.released
+            starter = starter_of(box)
+            while len(os.listdir(f"/proc/{starter}/fd")) > 4:
+                await asyncio.sleep(0)
+            held.add(starter)
+        assert len(held) == 1
+
+    box.run(work)
