@@ -144,6 +144,7 @@ async def _serve_engine(
     stop: asyncio.Event,
 ) -> bool:
     """Serve until told to ``stop``; whether no container runs then."""
+    gc.disable()  # all that is made from here until it serves is kept: to search it for garbage is in vain
     # Imported now, while the zygote starts on the other core.
     from sampan.daemon.doors import listen
     from sampan.daemon.wiring import Wiring
@@ -164,6 +165,7 @@ async def _serve_engine(
         # What lives now lives as long as the daemon: no collection need look at it again.
         gc.collect()
         gc.freeze()
+        gc.enable()
         memory.watch()
         await stop.wait()
         service.stopping()
