@@ -159,6 +159,7 @@ class Recovery:
         status = Status.PAUSED if self._leftovers.stands_still(instance) else Status.RUNNING
         base, span = _id_map(task.pid)
         if not state.running:  # the daemon died before it could record what the start was given
+            instance.container = _begun(instance.container)
             self._unrecorded.append(instance)
             reason = "" if span else state.host_ids or "found at its start"
             state = replace(state, id_base=base, id_span=span, host_ids=reason, exit_code=0, error="")
@@ -173,7 +174,7 @@ class Recovery:
     def _end(self, instance: Instance, ended: Exit, *, answered: bool = True) -> None:
         if not instance.state.running:  # it was started, and ended, without a record of the start
             state = replace(instance.state, status=Status.RUNNING)
-            instance.container = replace(instance.container, state=state)
+            instance.container = replace(_begun(instance.container), state=state)
         self._exits.record(instance, ended, answered=answered)
 
     async def _finish_removal(self, instance: Instance) -> None:
@@ -288,6 +289,14 @@ class Leftovers:
                     logger.warning("layer %s could not be removed: %s", key, error)
         await self._bridges.reconcile(running)
         await self._volumes.settle(running)
+
+
+def _begun(container: Container) -> Container:
+    """A container whose start was not recorded: unless it waited for that, somebody asked for it, and a stop
+    before holds its policy back no longer."""
+    if container.state.status is Status.RESTARTING:
+        return container
+    return replace(container, has_been_manually_stopped=False, restart_count=0)
 
 
 def _id_map(pid: int) -> tuple[int, int]:

@@ -98,7 +98,8 @@ def grow(orders: int, hierarchy: Hierarchy) -> NoReturn:
         with open("/proc/self/cmdline") as file:
             zygotes = file.read().rstrip("\0")
         set_title("sampan-seed " + zygotes.partition(" ")[2])
-        _serve(_socket.socket(fileno=ORDERS), hierarchy, title_writer(zygotes))
+        with suppress(ConnectionError):  # the zygote was killed before it could read the last answer
+            _serve(_socket.socket(fileno=ORDERS), hierarchy, title_writer(zygotes))
     except BaseException:
         lastwords.say("seed")
     finally:

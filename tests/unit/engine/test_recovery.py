@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from tests.fakes.engine import World, settle
 
-from sampan.engine.model import Container, Status
+from sampan.engine.model import Container, RestartPolicy, Status
 from sampan.engine.options import EngineOptions
 from sampan.engine.recovery import Leftovers
 from sampan.errors import NotFound
@@ -120,6 +120,24 @@ async def test_a_start_whose_record_was_lost_is_found_by_its_keeper(world: World
     found = world.containers.get(web)
     assert found.state.status is Status.RUNNING
     assert found.network.networks["bridge"].ip_address == "172.17.0.2"
+
+
+async def test_a_start_whose_record_was_lost_has_ended_a_stop(world: World) -> None:
+    policy = RestartPolicy(name="unless-stopped")
+    web = await world.run("sleep", name="web", restart_policy=policy)
+    await world.containers.stop(web)
+    stopped = world.store.find(web).container
+    assert stopped.has_been_manually_stopped
+    await world.containers.start(web)
+    world.runtime.living[web] = world.task(web)
+    instance = world.store.find(web)
+    world.store.update(instance, stopped)  # what the database had when the daemon died
+    await world.store.recorded()
+    await world.restart_daemon()
+    assert world.containers.get(web).state.running
+    world.task(web).end(1)
+    await settle()
+    assert world.containers.get(web).state.status is Status.RESTARTING
 
 
 async def test_a_run_of_which_only_the_exit_record_is_left_is_known(world: World) -> None:
