@@ -3,8 +3,10 @@
 Theory: ext4 without a journal gives the inode of a removed file to nobody for some minutes, and looks at each
 of those again for every file that it makes in the same part of the disk: 5,000 files in the place of 15,000
 removed ones take 3 s in place of 0.3. Files are made near their directory, and a directory near its parent,
-unless the parent bears the flag of a top directory (``chattr +T``): then where there is most room. So the
-directory is made in one that bears the flag and lives for as long as that takes, and moved to its place.
+unless the parent bears the flag of a top directory (``chattr +T``): then in a part with few directories. So
+it is made in one that bears the flag and lives for as long as that takes, and moved to its place. Where its
+own inode is not among the first of its part, those before it may be removed files: others are tried, and the
+first in its part is taken.
 
 Laws:
 - What is there already is never replaced, and nothing is left beside the directory, whatever fails.
@@ -21,6 +23,9 @@ from contextlib import suppress
 
 from sampan.linux import inodeflags, libc
 
+_CANDIDATES = 8
+_FIRST = 64
+_USUAL = 8192  # inodes of a group, by what mke2fs does if it is told nothing
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -48,20 +53,41 @@ def make_directory(base: bytes, mode: int, parent: int) -> None:
 
 
 def _make_apart(base: bytes, mode: int, parent: int) -> None:
-    # Two random names: where the directory comes to lie depends on the one that it is made with.
-    top, inside = (f".sampan-{os.urandom(8).hex()}" for _ in range(2))
+    # Random names: where a directory comes to lie depends on the one that it is made with.
+    top, *inside = (f".sampan-{os.urandom(8).hex()}" for _ in range(1 + _CANDIDATES))
     os.mkdir(top, 0o700, dir_fd=parent)
     try:
         fd = os.open(top, _DIRECTORY, dir_fd=parent)
         try:
             inodeflags.add_flag(fd, inodeflags.TOP_DIRECTORY)
-            os.mkdir(inside, mode, dir_fd=fd)
+            group = _inodes_per_group(fd)
             try:
-                libc.rename_new(fd, os.fsencode(inside), parent, base)
-            except BaseException:
-                os.rmdir(inside, dir_fd=fd)
-                raise
+                first, chosen = group, ""
+                for name in inside:
+                    os.mkdir(name, mode, dir_fd=fd)
+                    place = (os.stat(name, dir_fd=fd).st_ino - 1) % group
+                    if place < first:
+                        first, chosen = place, name
+                    if first < _FIRST:
+                        break
+                libc.rename_new(fd, os.fsencode(chosen), parent, base)
+            finally:
+                for name in inside:
+                    with suppress(FileNotFoundError):
+                        os.rmdir(name, dir_fd=fd)
         finally:
             os.close(fd)
     finally:
         os.rmdir(top, dir_fd=parent)
+
+
+def _inodes_per_group(fd: int) -> int:
+    """As far as it can be told from outside; with a wrong one a candidate is as good as any."""
+    found, device = os.fstatvfs(fd), os.fstat(fd).st_dev
+    try:
+        with open(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/size", "rb") as file:
+            size = int(file.read()) * 512
+    except (OSError, ValueError):
+        return _USUAL
+    groups = -(-size // (8 * found.f_bsize * found.f_bsize)) or 1
+    return found.f_files // groups if found.f_files >= groups and not found.f_files % groups else _USUAL
