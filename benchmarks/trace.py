@@ -182,9 +182,16 @@ def roles(socket_path: str) -> dict[int, str]:
     for entry in os.listdir("/proc"):
         if entry.isdigit() and _words(int(entry))[:1] == [f"sampan-zygote {root}"]:
             found[int(entry)] = "zygote"
-            with open(f"/proc/{entry}/task/{entry}/children") as children:
-                found.update({int(child): "keeper" for child in children.read().split()})
+            for child in _children(int(entry)):
+                attends = _words(child)[:1] == [f"sampan-exec {root}"]
+                found[child] = "attendant" if attends else "keeper"
+                found.update(dict.fromkeys(_children(child), "program" if attends else "launcher"))
     return found
+
+
+def _children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children") as children:
+        return [int(child) for child in children.read().split()]
 
 
 def _words(pid: int) -> list[str]:
@@ -248,7 +255,13 @@ def report(found: list[Stretch], start: float) -> None:
         print(f"| {span} | {who} | {each.count} | {longest} |")
 
 
-_COLOURS = {"client": "#4c78a8", "daemon": "#f58518", "zygote": "#54a24b", "keeper": "#b279a2"}
+_COLOURS = {
+    "client": "#4c78a8",
+    "daemon": "#f58518",
+    "zygote": "#54a24b",
+    "keeper": "#b279a2",
+    "attendant": "#e45756",
+}
 
 
 def picture(found: list[Stretch], start: float, end: float) -> str:

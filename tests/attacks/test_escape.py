@@ -22,7 +22,7 @@ import pytest
 
 from sampan.linux import capabilities
 from sampan.linux import process as p
-from sampan.sandbox.launch import become_root
+from sampan.sandbox.entering import become_root
 from sampan.spec.runtime import DEFAULT_CAPABILITIES, capability_number
 from tests.attacks.conftest import HOSTS_IDS, Docker
 from tests.attacks.test_kernel import processes

@@ -189,7 +189,7 @@ def _descriptors(kinds: dict[str, list[int]], said: Said, seen: Seen) -> list[st
     for kind in ("daemon", "zygote"):
         for pid in kinds.get(kind, ()):
             began = processes.look(pid)
-            helpers = (len(kinds.get("seed", ())), len(kinds.get("starter", ())))
+            helpers = tuple(len(kinds.get(one, ())) for one in ("seed", "starter", "attendant"))
             key = (pid, began.began if began else 0, len(said.running), len(said.networks), *helpers)
             every = processes.descriptors(pid, [one["State"]["Pid"] for one in said.running.values()])
             asking = {sort: number for sort, number in every.items() if sort.startswith("names of ")}

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -101,6 +101,8 @@ def of_engine(root: str, top: int | None = None) -> list[Process]:
             kinds[pid] = "seed"
         elif one.command.startswith(b"sampan-starter " + os.fsencode(root)):
             kinds[pid] = "starter"
+        elif one.command.startswith(b"sampan-exec " + os.fsencode(root)):
+            kinds[pid] = "attendant"
         elif one.command.startswith(title):
             kinds[pid] = _part(one, every, title)
     for pid in every.keys() - kinds.keys():
@@ -182,11 +184,12 @@ def end(pid: int, patience: float = 30.0) -> bool:
         os.close(handle)
 
 
-def descriptors(pid: int, guests: Iterable[int] = ()) -> dict[str, int]:
+def descriptors(pid: int, guests: Sequence[int] = ()) -> dict[str, int]:
     """How many descriptors of each sort a process has, but for connections to a registry, which are kept.
 
     ``guests`` are first processes of containers: the sockets by which one of them asks for names, which are
-    in its network namespace, are told apart from all others as ``names of PID``.
+    in its network namespace, are told apart from all others as ``names of PID``, and pidfds of theirs are not
+    counted: a daemon that did not start a container has one from the first exec on.
     """
     sorts = {f"socket:[{inode}]": "socket" for inode in _inodes(pid, "unix", 6)}
     sorts |= {f"socket:[{inode}]": "netlink" for inode in _inodes(pid, "netlink", 9)}
@@ -200,12 +203,19 @@ def descriptors(pid: int, guests: Iterable[int] = ()) -> dict[str, int]:
         for fd in os.listdir(f"/proc/{pid}/fd"):
             with suppress(OSError):
                 what = os.readlink(f"/proc/{pid}/fd/{fd}")
+                if "pidfd" in what and _of_one(pid, fd, guests):
+                    continue
                 sort = sorts.get(what)
                 if sort is None:
                     sort = what.partition("[")[0] if "socket" not in what else _in_no_table(pid, int(fd))
                 if sort:
                     found[sort] = found.get(sort, 0) + 1
     return found
+
+
+def _of_one(pid: int, fd: str, guests: Sequence[int]) -> bool:
+    text = Path(f"/proc/{pid}/fdinfo/{fd}").read_text()
+    return any(f"Pid:\t{guest}\n" in text for guest in guests)
 
 
 def _in_no_table(pid: int, fd: int) -> str:

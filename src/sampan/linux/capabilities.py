@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Iterable
 
 from sampan.linux import libc
@@ -34,10 +35,16 @@ def _mask(numbers: Iterable[int]) -> int:
 
 
 def capset(*, effective: Iterable[int], permitted: Iterable[int], inheritable: Iterable[int]) -> None:
+    capset_ready(effective=effective, permitted=permitted, inheritable=inheritable)()
+
+
+def capset_ready(
+    *, effective: Iterable[int], permitted: Iterable[int], inheritable: Iterable[int]
+) -> libc.Call:
     header = _Header(_VERSION_3, 0)
     sets = [_mask(effective), _mask(permitted), _mask(inheritable)]
     data = (_Data * 2)(_Data(*(s & 0xFFFFFFFF for s in sets)), _Data(*(s >> 32 for s in sets)))
-    check(libc.libc.capset(ctypes.byref(header), ctypes.byref(data)), "capset")
+    return libc.ready("capset", libc.libc.capset, ctypes.byref(header), ctypes.byref(data))
 
 
 def capget() -> tuple[int, int, int]:
@@ -61,12 +68,21 @@ def _prctl(what: str, *arguments: int) -> int:
 
 def limit_bounding_set(keep: Iterable[int]) -> None:
     """Drop every capability that is not in ``keep`` from the bounding set."""
+    for call in limit_bounding_set_ready(keep):
+        call()
+
+
+def limit_bounding_set_ready(keep: Iterable[int]) -> list[libc.Call]:
     wanted = _mask(keep)
+    calls: list[libc.Call] = []
     for number in range(64):
-        if wanted >> number & 1:
-            continue
-        if libc.libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) < 0:
+        if libc.libc.prctl(_PR_CAPBSET_READ, ctypes.c_ulong(number), 0, 0, 0) < 0:
             break  # past the kernel's last capability
+        if not wanted >> number & 1:
+            calls.append(
+                functools.partial(libc.libc.prctl, _PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0)
+            )
+    return calls
 
 
 def set_ambient(numbers: Iterable[int]) -> None:

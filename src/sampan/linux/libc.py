@@ -6,7 +6,9 @@ System call numbers of calls older than Linux 5.0 differ by architecture; newer 
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
+from collections.abc import Callable
 
 _libc = ctypes.CDLL(None, use_errno=True)
 # Keeps the interpreter lock during the call: nothing else may run between the two returns of clone3.
@@ -32,6 +34,7 @@ libc = _libc
 
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
+syscall_function = _syscall
 _syscall_holding = _libc_holding.syscall
 _syscall_holding.restype = ctypes.c_long
 
@@ -45,6 +48,20 @@ def check(result: int, what: str) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), what)
     return result
+
+
+Call = Callable[[], object]
+"""A call made ready: what it takes has been made, so that making it writes to few pages."""
+
+
+def ready(what: str, function: Callable[..., int], *arguments: object) -> Call:
+    """The call of a function of the C library, arguments as ``syscall`` takes them; it raises OSError."""
+    made = functools.partial(function, *map(_word, arguments))
+    return functools.partial(_checked, made, what)
+
+
+def _checked(made: Callable[[], int], what: str) -> int:
+    return check(made(), what)
 
 
 def syscall(what: str, number: int, *arguments: object) -> int:

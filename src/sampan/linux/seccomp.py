@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import struct
 
 from sampan.linux import libc
-from sampan.linux.libc import check, syscall
+from sampan.linux.libc import check
 
 PR_SET_NO_NEW_PRIVS = 38
 SECCOMP_SET_MODE_FILTER = 1
@@ -36,9 +37,22 @@ def install(program: bytes, flags: int = SECCOMP_FILTER_FLAG_SPEC_ALLOW) -> None
     kernel from slowing the whole program down by a speculation barrier, as Docker's runtimes do. Raises
     ``OSError``: EACCES without the privilege, EINVAL for a program that the kernel refuses.
     """
+    install_ready(program, flags)()
+
+
+def install_ready(program: bytes, flags: int = SECCOMP_FILTER_FLAG_SPEC_ALLOW) -> libc.Call:
+    """``install``, made ready; a program that is none raises here."""
     count, rest = divmod(len(program), INSTRUCTION_SIZE)
     if rest or not count:
         raise OSError(errno.EINVAL, "not a sequence of whole BPF instructions", "seccomp")
     instructions = ctypes.create_string_buffer(program, len(program))
     description = struct.pack("HP", count, ctypes.addressof(instructions))  # struct sock_fprog
-    syscall("seccomp", _SYS_SECCOMP, SECCOMP_SET_MODE_FILTER, flags, ctypes.c_char_p(description))
+    sock_fprog = ctypes.c_char_p(description)
+    call = libc.ready(
+        "seccomp", libc.syscall_function, _SYS_SECCOMP, SECCOMP_SET_MODE_FILTER, flags, sock_fprog
+    )
+    return functools.partial(_holding, call, instructions)
+
+
+def _holding(call: libc.Call, _instructions: object) -> None:
+    call()

@@ -128,7 +128,7 @@ def _clone(root: str, container: Container, process: Process) -> tuple[int, int,
     if pid == 0:
         ours.close()
         joiner = Joiner(theirs, program, (0, 1, 2), (size["height"], size["width"]) if size else None)
-        joiner.run(init, flags, cgroup, cloned=group is not None)
+        joiner.run(init, flags, cgroup.entrances())
     theirs.close()
     master = -1
     with ours:

@@ -1,4 +1,4 @@
-"""The daemon's end of one keeper: requests with answers, and events.
+"""The daemon's end of one keeper, or attendant: requests with answers, and events.
 
 Law: every future that was handed out is resolved, at the latest when the keeper is gone.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -52,7 +53,7 @@ class Link:
         self.on_end()
 
     async def ask(self, op: str, fds: Sequence[int] = (), **arguments: object) -> dict[str, Any]:
-        """Send a request and wait for its answer. Raises KeeperGone."""
+        """Send a request and wait for its answer; ``fds`` in it are the caller's. Raises KeeperGone."""
         number = next(self._numbers)
         answer = self._answers[number] = self._loop.create_future()
         try:
@@ -70,16 +71,21 @@ class Link:
                 if message is None:
                     self.close()
                     return
-                self._take(message[0])
+                self._take(*message)
         except BlockingIOError:
             return
         except OSError:
             self.close()
 
-    def _take(self, document: dict[str, Any]) -> None:
+    def _take(self, document: dict[str, Any], fds: list[int]) -> None:
+        if fds:
+            document["fds"] = fds
         if "event" in document:
             self.on_event(document)
             return
         answer = self._answers.pop(document["seq"], None)
         if answer is not None and not answer.done():
             answer.set_result(document)
+            return
+        for fd in fds:
+            os.close(fd)

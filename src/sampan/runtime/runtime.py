@@ -20,12 +20,22 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sampan.errors import Conflict, Internal, StartCutShort, StartFailed
+from sampan.runtime.attendants import Attendants, ExecFailed, ExecTask
 from sampan.runtime.link import KeeperGone, Link
 from sampan.runtime.zygote import Zygote
 from sampan.sandbox import cgroups, channel, keeper_socket
+from sampan.sandbox.entering import REQUEST_FAILED
 from sampan.sandbox.expected import EXPECT
-from sampan.sandbox.launch import REQUEST_FAILED
-from sampan.sandbox.messages import AttachOptions, Exit, InitialClient, Keeping, Launch, decode_exit, encode
+from sampan.sandbox.messages import (
+    AttachOptions,
+    Exit,
+    InitialClient,
+    Keeping,
+    Launch,
+    decode_exit,
+    encode,
+    fields_of,
+)
 from sampan.sandbox.stdio import forget_exit, read_exit, write_exit
 
 if TYPE_CHECKING:
@@ -51,25 +61,23 @@ class ClientStream(Protocol):
     def detach(self) -> tuple[socket.socket, bytes]: ...
 
 
-class ExecTask:
-    """A running exec."""
-
-    def __init__(self, task: Task, exec_id: str, pid: int, exited: asyncio.Future[int]) -> None:
-        self._task = task
-        self._id = exec_id
-        self.pid = pid
-        self.exited = exited
-
-    async def resize(self, height: int, width: int) -> None:
-        with suppress(KeeperGone):
-            await self._task.link.ask("resize", exec=self._id, height=height, width=width)
-
-
 class Task:
-    """A running container."""
+    """A running container.
 
-    def __init__(self, link: Link, state: dict[str, Any]) -> None:
+    ``entrance`` is how others get into it, if that is known: a pidfd, owned from now on, and what they need
+    to know.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        state: dict[str, Any],
+        attendants: Attendants,
+        entrance: tuple[int, dict[str, Any]] | None = None,
+    ) -> None:
         self.link = link
+        self._attendants = attendants
+        self._entrance = entrance
         self.pid: int = state["pid"]
         self.started_at: float = state["started_at"]
         self.host_ids: str = state.get("host_ids", "")
@@ -127,30 +135,57 @@ class Task:
         limit: float | None = None,
     ) -> ExecTask:
         sock, early = stream.detach() if stream else (None, b"")
-        exited = self._execs[exec_id] = asyncio.get_running_loop().create_future()
+        request = {
+            "exec": exec_id,
+            "process": process,
+            "user": user,
+            "filtered": filtered,
+            "stdin": stdin,
+            "detach_keys": detach_keys,
+            "console_size": console_size,
+            "early": early.decode("latin-1"),
+            "limit": limit,
+        }
+        fds = (sock.fileno(),) if sock else ()
         try:
-            answer = await self.link.ask(
-                "exec",
-                (sock.fileno(),) if sock else (),
-                exec=exec_id,
-                process=process,
-                user=user,
-                filtered=filtered,
-                stdin=stdin,
-                detach_keys=detach_keys,
-                console_size=console_size,
-                early=early.decode("latin-1"),
-                limit=limit,
-            )
-            if "failed" in answer:
-                raise start_failed(_EXEC_PREFIX, answer["failed"], answer["code"])
-        except BaseException:
-            self._execs.pop(exec_id, None)
-            raise
+            entrance = self._entrance or await self._ask_entrance()
+            try:
+                if entrance is None:
+                    return await self._exec_by_keeper(fds, request)
+                init, container = entrance
+                return await self._attendants.run((init, *fds), {**request, "container": container})
+            except ExecFailed as error:
+                raise start_failed(_EXEC_PREFIX, str(error), error.code) from error
         finally:
             if sock:
                 sock.close()
-        return ExecTask(self, exec_id, answer["pid"], exited)
+
+    async def _ask_entrance(self) -> tuple[int, dict[str, Any]] | None:
+        """The keeper's, which an earlier daemon was told; None where only the keeper can have execs run.
+
+        So it is with another runtime's containers, and with keepers of earlier versions.
+        """
+        answer = await self.link.ask("entrance")
+        if "failed" in answer:
+            return None
+        (init,) = answer["fds"]
+        if self._entrance is not None or self.released.done():
+            os.close(init)
+        else:
+            self._entrance = (init, answer["container"])
+        return self._entrance
+
+    async def _exec_by_keeper(self, fds: Sequence[int], request: dict[str, Any]) -> ExecTask:
+        exec_id = request["exec"]
+        exited = self._execs[exec_id] = asyncio.get_running_loop().create_future()
+        try:
+            answer = await self.link.ask("exec", fds, **request)
+            if "failed" in answer:
+                raise ExecFailed(answer["failed"], answer["code"])
+        except BaseException:
+            self._execs.pop(exec_id, None)
+            raise
+        return ExecTask(functools.partial(self.link.ask, "resize", exec=exec_id), answer["pid"], exited)
 
     async def _ask(self, op: str, fds: Sequence[int] = (), **arguments: object) -> None:
         answer = await self.link.ask(op, fds, **arguments)
@@ -179,6 +214,9 @@ class Task:
             self.exited.set_result(ended)
 
     def _release(self) -> None:
+        if self._entrance is not None:
+            os.close(self._entrance[0])
+            self._entrance = None
         if not self.released.done():
             self.released.set_result(None)
 
@@ -279,7 +317,8 @@ class Runtime:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             fds = [document, theirs.fileno(), *(sock.fileno() for sock, _, _ in clients)]
-            await self._zygote.request(Keeping.of(launch, self._request()).encode(), fds)
+            keeping = Keeping.of(launch, self._request())
+            await self._zygote.request(keeping.encode(), fds)
         except BaseException:
             ours.close()
             raise
@@ -288,7 +327,8 @@ class Runtime:
             theirs.close()
         try:
             async with asyncio.timeout(START_PATIENCE):
-                return await _first_word(ours)
+                container = fields_of(keeping.surroundings)
+                return await _first_word(ours, self._zygote.attendants, container)
         except TimeoutError as error:
             # What it waits for may never come. Its launcher hears of its end, and tidies up.
             await asyncio.to_thread(end_group, launch.spec["linux"]["cgroupsPath"])
@@ -321,7 +361,7 @@ class Runtime:
         except OSError:
             return None
         try:
-            return self._known(container_id, await _first_word(sock))
+            return self._known(container_id, await _first_word(sock, self._zygote.attendants))
         except (StartFailed, _NoWord):
             return None
 
@@ -348,10 +388,13 @@ class _NoWord(Exception):
     """The keeper's socket ended before it said anything."""
 
 
-async def _first_word(sock: socket.socket) -> Task:
+async def _first_word(
+    sock: socket.socket, attendants: Attendants, container: dict[str, Any] | None = None
+) -> Task:
     """The task that a keeper, or its launcher, tells of on ``sock``, which is owned from now on.
 
-    A launcher sends the keeper's own connection along. Raises StartFailed, or _NoWord at the end.
+    A launcher sends the keeper's own connection along, and a pidfd of the container, which is ``container``
+    for who enters it. Raises StartFailed, or _NoWord at the end.
     """
     loop = asyncio.get_running_loop()
     sock.setblocking(False)
@@ -368,13 +411,16 @@ async def _first_word(sock: socket.socket) -> Task:
         raise
     loop.remove_reader(sock.fileno())
     if message is not None and message[0]["event"] == "started":
-        event, connection = message
-        if connection:
+        event, fds = message
+        entrance = None
+        if fds:
             sock.close()
-            sock = socket.socket(fileno=connection[0])
+            sock = socket.socket(fileno=fds[0])
+            if container is not None and len(fds) > 1:
+                entrance = (fds[1], container)
         # The task listens before the link begins: an exit may be the very next message.
         link = Link(sock)
-        task = Task(link, event)
+        task = Task(link, event, attendants, entrance)
         link.begin()
         return task
     sock.close()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from sampan.errors import Internal
 from sampan.linux import mount
+from sampan.runtime.attendants import Attendants
 from sampan.sandbox import channel
 from sampan.sandbox.edition import edition
 from sampan.sandbox.messages import PROTOCOL
@@ -47,6 +48,7 @@ class Zygote:
         self.pid = 0
         self._child = 0
         self._watched = False
+        self.attendants = Attendants(self.request)
 
     async def request(self, document: bytes, fds: Sequence[int]) -> None:
         """Send a request, to a new zygote if the old one is gone. Raises Internal when none can be had."""
@@ -79,6 +81,7 @@ class Zygote:
 
     def close(self) -> None:
         """Let the zygote go; it ends by itself once its last keeper has. Idempotent."""
+        self.attendants.close()
         if self._socket is None and self._child:
             # Begun and never spoken to: it would wait for ever. Its group can be removed once it has ended.
             with contextlib.suppress(ProcessLookupError, ChildProcessError):

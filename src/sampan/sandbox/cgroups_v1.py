@@ -292,6 +292,9 @@ class Group:
         if self._unified is not None and not cloned:
             files.poke(self._unified + "/cgroup.procs", "0")
 
+    def entrances(self) -> list[int]:
+        return [os.open(tree + "/tasks", os.O_WRONLY | os.O_CLOEXEC) for tree in self._joined]
+
     def clone_fd(self) -> int | None:
         if self._unified is None:
             return None

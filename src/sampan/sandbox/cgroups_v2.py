@@ -259,6 +259,9 @@ class Group:
         if not cloned:
             files.poke(self._directory + "/cgroup.procs", "0")
 
+    def entrances(self) -> list[int]:
+        return []
+
     def clone_fd(self) -> int | None:
         return os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 

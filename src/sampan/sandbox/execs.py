@@ -1,6 +1,6 @@
-"""A further process in a running container (``exec``): joins the namespaces of the first one.
+"""A further process in a running container (``exec``), seen by its parent: its streams, its end.
 
-It is a child of the keeper; see ``joining`` for how it gets in.
+The parent is an ``attendant``; or the keeper, where another runtime puts it into the container.
 """
 
 from __future__ import annotations
@@ -15,23 +15,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sampan.linux import process as p
-from sampan.sandbox import channel, external
-from sampan.sandbox.joining import JOINED, SETUP_FAILED, Joiner
-from sampan.sandbox.launch import (
-    LaunchError,
-)
-from sampan.sandbox.loop import READ, Loop
-from sampan.sandbox.messages import AttachOptions, Keeping
-from sampan.sandbox.program import Program
-from sampan.sandbox.stdio import exit_code, null_streams, read_file, standard_pipes, terminal_ends
+from sampan.sandbox import channel
+from sampan.sandbox.joining import SETUP_FAILED
+from sampan.sandbox.launch import LaunchError
+from sampan.sandbox.loop import READ, Loop, Timer
+from sampan.sandbox.messages import AttachOptions
+from sampan.sandbox.stdio import exit_code, null_streams, standard_pipes, terminal_ends
 from sampan.sandbox.streams import Streams
 
 if TYPE_CHECKING:
     from sampan.sandbox.cgroups import Cgroup
     from sampan.spec.runtime import Process
 
-_FROZEN = "the container is paused"
+FROZEN = "the container is paused"
 _PATIENCE = 10.0  # seconds until a child that does not become the program is given up
 _GLANCE_MS = 200
 TIMED_OUT = -1
@@ -85,13 +81,52 @@ class Exec:
         self.id = request.id
         self.pid = pid
         self.console = -1
-        self.streams: Streams | None = None
+        self._request = request
+        self._streams: Streams | None = None
         self._loop = loop
         self._pidfd = pidfd
         self._on_end = on_end
         self._timed_out = False
-        self._timer = None if request.limit is None else loop.after(request.limit, self._expire)
-        loop.watch(pidfd, READ, self._ended)
+        self._timer: Timer | None = None
+
+    def join(
+        self, outside: dict[int, int], client: int = -1, *, on_quiet: Callable[[], None] = lambda: None
+    ) -> None:
+        """Give it its streams: ours by number, and a client's socket; all are owned from now on.
+
+        ``on_quiet`` is called when it has ended and the client has all of its output.
+        """
+        request = self._request
+        stdin = outside.pop(0, -1)
+        if stdin >= 0 and not request.stdin:
+            os.close(stdin)
+            stdin = -1
+        self._streams = Streams(
+            self._loop,
+            outputs=outside,
+            stdin=stdin,
+            stdin_once=True,
+            terminal=request.terminal,
+            on_quiet=on_quiet,
+            on_detach=lambda: None,
+        )
+        if client >= 0:
+            options = AttachOptions(
+                stdin=request.stdin,
+                stdout=True,
+                stderr=True,
+                detach_keys=request.detach_keys,
+                multiplex=not request.terminal,
+            )
+            self._streams.attach(socket.socket(fileno=client), options, owner=True, early=request.early)
+
+    def begin(self) -> None:
+        """Look after it from now on."""
+        if self._request.limit is not None:
+            self._timer = self._loop.after(self._request.limit, self._expire)
+        self._loop.watch(self._pidfd, READ, self._ended)
+        if self._streams is not None:
+            self._streams.begin()
 
     def _expire(self) -> None:
         """Kill it and what it started, as far as that stayed in the process group that it leads."""
@@ -112,40 +147,36 @@ class Exec:
         result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         assert result is not None
         os.close(self._pidfd)
-        if self.streams is not None:
-            self.streams.drain()
+        if self._streams is not None:
+            self._streams.drain()
         if self.console >= 0:
             os.close(self.console)
         self._on_end(self, TIMED_OUT if self._timed_out else exit_code(result))
-        if self.streams is not None:
-            self.streams.release()
+        if self._streams is not None:
+            self._streams.release()
 
 
 def start(
     loop: Loop,
     request: Request,
-    fds: Sequence[int],
-    init: int,
-    cgroup: Cgroup,
-    container: Keeping,
+    client: Sequence[int],
+    clone: Callable[[Loop, Request, Sequence[int]], tuple[int, int, int]],
     on_end: Callable[[Exec, int], None],
+    on_quiet: Callable[[], None] = lambda: None,
 ) -> Exec:
-    """Run ``request`` beside the process of pidfd ``init``; ``fds`` holds the client's socket, if any.
+    """Run ``request``: ``clone`` gives pid, pidfd and console (or -1) of the program, given its streams.
 
-    Raises LaunchError when the program cannot be run; the client's socket is closed then.
+    ``client`` holds the client's socket, if any; it is closed when the program cannot be run.
     """
-    client = socket.socket(fileno=fds[0]) if fds else None
     inside: list[int] = []
     outside: dict[int, int] = {}
     if not request.terminal:
         inside, outside = standard_pipes(stdin=request.stdin) if client else (null_streams(), {})
     try:
-        pid, pidfd, console = _clone(loop, request, inside, init, cgroup, container)
+        pid, pidfd, console = clone(loop, request, inside)
     except BaseException:
-        for fd in outside.values():
+        for fd in (*outside.values(), *client):
             os.close(fd)
-        if client is not None:
-            client.close()
         raise
     finally:
         for fd in inside:
@@ -154,75 +185,22 @@ def start(
     if console >= 0:
         running.console = console
         outside = terminal_ends(console)
-    running.streams = _streams(loop, request, outside)
-    if client is not None:
-        options = AttachOptions(
-            stdin=request.stdin,
-            stdout=True,
-            stderr=True,
-            detach_keys=request.detach_keys,
-            multiplex=not request.terminal,
-        )
-        running.streams.attach(client, options, owner=True, early=request.early)
-    running.streams.begin()
+    running.join(outside, *client, on_quiet=on_quiet)
+    running.begin()
     return running
 
 
-def _streams(loop: Loop, request: Request, outside: dict[int, int]) -> Streams:
-    stdin = outside.pop(0, -1)
-    if stdin >= 0 and not request.stdin:
-        os.close(stdin)
-        stdin = -1
-    return Streams(
-        loop,
-        outputs=outside,
-        stdin=stdin,
-        stdin_once=True,
-        terminal=request.terminal,
-        on_quiet=lambda: None,
-        on_detach=lambda: None,
-    )
+def see_in(loop: Loop, child: socket.socket, pidfd: int, cgroup: Cgroup) -> int:
+    """Let a child that waits become the program, and return when it is: its terminal's master, or -1.
 
-
-def _clone(
-    loop: Loop, request: Request, stdio: Sequence[int], init: int, cgroup: Cgroup, container: Keeping
-) -> tuple[int, int, int]:
-    """(pid, pidfd, console master or -1) of the program, once it runs."""
-    if cgroup.frozen():
-        raise LaunchError(_FROZEN, SETUP_FAILED)
-    if container.runtime is not None:
-        return external.start_exec(container, request, stdio, init, cgroup)
-    filter_path = container.seccomp_filter if request.filtered else None
-    program = Program(
-        process=request.process,
-        user=request.user,
-        group_add=container.group_add,
-        filter=read_file(filter_path) if filter_path else None,
-        make_directory=False,
-    )
-    flags = 0
-    for kind in container.namespaces:
-        flags |= JOINED.get(kind, 0)
-    cgroup_fd = cgroup.clone_fd()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        p.setns(init, p.CLONE_NEWPID)  # for children only
-        pid, pidfd = p.clone3(cgroup_fd=cgroup_fd)
-        if pid == 0:
-            ours.close()
-            joiner = Joiner(theirs, program, stdio, request.console_size)
-            joiner.run(init, flags, cgroup, cloned=cgroup_fd is not None)
-    except OSError as error:
-        ours.close()
-        raise LaunchError(f"cannot join the container: {error.strerror}", SETUP_FAILED) from error
-    finally:
-        theirs.close()
-        if cgroup_fd is not None:
-            os.close(cgroup_fd)
+    Raises LaunchError, and has it buried, when it does not.
+    """
     console = -1
     try:
-        with ours:
-            while (message := _hear(ours, cgroup)) is not None:
+        with child:
+            with suppress(BrokenPipeError):  # it has failed: what it said is still to be received
+                child.send(b".")
+            while (message := hear(child, cgroup)) is not None:
                 document, fds = message
                 if "failed" in document:
                     raise LaunchError(document["failed"], document["code"])
@@ -232,17 +210,17 @@ def _clone(
             os.close(console)
         _bury(loop, pidfd)
         raise
-    return pid, pidfd, console
+    return console
 
 
-def _hear(ours: socket.socket, cgroup: Cgroup) -> tuple[Any, list[int]] | None:
-    """What the child says next; LaunchError when it cannot, for the keeper has others to serve."""
+def hear(ours: socket.socket, cgroup: Cgroup) -> tuple[Any, list[int]] | None:
+    """What a process that joins ``cgroup`` says next; LaunchError when it cannot. None at its end."""
     ready = select.poll()
     ready.register(ours, select.POLLIN)
     deadline = time.monotonic() + _PATIENCE
     while not ready.poll(_GLANCE_MS):
         if cgroup.frozen():
-            raise LaunchError(_FROZEN, SETUP_FAILED)
+            raise LaunchError(FROZEN, SETUP_FAILED)
         if time.monotonic() >= deadline:
             raise LaunchError(f"no answer from the container in {_PATIENCE:.0f} seconds", SETUP_FAILED)
     return channel.receive(ours)

@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING, NoReturn
 from sampan.linux import process as p
 from sampan.sandbox import channel, keeper_socket
 from sampan.sandbox.clones import await_death, owning_users
+from sampan.sandbox.entering import failure_of
 from sampan.sandbox.hostmounts import DeviceDirectory
-from sampan.sandbox.launch import Child, LaunchError, Stages, execute, failure_of, id_map, owner, put_down
+from sampan.sandbox.launch import Child, LaunchError, Stages, execute, id_map, owner, put_down
 from sampan.sandbox.messages import decode_launch
 from sampan.sandbox.plan import compile_plan
 from sampan.sandbox.program import Program

@@ -30,6 +30,7 @@ from sampan.linux import capabilities, tree
 from sampan.linux import mount as m
 from sampan.linux import process as p
 from sampan.sandbox import accounts, cgroups_files, cgroups_v1, interfaces, mountopts, resolver
+from sampan.sandbox.entering import failure_of
 from sampan.sandbox.external_calls import (
     PATH,
     SETUP_FAILED,
@@ -42,7 +43,7 @@ from sampan.sandbox.external_calls import (
     write,
 )
 from sampan.sandbox.hostmounts import Bind, LayersView, NeighboursMount, root_mount
-from sampan.sandbox.launch import LaunchError, Started, failure_of
+from sampan.sandbox.launch import LaunchError, Started
 from sampan.sandbox.messages import (
     Endpoint,
     ExternalRuntime,

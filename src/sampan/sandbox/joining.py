@@ -1,7 +1,6 @@
-"""The child that becomes a further process in a running container.
+"""Getting into a running container, for a further process in it.
 
-It is cloned straight into the container's pid namespace and joins the others itself. It is not dumpable
-before it enters: nothing inside may look into it or reach the interpreter through it.
+Law: who enters is not dumpable before: nothing inside may look into it or reach the interpreter through it.
 """
 
 from __future__ import annotations
@@ -10,16 +9,13 @@ import errno
 import os
 import socket
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from sampan.linux import process as p
 from sampan.sandbox import channel
-from sampan.sandbox.launch import become_root, failure_of, keep_only, make_controlling_terminal
-from sampan.sandbox.program import Program, bequeath, run
+from sampan.sandbox.entering import become_root, failure_of, keep_only, make_controlling_terminal
+from sampan.sandbox.program import Program, become, bequeath, ready
 from sampan.sandbox.steps import open_terminal
-
-if TYPE_CHECKING:
-    from sampan.sandbox.cgroups import Cgroup
 
 JOINED = {
     "user": p.CLONE_NEWUSER,
@@ -32,10 +28,20 @@ JOINED = {
 SETUP_FAILED = 126
 
 
+def enter(init: int, flags: int) -> None:
+    """Join the namespaces ``flags`` of pidfd ``init``, as their root."""
+    if flags and _join(init, flags) & p.CLONE_NEWUSER:
+        become_root()
+        p.set_dumpable(dumpable=False)  # a change of identity makes a process dumpable again
+
+
 class Joiner:
-    """The cloned child, from its first instruction to the program.
+    """A child cloned into the container's pid namespace, which joins the others itself: from its first
+    instruction to the program.
 
     ``parent`` is told of a failure and sent the terminal, if the program has one; ``stdio`` counts if not.
+    ``gated``: it waits for a byte of the parent's before it becomes the program. Made by the parent: what can
+    be worked out before is.
     """
 
     def __init__(
@@ -44,33 +50,37 @@ class Joiner:
         program: Program,
         stdio: Sequence[int],
         console_size: tuple[int, int] | None,
+        *,
+        gated: bool = False,
     ) -> None:
         self._parent = parent
-        self._program = program
+        self._made = ready(program)
         self._stdio = stdio
         self._console_size = console_size
+        self._gated = gated
 
-    def run(self, init: int, flags: int, cgroup: Cgroup, *, cloned: bool) -> NoReturn:
-        """Join the namespaces ``flags`` of pidfd ``init`` and become the program, or report what fails."""
+    def run(self, init: int, flags: int, entrances: Sequence[int]) -> NoReturn:
+        """Join the rest of the cgroup by ``entrances`` and the namespaces ``flags`` of pidfd ``init``, and
+        become the program; or report what fails."""
         try:
             p.set_dumpable(dumpable=False)
-            cgroup.join(cloned=cloned)
-            bequeath(self._program.process)
-            self._join(init, flags)
-            run(self._program)
+            for fd in entrances:
+                os.write(fd, b"0")
+            bequeath(self._made.program.process)
+            enter(init, flags)
+            self._take_stdio()
+            if not self._gated or self._parent.recv(1):
+                become(self._made)
         except BaseException as error:  # the child must never return into its parent's code
-            channel.send(self._parent, failure_of(error, setup_failed=SETUP_FAILED))
+            channel.send(self._parent, failure_of(error, setup_failed=SETUP_FAILED, what="set up the exec"))
         finally:
             os._exit(SETUP_FAILED)
         raise AssertionError("unreachable")
 
-    def _join(self, init: int, flags: int) -> None:
-        if _enter(init, flags) & p.CLONE_NEWUSER:
-            become_root()
-            p.set_dumpable(dumpable=False)  # a change of identity makes a process dumpable again
+    def _take_stdio(self) -> None:
         os.setsid()
         stdio = self._stdio
-        if self._program.process.get("terminal"):
+        if self._made.program.process.get("terminal"):
             master, slave = open_terminal(self._console_size)
             channel.send(self._parent, {"console": True}, (master,))
             stdio = (slave,) * 3
@@ -78,7 +88,7 @@ class Joiner:
         self._parent = keep_only(stdio, self._parent)
 
 
-def _enter(init: int, flags: int) -> int:
+def _join(init: int, flags: int) -> int:
     """Join namespaces of pidfd ``init``; those that were joined.
 
     Not the user namespace of a container that had to be started with the host's ids, for it is ours.
@@ -89,5 +99,6 @@ def _enter(init: int, flags: int) -> int:
         if error.errno != errno.EINVAL or not flags & p.CLONE_NEWUSER:
             raise
         flags &= ~p.CLONE_NEWUSER
-        p.setns(init, flags)
+        if flags:
+            p.setns(init, flags)
     return flags

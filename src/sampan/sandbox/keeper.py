@@ -1,8 +1,9 @@
-"""The keeper: one small process for each running container, parent of its first process and of every exec.
+"""The keeper: one small process for each running container, parent of its first process.
 
 It owns the standard streams, writes the log, waits for the exit and records it (``exit.json``, by rename),
-and serves attach and exec clients. It outlives the daemon: a daemon speaks to it over the socket pair it was
-launched with, a later daemon over ``keeper.sock`` in the bundle.
+and serves attached clients. Execs have an ``attendant`` each, but where another runtime starts them. It
+outlives the daemon: a daemon speaks to it over the socket pair it was launched with, a later daemon over
+``keeper.sock`` in the bundle.
 
 Laws:
 - Requests are ``{"seq": n, "op": …}`` and are answered by ``{"seq": n, …}``; what happens by itself is
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.errors import Failure
 from sampan.sandbox import channel, execs, external, keeper_socket
+from sampan.sandbox.joining import SETUP_FAILED
 from sampan.sandbox.launch import LaunchError, Started
 from sampan.sandbox.launcher import started_event
 from sampan.sandbox.logfile import LogWriter
@@ -40,12 +42,15 @@ from sampan.sandbox.messages import (
     decode_client,
     decode_keeping,
     encode,
+    fields_of,
 )
 from sampan.sandbox.stdio import exit_code, terminal_ends, write_exit
 from sampan.sandbox.steps import set_window_size
 from sampan.sandbox.streams import Streams
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sampan.sandbox.cgroups import Cgroup, Hierarchy
 
 
@@ -259,6 +264,9 @@ class Keeper:
             return
         request, fds = message
         try:
+            if request["op"] == "entrance":
+                self._lend_entrance(control, request["seq"])
+                return
             answer = self._handle(request, fds)
         except OSError as error:
             answer = {"failed": error.strerror, "code": 128}
@@ -302,18 +310,25 @@ class Keeper:
         if console >= 0:
             set_window_size(console, request["height"], request["width"])
 
+    def _lend_entrance(self, control: int, number: int) -> None:
+        """What a daemon that did not start the container needs for others to enter it."""
+        if self._keeping.runtime is not None:
+            raise OSError(errno.ENOSYS, "it is for its runtime to enter")
+        container = fields_of(self._keeping.surroundings)
+        channel.send(self._socket(control), {"seq": number, "container": container}, (self._started.pidfd,))
+
     def _exec(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         if self._exit is not None:
             raise LaunchError("container is not running", 128)
-        running = execs.start(
-            self._loop,
-            execs.decode(request),
-            fds,
-            self._started.pidfd,
-            self._cgroup,
-            self._keeping,
-            self._exec_ended,
-        )
+        if self._keeping.runtime is None:
+            raise OSError(errno.ENOSYS, "unknown request exec")
+
+        def clone(_loop: Loop, wanted: execs.Request, stdio: Sequence[int]) -> tuple[int, int, int]:
+            if self._cgroup.frozen():
+                raise LaunchError(execs.FROZEN, SETUP_FAILED)
+            return external.start_exec(self._keeping, wanted, stdio, self._started.pidfd, self._cgroup)
+
+        running = execs.start(self._loop, execs.decode(request), fds, clone, self._exec_ended)
         self._execs[running.id] = running
         return {"pid": running.pid}
 

@@ -11,21 +11,19 @@ caller owns.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
-import termios
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sampan.errors import Failure
 from sampan.linux import process as p
 from sampan.sandbox import channel, interfaces, neighbours, pid1
 from sampan.sandbox.clones import await_death, clone_within, owning_users
+from sampan.sandbox.entering import become_root, failure_of, keep_only, make_controlling_terminal
 from sampan.sandbox.hostmounts import HostMount, IdMap, IdmapError, idmap
 from sampan.sandbox.plan import Plan, compile_plan
 from sampan.sandbox.program import Program, ProgramError, bequeath, run
@@ -42,10 +40,6 @@ _SETUP_FAILED = 128
 # A cgroup namespace is rooted where its maker is, and the message queues of an ipc namespace belong to its
 # maker: so the child makes them, once it is in its cgroup and is who it is to be.
 _MADE_BY_CHILD = p.CLONE_NEWCGROUP | p.CLONE_NEWIPC
-# The request itself is wrong (a user that the image does not have): told in its own words.
-REQUEST_FAILED = 125
-
-
 # Host mounts that exist already, each with its descriptor, which goes to the container that takes it.
 Ready = Sequence[tuple[HostMount, int]]
 
@@ -464,40 +458,6 @@ class Child:
             os.closerange(place, kept)
             place = kept + 1
         os.closerange(place, 1 << 20)
-
-
-def become_root() -> None:
-    """Be root of the user namespace that was just entered."""
-    os.setgroups(())
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
-
-
-def failure_of(error: BaseException, *, setup_failed: int, what: str = "") -> dict[str, object]:
-    """A child's report of ``error`` to its parent; ``what`` stands for a system call's missing file name."""
-    if isinstance(error, ProgramError):
-        return {"failed": str(error), "code": error.code}
-    if isinstance(error, Failure):
-        return {"failed": str(error), "code": REQUEST_FAILED}
-    if isinstance(error, OSError):
-        where = f"{error.filename or what}: " if error.filename or what else ""
-        return {"failed": f"{where}{error.strerror}", "code": setup_failed}
-    return {"failed": f"{type(error).__name__}: {error}", "code": setup_failed}
-
-
-def keep_only(stdio: Sequence[int], sock: socket.socket) -> socket.socket:
-    """Make ``stdio`` the standard descriptors and close all others but ``sock``, which is returned anew."""
-    for target, fd in enumerate(stdio):
-        os.dup2(fd, target)
-    kept = sock.detach()
-    if kept != 3:
-        os.dup2(kept, 3, inheritable=False)
-    os.closerange(4, 1 << 20)
-    return socket.socket(fileno=3)
-
-
-def make_controlling_terminal(fd: int) -> None:
-    fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
 
 
 def execute(step: Step, context: Context) -> None:

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from sampan.errors import Conflict, Failure
 from sampan.sandbox import channel, expected, external, keeper_socket, lastwords
+from sampan.sandbox.entering import REQUEST_FAILED
 from sampan.sandbox.expected import EXPECT, Expected
 from sampan.sandbox.hostmounts import DeviceDirectory
-from sampan.sandbox.launch import REQUEST_FAILED, CannotIdmap, LaunchError, Ready, Started, start
+from sampan.sandbox.launch import CannotIdmap, LaunchError, Ready, Started, start
 from sampan.sandbox.logfile import create
 from sampan.sandbox.messages import (
     PROTOCOL,
@@ -251,7 +252,9 @@ class Launcher:
             event = started_event(keeping, started)
             if reason:
                 event["host_ids"] = reason
-            channel.send(daemon, event, (self._control,))
+            # The daemon lets others in by the pidfd; into a runtime's container only the runtime does.
+            entrance = (started.pidfd,) if keeping.runtime is None else ()
+            channel.send(daemon, event, (self._control, *entrance))
         keeper.send(f"{started.at!r}".encode())
         self._status = 0
 

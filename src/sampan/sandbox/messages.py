@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sampan.spec.runtime import Spec
 
-PROTOCOL = 3
+PROTOCOL = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +240,25 @@ class Keeping:
 
     def encode(self) -> bytes:
         return bytes((self.flags,)) + encode(self)
+
+    @property
+    def surroundings(self) -> Surroundings:
+        return Surroundings(
+            cgroup=self.cgroup,
+            namespaces=self.namespaces,
+            seccomp_filter=self.seccomp_filter,
+            group_add=self.group_add,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a further process has to know of its container; see ``Keeping``."""
+
+    cgroup: str
+    namespaces: tuple[str, ...]
+    seccomp_filter: str | None
+    group_add: tuple[str, ...]
 
 
 # 128 marks what is no container; see ``visit``.

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from sampan.linux import capabilities, kernel
 from sampan.linux import mount as m
 from sampan.linux import process as p
+from sampan.sandbox.entering import become_root
 from sampan.sandbox.hostmounts import beneath, root_mount
-from sampan.sandbox.launch import become_root
 from sampan.sandbox.messages import RootFilesystem
 from sampan.sandbox.trees import Trees
 from sampan.sandbox.workers import import_nothing_more

@@ -9,6 +9,7 @@ with the exit code that Docker gives it.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import resource
 import signal
@@ -25,6 +26,7 @@ from sampan.spec.runtime import DEFAULT_PATH, capability_number
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sampan.linux.libc import Call
     from sampan.spec.runtime import Process, Rlimit
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
@@ -65,7 +67,45 @@ def run(program: Program, wait: Callable[[], None] | None = None) -> None:
 
     ``wait`` is called when nothing is left to do but to become it.
     """
+    become(ready(program), wait)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """All that is to be done to become a program but what its root says, in order: before and after it takes
+    its ids, and what comes last."""
+
+    program: Program
+    before: list[Call]
+    after: list[Call]
+    last: list[Call]
+
+
+def ready(program: Program) -> Ready:
+    """Work out what becoming a program takes: a child that has it from its parent writes to few pages."""
     spec = program.process
+    sets = spec.get("capabilities", {})
+    wanted = {kind: [capability_number(n) for n in names] for kind, names in sets.items()}  # type: ignore[attr-defined]
+    before = capabilities.limit_bounding_set_ready(wanted.get("bounding", ()))
+    install = [] if program.filter is None else [filters.install_ready(program.filter)]
+    unprivileged = spec.get("noNewPrivileges", False)
+    before += [filters.set_no_new_privs] if unprivileged else install
+    after: list[Call] = [
+        functools.partial(os.umask, spec.get("user", {}).get("umask", 0o022)),
+        capabilities.capset_ready(
+            effective=wanted.get("effective", ()),
+            permitted=wanted.get("permitted", ()),
+            inheritable=wanted.get("inheritable", ()),
+        ),
+    ]
+    if ambient := wanted.get("ambient"):
+        after.append(functools.partial(capabilities.set_ambient, ambient))
+    return Ready(program=program, before=before, after=after, last=install if unprivileged else [])
+
+
+def become(made: Ready, wait: Callable[[], None] | None = None) -> None:
+    """As ``run``, for what was made ready."""
+    program, spec = made.program, made.program.process
     account = resolve(program)
     environment = _environment(spec.get("env", []), account.home)
     _set_limits(spec)
@@ -76,12 +116,13 @@ def run(program: Program, wait: Callable[[], None] | None = None) -> None:
     _own_standard_streams(account)
     if profile := spec.get("apparmorProfile"):
         confine(profile)
-    _become(program, account)
+    _take_identity(made, account)
     _default_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if wait is not None:
         wait()
-    _filter_last(program)
+    for call in made.last:
+        call()
     try:
         os.execve(path, spec["args"], environment)
     except OSError as error:
@@ -110,8 +151,10 @@ def _default_signals() -> None:
 
 def drop_privileges(program: Program) -> None:
     """Take the program's identity without running it."""
-    _become(program, resolve(program))
-    _filter_last(program)
+    made = ready(program)
+    _take_identity(made, resolve(program))
+    for call in made.last:
+        call()
 
 
 def _own_standard_streams(account: accounts.Account) -> None:
@@ -270,17 +313,17 @@ def _reason(error: OSError) -> str:
     return f"{reason}: {VICE_VERSA}" if error.errno == errno.ENOTDIR else reason
 
 
-def _become(program: Program, account: accounts.Account) -> None:
-    spec = program.process
-    sets = spec.get("capabilities", {})
-    wanted = {kind: [capability_number(n) for n in names] for kind, names in sets.items()}  # type: ignore[attr-defined]
-    no_new_privileges = spec.get("noNewPrivileges", False)
-    capabilities.limit_bounding_set(wanted.get("bounding", ()))
-    if no_new_privileges:
-        filters.set_no_new_privs()
-    elif program.filter is not None:
-        filters.install(program.filter)
+def _take_identity(made: Ready, account: accounts.Account) -> None:
+    for call in made.before:
+        call()
     process.set_keep_capabilities(keep=True)
+    _take_ids(account)
+    process.set_keep_capabilities(keep=False)
+    for call in made.after:
+        call()
+
+
+def _take_ids(account: accounts.Account) -> None:
     try:
         os.setgroups(account.groups)
         os.setresgid(account.gid, account.gid, account.gid)
@@ -294,18 +337,3 @@ def _become(program: Program, account: accounts.Account) -> None:
             "start the container as this user, or with --userns host",
             NOT_EXECUTABLE,
         ) from error
-    process.set_keep_capabilities(keep=False)
-    os.umask(spec.get("user", {}).get("umask", 0o022))
-    capabilities.capset(
-        effective=wanted.get("effective", ()),
-        permitted=wanted.get("permitted", ()),
-        inheritable=wanted.get("inheritable", ()),
-    )
-    if ambient := wanted.get("ambient"):
-        capabilities.set_ambient(ambient)
-
-
-def _filter_last(program: Program) -> None:
-    """The filter of a process that may install it without privileges."""
-    if program.process.get("noNewPrivileges", False) and program.filter is not None:
-        filters.install(program.filter)

@@ -25,7 +25,8 @@ from contextlib import suppress
 from typing import NoReturn
 
 from sampan.linux import process as p
-from sampan.sandbox import cgroups, channel, seed, starter, visit, workers
+from sampan.sandbox import attendant, cgroups, channel, seed, starter, visit, workers
+from sampan.sandbox.attendant import ATTEND
 from sampan.sandbox.edition import edition
 from sampan.sandbox.expected import EXPECT
 from sampan.sandbox.loop import READ, Loop
@@ -102,6 +103,8 @@ class Zygote:
         try:
             if keeping == EXPECT:
                 self._expect(fds)
+            elif keeping == ATTEND:
+                self._send_attendant(fds[0])
             elif keeping[0] & VISIT:
                 self._send_visitor(keeping[1:], fds)
             else:
@@ -192,6 +195,13 @@ class Zygote:
         """Fork a process that looks at a container's files; nobody waits for it here."""
         if os.fork() == 0:
             _become_visitor(request, fds)
+
+    def _send_attendant(self, job: int) -> None:
+        """Fork a process that execs can be had of; its daemon waits for it, nobody here."""
+        pid, pidfd = p.clone3()
+        if pid == 0:
+            attendant.attend(job, self._hierarchy, f"sampan-exec {os.path.dirname(self._path)}")
+        os.close(pidfd)
 
     def _done(self, job: socket.socket) -> None:
         self._loop.forget(job.fileno())

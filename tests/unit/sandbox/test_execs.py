@@ -1,10 +1,10 @@
-"""The keeper does not wait for an exec that cannot get on."""
+"""Nobody waits for an exec that cannot get on, and none begins unseen."""
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -12,10 +12,11 @@ import pytest
 from sampan.sandbox import channel, execs
 from sampan.sandbox.joining import Joiner
 from sampan.sandbox.launch import LaunchError
+from sampan.sandbox.program import Program
+from sampan.spec.runtime import default_spec
 
 if TYPE_CHECKING:
     from sampan.sandbox.cgroups import Cgroup
-    from sampan.sandbox.program import Program
 
 
 class Group:
@@ -32,24 +33,38 @@ def test_a_child_that_says_nothing(frozen: bool, said: str, monkeypatch: pytest.
     monkeypatch.setattr(execs, "_GLANCE_MS", 1)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs, pytest.raises(LaunchError, match=said):
-        execs._hear(ours, cast("Cgroup", Group(frozen=frozen)))
+        execs.hear(ours, cast("Cgroup", Group(frozen=frozen)))
 
 
-def test_a_child_that_cannot_join_the_cgroup_says_so_and_ends() -> None:
-    class Unwritable:
-        def join(self, *, cloned: bool) -> None:
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES), "tasks")
+def test_a_child_that_cannot_join_the_cgroup_says_so_and_ends(tmp_path: Path) -> None:
+    unwritable = os.open(tmp_path, os.O_RDONLY)
+    assert child(entrances=(unwritable,)) == (
+        {"failed": "set up the exec: Bad file descriptor", "code": 126},
+        126,
+    )
 
+
+def test_a_child_whose_parent_is_gone_does_not_become_the_program(tmp_path: Path) -> None:
+    """The parent closes its end in place of opening the gate."""
+    assert child(program=("/bin/touch", str(tmp_path / "ran"))) == (None, 126)
+    assert not (tmp_path / "ran").exists()
+
+
+def child(*, program: tuple[str, ...] = ("true",), entrances: tuple[int, ...] = ()) -> tuple[object, int]:
+    """What a gated child that joins nothing says, and its exit code; its parent never opens the gate."""
+    process = {**default_spec()["process"], "args": list(program)}
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
         try:
-            joiner = Joiner(theirs, cast("Program", None), (), None)
-            joiner.run(-1, 0, cast("Cgroup", Unwritable()), cloned=True)
+            ours.close()
+            joiner = Joiner(theirs, Program(process=process), (0, 1, 2), None, gated=True)
+            joiner.run(-1, 0, entrances)
         finally:
             os._exit(0)  # where it would be if the failure had come back to the caller
     theirs.close()
     with ours:
+        if not entrances:
+            ours.shutdown(socket.SHUT_WR)
         message = channel.receive(ours)
-    assert message == ({"failed": "tasks: Permission denied", "code": 126}, [])
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 126
+    return message and message[0], os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
