@@ -52,7 +52,8 @@ def test_a_child_whose_parent_is_gone_does_not_become_the_program(tmp_path: Path
 
 def child(*, program: tuple[str, ...] = ("true",), entrances: tuple[int, ...] = ()) -> tuple[object, int]:
     """What a gated child that joins nothing says, and its exit code; its parent never opens the gate."""
-    process = {**default_spec()["process"], "args": list(program)}
+    process = default_spec()["process"]
+    process["args"] = list(program)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
