@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from contextlib import suppress
 from io import BufferedRWPair
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ class Recorder:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with client, client.makefile("rwb") as stream:
+        # A client may go away before it has the answer to all that it asked.
+        with suppress(ConnectionError), client, client.makefile("rwb") as stream:
             while line := stream.readline():
                 length, chunked = 0, False
                 while (header := stream.readline().strip()) != b"":

@@ -150,7 +150,7 @@ def test_a_daemon_that_does_not_read_hears_everything_later(box: Box) -> None:
         assert answers == list(range(len(answers)))
         assert len(answers) > 700  # a good deal more than the socket holds
         events = [one["event"] for one in heard if "event" in one]
-        assert events == ["started", "exec-exit", "exit", "released"]
+        assert events == ["started", "exit", "released"]
 
     box.run(work)
 
