@@ -20,7 +20,7 @@ FAILED_IN_STREAM = 599
 """Status for a stream that began well and ended with an error."""
 
 STARTS = ("start", "run -d")
-ONE_TAKEN = (["launcher"], ["seed"], ["starter"], ["zygote"])
+ONE_TAKEN = (["launcher"], ["seed"], ["zygote"])
 """Deaths that a start takes without a word to its client."""
 
 PROGRAM = (

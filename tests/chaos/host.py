@@ -165,7 +165,6 @@ def _processes(engine: Engine, said: Said, seen: Seen) -> list[str]:
         ("daemon", 1),
         ("zygote", 1),
         ("seed", 1),
-        ("starter", 1),
         ("launcher", 1),
         ("child", 1),
         ("worker", 0),
@@ -189,7 +188,7 @@ def _descriptors(kinds: dict[str, list[int]], said: Said, seen: Seen) -> list[st
     for kind in ("daemon", "zygote"):
         for pid in kinds.get(kind, ()):
             began = processes.look(pid)
-            helpers = tuple(len(kinds.get(one, ())) for one in ("seed", "starter", "attendant"))
+            helpers = tuple(len(kinds.get(one, ())) for one in ("seed", "attendant"))
             key = (pid, began.began if began else 0, len(said.running), len(said.networks), *helpers)
             every = processes.descriptors(pid, [one["State"]["Pid"] for one in said.running.values()])
             asking = {sort: number for sort, number in every.items() if sort.startswith("names of ")}

@@ -26,7 +26,6 @@ WEIGHTS = {
     "keeper": 4,
     "any keeper": 2,
     "launcher": 4,
-    "starter": 3,
     "worker": 4,
     "starting daemon": 3,
     "everybody": 1,

@@ -27,8 +27,8 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """``kind``: daemon, zygote, seed, starter, keeper, launcher, child (of a launcher, and no program yet),
-    worker, program.
+    """``kind``: daemon, zygote, seed, keeper, launcher, child (of a launcher, and no program yet), worker,
+    program.
 
     ``began`` is in clock ticks since the boot: a pid and its ``began`` are one process for ever.
     """
@@ -99,8 +99,6 @@ def of_engine(root: str, top: int | None = None) -> list[Process]:
             kinds[pid] = "daemon"
         elif one.command.startswith(b"sampan-seed " + os.fsencode(root)):
             kinds[pid] = "seed"
-        elif one.command.startswith(b"sampan-starter " + os.fsencode(root)):
-            kinds[pid] = "starter"
         elif one.command.startswith(b"sampan-exec " + os.fsencode(root)):
             kinds[pid] = "attendant"
         elif one.command.startswith(title):

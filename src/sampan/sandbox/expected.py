@@ -1,22 +1,21 @@
 """A container's first process, made ahead of need for the container that is expected next.
 
-The daemon tells what it expects: a container's id, which no other will get, the range of ids that it would
-lease, and a specification like that of the last one. The ``starter`` makes the cgroup and has the launcher of
-the keeper that stands by clone a process into it and into namespaces of its own. That process becomes root
-there, makes the mounts of the kernel's file systems, has its copies of the pages that a start writes to, and
-waits. A start that comes as expected finds all of this done; what is particular to it (root, binds, network,
-identity, program) is not.
+The daemon tells a launcher that stands by what it expects: a container's id, which no other will get, the
+range of ids that it would lease, and a specification like that of the last one. The launcher makes the cgroup
+and clones a process into it and into namespaces of its own. That process becomes root there, makes the mounts
+of the kernel's file systems, has its copies of the pages that a start writes to, and waits. A start that
+comes as expected finds all of this done; what is particular to it (root, binds, network, identity, program)
+is not.
 
 Laws:
 - ``fits`` knows everything that the waiting process could not make good. What does not fit is put down, and
   the container is started as if nothing had been expected.
-- The process has nothing of any container, and ends with the starter's end of its socket.
+- The process has nothing of any container, and ends with the launcher's end of its socket.
 - The bundle is made before the cgroup: when everybody is killed, the next daemon finds what is left by it.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
@@ -30,23 +29,21 @@ from sampan.linux import process as p
 from sampan.sandbox import channel, keeper_socket
 from sampan.sandbox.clones import await_death, owning_users
 from sampan.sandbox.entering import failure_of
-from sampan.sandbox.hostmounts import DeviceDirectory
 from sampan.sandbox.launch import Child, LaunchError, Stages, execute, id_map, owner, put_down
-from sampan.sandbox.messages import decode_launch
+from sampan.sandbox.messages import decode_launch, encode
 from sampan.sandbox.plan import compile_plan
-from sampan.sandbox.program import Program
+from sampan.sandbox.program import Program, bequeath
 from sampan.sandbox.steps import Step
 
 if TYPE_CHECKING:
     from sampan.sandbox.cgroups import Cgroup, Hierarchy
     from sampan.sandbox.hostmounts import IdMap
-    from sampan.sandbox.launch import Ready
     from sampan.sandbox.messages import Launch
     from sampan.sandbox.plan import Plan
     from sampan.sandbox.steps import Context
 
 EXPECT = b"\xff"
-"""What a message begins with that brings an expectation: a launch, as its first descriptor."""
+"""What a message to the zygote begins with that brings an expectation: a launch, as its one descriptor."""
 
 _SETUP_FAILED = 128
 _SAME = ("cgroupsPath", "resources", "namespaces", "uidMappings", "gidMappings")
@@ -54,24 +51,15 @@ _FILTERED, _UNFILTERED = b"f", b"-"
 
 
 class Expected:
-    """The waiting process: ``sock`` leads to it, ``ids`` are those of its user namespace; ``ready`` are host
-    mounts that were made for it."""
+    """The waiting process: ``sock`` leads to it, ``ids`` are those of its user namespace."""
 
     def __init__(
-        self,
-        launch: Launch,
-        cgroup: Cgroup,
-        sock: socket.socket,
-        pid: int,
-        pidfd: int,
-        ids: IdMap,
-        ready: Ready,
+        self, launch: Launch, cgroup: Cgroup, sock: socket.socket, pid: int, pidfd: int, ids: IdMap
     ) -> None:
         self.sock = sock
         self.pid = pid
         self.pidfd = pidfd
         self.ids = ids
-        self.ready = ready
         self._launch = launch
         self._cgroup = cgroup
 
@@ -88,6 +76,10 @@ class Expected:
             and not is_waiting(self.sock)
         )
 
+    def in_way_of(self, launch: Launch) -> bool:
+        """Whether the container that is started instead needs the same group."""
+        return launch.bundle == self._launch.bundle
+
     def hand(self, document: int, stdio: Sequence[int], seccomp: int) -> None:
         """Give the process its launch, and a descriptor of its filter or -1. It goes on at once."""
         filters = () if seccomp < 0 else (seccomp,)
@@ -100,28 +92,27 @@ class Expected:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         self.sock.close()
 
-    def clear(self) -> None:
-        """Remove the group and the bundle of one that was put down."""
+    def clear(self, *, bundle: bool = True) -> None:
+        """Remove the group of one that was put down, and its bundle unless that is another's by now."""
         await_death(self.pidfd)
         with suppress(Exception):
             self._cgroup.remove()
-        keeper_socket.remove(self._launch.bundle)
+        if bundle:
+            keeper_socket.remove(self._launch.bundle)
 
 
-def make(document: int, stem: socket.socket, hierarchy: Hierarchy) -> Expected:
-    """Make the process for the launch in ``document`` by the launcher at ``stem``.
-
-    Raises OSError, LaunchError or a Failure, and leaves nothing then.
-    """
-    launch = read_launch(document)
-    plan = compile_plan(launch, hierarchy.mounted())
+def make(data: bytes, hierarchy: Hierarchy) -> Expected:
+    """Make the process for the launch that is encoded in ``data``. Raises OSError, LaunchError or a Failure,
+    and leaves nothing then."""
+    launch = decode_launch(data)
+    plan = replace(compile_plan(launch, hierarchy.mounted()), early=())
     cgroup = hierarchy.group(launch.spec["linux"]["cgroupsPath"])
     os.makedirs(launch.bundle, 0o711, exist_ok=True)
     try:
         cgroup.create(launch.spec["linux"].get("resources", {}))
         try:
             os.stat(launch.bundle)  # gone: another is expected by now, and this has been cleared away
-            return _make(document, launch, plan, cgroup, stem)
+            return _clone(launch, plan, cgroup, hierarchy)
         except BaseException:
             cgroup.remove()
             raise
@@ -130,115 +121,65 @@ def make(document: int, stem: socket.socket, hierarchy: Hierarchy) -> Expected:
         raise
 
 
-def read_launch(document: int) -> Launch:
-    """The launch in an anonymous file."""
-    return decode_launch(os.pread(document, os.fstat(document).st_size, 0))
-
-
-def _make(document: int, launch: Launch, plan: Plan, cgroup: Cgroup, stem: socket.socket) -> Expected:
+def _clone(launch: Launch, plan: Plan, cgroup: Cgroup, hierarchy: Hierarchy) -> Expected:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    cgroup_fd = cgroup.clone_fd()
+    flags = plan.flags & ~(p.CLONE_NEWCGROUP | p.CLONE_NEWIPC)
+    bequeath(launch.spec["process"])
     try:
-        with theirs:
-            pid, pidfd = _order(document, launch, plan, cgroup, stem, theirs)
-        try:
-            _spare(pid, launch)
-            ids = id_map(launch, plan, pid)
-            assert ids is not None
-            channel.send(ours, "mapped")
-            ready = [
-                (mount, mount.open(None)) for mount in plan.host_mounts if type(mount) is DeviceDirectory
-            ]
-            message = channel.receive(ours)
-            if message is None or "failed" in message[0]:
-                raise LaunchError("the process that was to wait has ended", _SETUP_FAILED)
-        except BaseException:
-            put_down(pidfd)
-            os.close(pidfd)
-            raise
-    except BaseException:
+        with owning_users(owner(launch, plan)):
+            pid, pidfd = p.clone3(flags, cgroup_fd=cgroup_fd, sibling=True)
+            if pid == 0:
+                process = _Waiting(
+                    theirs, plan, Program(process=launch.spec["process"], user=None), (), {}, Stages()
+                )
+                process.wait(launch, cgroup, hierarchy, cloned=cgroup_fd is not None)
+    except OSError:
         ours.close()
         raise
-    return Expected(launch, cgroup, ours, pid, pidfd, ids, ready)
-
-
-def _order(
-    document: int, launch: Launch, plan: Plan, cgroup: Cgroup, stem: socket.socket, theirs: socket.socket
-) -> tuple[int, int]:
-    """Have the launcher clone: the pid, and a descriptor of it."""
-    flags = plan.flags & ~(p.CLONE_NEWCGROUP | p.CLONE_NEWIPC)
-    group = cgroup.clone_fd()
-    fds = (document, theirs.fileno(), *(() if group is None else (group,)))
-    try:
-        channel.send_bytes(stem, b"%s%d %d" % (EXPECT, flags, owner(launch, plan) or 0), fds)
     finally:
-        if group is not None:
-            os.close(group)
-    answer = channel.receive_bytes(stem)
-    if answer is None:
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-    number, found = int(answer[0]), answer[1]
-    if not found:
-        raise OSError(number, os.strerror(number))
-    return number, found[0]
-
-
-def _spare(pid: int, launch: Launch) -> None:
-    """Give it the container's score for running out of memory; it has its parent's."""
-    if (score := launch.spec["process"].get("oomScoreAdj")) is not None:
-        with open(f"/proc/{pid}/oom_score_adj", "w") as file:
-            file.write(str(score))
-
-
-def clone(order: bytes, fds: list[int], stem: socket.socket, hierarchy: Hierarchy) -> tuple[int, ...]:
-    """The launcher's part: clone the process as the keeper's child, and tell the starter; its pid, if it came
-    to be."""
-    document, sock, *group = fds
-    flags, root = map(int, order[1:].split())
+        theirs.close()
+        if cgroup_fd is not None:
+            os.close(cgroup_fd)
     try:
-        with owning_users(root or None):
-            pid, pidfd = p.clone3(flags, cgroup_fd=group[0] if group else None, sibling=True)
-            if pid == 0:
-                _Waiting.be(document, socket.socket(fileno=sock), hierarchy, cloned=bool(group))
-    except OSError as error:
-        channel.send_bytes(stem, b"%d" % (error.errno or 0))
-        return ()
-    finally:
-        for fd in fds:
-            os.close(fd)
-    channel.send_bytes(stem, b"%d" % pid, (pidfd,))
-    os.close(pidfd)
-    return (pid,)
+        ids = id_map(launch, plan, pid)
+        assert ids is not None
+        channel.send(ours, "mapped")
+        _rehearse(launch, hierarchy)
+        message = channel.receive(ours)
+        if message is None or "failed" in message[0]:
+            raise LaunchError("the process that was to wait has ended", _SETUP_FAILED)
+    except BaseException:
+        put_down(pidfd)
+        os.close(pidfd)
+        ours.close()
+        raise
+    return Expected(launch, cgroup, ours, pid, pidfd, ids)
 
 
-def is_waiting(sock: socket.socket, patience: int = 0) -> bool:
-    """Whether a message is there to be received, or the end, now or in so many milliseconds."""
+def _rehearse(launch: Launch, hierarchy: Hierarchy) -> None:
+    """Write to the pages that a start writes to, so that they need not be copied then."""
+    compile_plan(decode_launch(encode(launch)), hierarchy.mounted())
+
+
+def is_waiting(sock: socket.socket) -> bool:
+    """Whether a message is there to be received, or the end."""
     ready = select.poll()
     ready.register(sock, select.POLLIN)
-    return bool(ready.poll(patience))
+    return bool(ready.poll(0))
 
 
 class _Waiting(Child):
     """The process itself."""
 
-    @classmethod
-    def be(cls, document: int, parent: socket.socket, hierarchy: Hierarchy, *, cloned: bool) -> NoReturn:
-        """Be the process that waits for the like of the launch in ``document``."""
-        try:
-            launch = read_launch(document)
-            plan = replace(compile_plan(launch, hierarchy.mounted()), early=())
-            process = cls(parent, plan, Program(process=launch.spec["process"], user=None), (), {}, Stages())
-            process.wait(hierarchy.group(launch.spec["linux"]["cgroupsPath"]), hierarchy, cloned=cloned)
-        finally:
-            os._exit(_SETUP_FAILED)
-        raise AssertionError("unreachable")
-
-    def wait(self, cgroup: Cgroup, hierarchy: Hierarchy, *, cloned: bool) -> NoReturn:
+    def wait(self, launch: Launch, cgroup: Cgroup, hierarchy: Hierarchy, *, cloned: bool) -> NoReturn:
         """Do what can be done, wait for the launch and become its program; report what fails and exit."""
         try:
             self._let_go_of_others()
             self._enter(cgroup, cloned=cloned)
             context = self.context()
             self._settle_in(context)
+            _rehearse(launch, hierarchy)
             channel.send(self.parent, {"waiting": True})
             self._become(context, init=self._take_up(context, hierarchy))
         except BaseException as error:
@@ -259,7 +200,7 @@ class _Waiting(Child):
         if message is None:
             os._exit(0)
         kind, (document, *fds) = message
-        launch = read_launch(document)
+        launch = decode_launch(os.pread(document, os.fstat(document).st_size, 0))
         seccomp = None
         if kind == _FILTERED:
             found = fds.pop(0)

@@ -3,10 +3,6 @@
 It is forked because starting costs memory: everything that reading the specification and setting up a
 container touches is copied from the zygote's pages and would stay with the keeper for the container's life.
 The container becomes the keeper's child all the same (CLONE_PARENT), so that the keeper learns its exit.
-
-A container that is expected is started by the ``starter`` in its place, which lasts and shares no pages any
-more: then it does no more than to clone the first process, because that has to be the keeper's child, and to
-end when all is done.
 """
 
 from __future__ import annotations
@@ -45,12 +41,6 @@ if TYPE_CHECKING:
     from sampan.spec.runtime import LinuxResources, Spec
 
 _SETUP_FAILED = 128
-STARTED, FAILED, RESUME = b"\xfe", b"\xfd", b"\xfc"
-"""What the starter says in the place of a job: that it is done; that there is nothing to keep; and, before
-the job, that the keeper has heard the beginning of it."""
-_REHEARSAL = 20
-"""Milliseconds of quiet before a rehearsal. Of one who starts containers in turn a launcher is told by then
-that the starter does its work."""
 
 _LIMITS_FAILED = "error setting cgroup config for procHooks process"  # what users of runc look for
 
@@ -93,25 +83,27 @@ class Launcher:
         self._ready: Ready = ()
         self._encoded = b""
         self._status = 1  # no container runs
-        self._expected: Expected | None = None  # the process that was made for this container
-        self._corpses: tuple[int, ...] = ()  # one that was made for another, for the keeper to reap
+        self._expected: Expected | None = None
+        self._superfluous: Expected | None = None  # another container was started
+        self._corpses: tuple[int, ...] = ()  # its process, for the keeper to reap
 
     def run(self) -> NoReturn:
-        """Wait for the job, do it, and end; the end of the job's socket without one is the end too."""
+        """Wait for the job, do it, and end; the end of the job's socket without one is the end too.
+
+        What is to be expected may be said before.
+        """
         try:
+            self._ready = rehearse()
             # Open until the end: by its end the zygote knows that the launcher is done.
             job = socket.socket(fileno=self._job)
-            if not expected.is_waiting(job, _REHEARSAL):
-                self._ready = rehearse()
             while (message := channel.receive_bytes(job)) is not None:
-                if message[0][:1] == EXPECT:
-                    self._corpses = expected.clone(*message, job, self._hierarchy)
-                    continue
-                if message[0] == STARTED:
-                    self._status = 0
-                elif message[0] != FAILED:
-                    self._take(*message)
-                break
+                if message[0] != EXPECT:
+                    self._serve(*message)
+                    break
+                self._expect(message[1][0], job)
+            else:
+                self._let_go()
+            self._clear_superfluous()
         except BaseException:
             if not self._bereft():
                 lastwords.say("launcher", self._encoded)
@@ -119,15 +111,26 @@ class Launcher:
             os._exit(self._status)
         raise AssertionError("unreachable")
 
-    def _take(self, keeping: bytes, fds: list[int]) -> None:
-        resumed = keeping[:1] == RESUME
-        self._serve(keeping[resumed:], fds, resumed=resumed)
+    def _expect(self, document: int, job: socket.socket) -> None:
+        """Make the first process of a container that may be started next, unless a start waits already."""
+        data = os.pread(document, os.fstat(document).st_size, 0)
+        os.close(document)
+        if self._expected is None and not expected.is_waiting(job):
+            # What cannot be made ahead is made when it is needed, and fails then with words.
+            with suppress(OSError, Failure, LaunchError):
+                self._expected = expected.make(data, self._hierarchy)
 
-    def _serve(self, keeping: bytes, fds: list[int], *, resumed: bool = False) -> None:
+    def _let_go(self) -> None:
+        """Nothing is started: put down what was expected, which is to be cleared away then."""
+        self._superfluous, self._expected = self._expected, None
+        if self._superfluous is not None:
+            self._superfluous.put_down()
+
+    def _serve(self, keeping: bytes, fds: list[int]) -> None:
         document, asking, *clients = fds
         daemon = socket.socket(fileno=asking)
         try:
-            self._start(keeping, document, clients, daemon, resumed=resumed)
+            self._start(keeping, document, clients, daemon)
         except LaunchError as error:
             self._fail(daemon, str(error), error.code)
         except Failure as error:
@@ -137,6 +140,7 @@ class Launcher:
             self._fail(daemon, f"{what}{error.strerror}", _SETUP_FAILED)
 
     def _fail(self, daemon: socket.socket, message: str, code: int) -> None:
+        self._clear_superfluous()
         if self._bereft():
             return  # told nothing, the daemon tries again
         with suppress(OSError):
@@ -149,17 +153,26 @@ class Launcher:
         ended.register(self._keeper, 0)
         return any(event & select.POLLHUP for _, event in ended.poll(0))
 
-    def _start(
-        self, encoded: bytes, document: int, clients: list[int], daemon: socket.socket, *, resumed: bool
-    ) -> None:
+    def _clear_superfluous(self) -> None:
+        """What was made for another container goes before the daemon hears of this one and may start that."""
+        superfluous, self._superfluous = self._superfluous, None
+        if superfluous is not None:
+            superfluous.clear()
+
+    def _start(self, encoded: bytes, document: int, clients: list[int], daemon: socket.socket) -> None:
         keeper = socket.socket(fileno=self._keeper)
         self._encoded = encoded
-        if not resumed:
+        try:
             keeper.send(encoded[:1])
+        except OSError:  # it was killed while it stood by
+            self._let_go()
+            raise
         keeping = decode_keeping(encoded)
         data = os.pread(document, os.fstat(document).st_size, 0)
         launch = decode_launch(data)
-        if clients and not resumed:
+        if self._expected is not None and not self._expected.fits(launch):
+            self._give_up(self._expected, launch)
+        if clients:
             channel.send(keeper, encode(launch.clients), clients)
         # Before anything else is made: what has a bundle is looked after when everybody is killed.
         os.makedirs(keeping.bundle, 0o711, exist_ok=True)
@@ -181,10 +194,10 @@ class Launcher:
             try:
                 started = self._start_in(cgroup, keeping, launch, stdio, keeper)
             except CannotIdmap as error:
-                if self._expected is not None or not launch.host_ids_allowed:
+                if not launch.host_ids_allowed:
                     raise
                 reason = str(error)
-                self._ready = ()  # used up
+                self._ready, self._expected = (), None  # used up
                 launch = with_host_ids(launch)
                 started = self._start_in(cgroup, keeping, launch, stdio, keeper, error.corpses)
         except BaseException:
@@ -222,6 +235,16 @@ class Launcher:
         finally:
             if seccomp >= 0:
                 os.close(seccomp)
+
+    def _give_up(self, waiting: Expected, launch: Launch) -> None:
+        """Another container is started. The group is removed meanwhile, or at once if that one needs it."""
+        waiting.put_down()
+        self._expected = None
+        if waiting.in_way_of(launch):
+            waiting.clear(bundle=False)
+        else:
+            self._superfluous = waiting
+        self._corpses = (waiting.pid,)
 
     def _start_by_runtime(self, keeping: Keeping, launch: Launch, keeper: socket.socket) -> Started:
         keeper.recv(1)  # it is the subreaper now
@@ -271,6 +294,7 @@ class Launcher:
         with suppress(OSError):  # the process may be over
             mounts.append(os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
         channel.send_bytes(keeper, self._encoded, mounts)
+        self._clear_superfluous()
 
     def _streams(self, keeping: Keeping) -> tuple[int, int, int]:
         _, stdout, stderr = self._stdio

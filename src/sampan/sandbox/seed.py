@@ -34,59 +34,29 @@ _EXPECTED = struct.pack(f"{STDERR + 1 - JOB}i", *range(JOB, STDERR + 1))
 _WARM = 32  # more runs than the interpreter takes to settle how it runs a function
 
 
-class Spare:
-    """A keeper that stands by: its pid, and ``job``, the socket on which its launcher waits for a job.
-
-    ``ends`` are the launcher's other descriptors, for the starter to act in its place; they keep the keeper
-    from seeing the end of what they lead to, and are closed when the job is given. ``told``: the starter has
-    what is expected of it.
-    """
-
-    def __init__(self, pid: int, job: socket.socket, ends: tuple[int, ...]) -> None:
-        self.pid = pid
-        self.job = job
-        self.ends = ends
-        self.told = False
-
-    def close_ends(self) -> None:
-        for fd in self.ends:
-            os.close(fd)
-        self.ends = ()
-
-    def close(self) -> None:
-        """Let it go: its launcher ends by that, and then the keeper."""
-        self.close_ends()
-        self.job.close()
-
-
-def order(seed: socket.socket) -> Spare:
-    """Have a keeper forked. Raises OSError."""
+def order(seed: socket.socket) -> tuple[int, socket.socket]:
+    """Have a keeper forked: its pid, and the socket on which its launcher waits for a job. Raises OSError."""
     pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(3)]
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
     (job, theirs), (keeper, launcher), (control, daemons) = pairs
-    ends = (
-        *(sock.detach() for sock in (launcher, daemons)),
-        *(pipes[0][0], pipes[1][1], pipes[2][1]),
-        listener.detach(),
-    )
+    launchers = (theirs.fileno(), launcher.fileno(), daemons.fileno(), pipes[0][0], pipes[1][1], pipes[2][1])
     keepers = (keeper.fileno(), control.fileno(), pipes[0][1], pipes[1][0], pipes[2][0])
-    spare = Spare(0, job, ends)
     try:
-        socket.send_fds(seed, [b"."], [theirs.fileno(), *ends, *keepers])
-        spare.pid = int(seed.recv(16) or b"0")
+        socket.send_fds(seed, [b"."], [*launchers, listener.fileno(), *keepers])
+        pid = int(seed.recv(16) or b"0")
     except BaseException:
-        spare.close()
+        job.close()
         raise
     finally:
-        for sock in (theirs, keeper, control):
+        for sock in (theirs, keeper, launcher, control, daemons, listener):
             sock.close()
-        for fd in (pipes[0][1], pipes[1][0], pipes[2][0]):
+        for fd in (fd for pipe in pipes for fd in pipe):
             os.close(fd)
-    if spare.pid <= 0:
-        spare.close()
-        raise OSError(-spare.pid, os.strerror(-spare.pid)) if spare.pid else BrokenPipeError
-    return spare
+    if pid <= 0:
+        job.close()
+        raise OSError(-pid, os.strerror(-pid)) if pid else BrokenPipeError
+    return pid, job
 
 
 def grow(orders: int, hierarchy: Hierarchy) -> NoReturn:

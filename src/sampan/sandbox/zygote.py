@@ -25,13 +25,12 @@ from contextlib import suppress
 from typing import NoReturn
 
 from sampan.linux import process as p
-from sampan.sandbox import attendant, cgroups, channel, seed, starter, visit, workers
+from sampan.sandbox import attendant, cgroups, channel, seed, visit, workers
 from sampan.sandbox.attendant import ATTEND
 from sampan.sandbox.edition import edition
 from sampan.sandbox.expected import EXPECT
 from sampan.sandbox.loop import READ, Loop
 from sampan.sandbox.messages import PROTOCOL, decode_keeping
-from sampan.sandbox.seed import Spare
 from sampan.sandbox.visit import VISIT
 
 SOCKET = "zygote.sock"
@@ -49,10 +48,8 @@ class Zygote:
         self._loop = Loop()
         self._daemons: list[socket.socket] = []
         self._keepers: dict[int, bytes] = {}
-        self._spare: Spare | None = None
+        self._spare: tuple[int, socket.socket] | None = None
         self._expectation = -1
-        self._starter: socket.socket | None = None
-        self._with_starter: socket.socket | None = None  # the job's, of a start that the starter has in hand
         self._signals = -1
         self._hierarchy = cgroups.detect()
         self._seed: socket.socket | None = None
@@ -120,76 +117,35 @@ class Zygote:
         """Give a job to the keeper that stands by, or to a new one."""
         # What nobody has been told of yet may be this very job: it must not be made once more.
         self._forget_expectation()
-        spare, self._spare = self._spare or self._fork(), None
+        pid, job = self._spare or self._fork()
+        self._spare = None
         try:
-            self._hand(spare, keeping, fds)
+            channel.send_bytes(job, keeping, fds)
         except OSError:  # it was killed while it stood by
-            spare.close()
-            spare = self._fork()
-            self._hand(spare, keeping, fds)
-        spare.close_ends()
-        self._keepers[spare.pid] = keeping
+            job.close()
+            pid, job = self._fork()
+            channel.send_bytes(job, keeping, fds)
+        self._keepers[pid] = keeping
         # The socket ends with the launcher: then the container runs, and there is time to fork the next one.
-        job = spare.job
         self._loop.watch(job.fileno(), 0, lambda _events: self._done(job))
 
-    def _hand(self, spare: Spare, keeping: bytes, fds: list[int]) -> None:
-        if spare.told and self._starter is not None:
-            channel.send_bytes(self._starter, keeping, fds)
-            self._with_starter = spare.job
-        else:
-            channel.send_bytes(spare.job, keeping, fds)
-
     def _expect(self, fds: list[int]) -> None:
-        """Let the starter, as soon as it and a keeper are free, know what is expected."""
+        """Let the keeper that stands by, or the next one to do so, know what is expected."""
         self._forget_expectation()
         self._expectation = fds.pop(0)
-        self._pass_on()
+        if self._spare is not None:
+            self._pass_on(self._spare[1])
 
-    def _pass_on(self) -> None:
-        spare = self._spare
-        if self._expectation < 0 or spare is None or spare.told or self._with_starter is not None:
-            return
-        with suppress(OSError):
-            if self._starter is None:
-                self._starter = self._employ()
-            channel.send_bytes(self._starter, EXPECT, (self._expectation, spare.job.fileno(), *spare.ends))
-            spare.told = True
-        self._forget_expectation()
+    def _pass_on(self, job: socket.socket) -> None:
+        if self._expectation >= 0:
+            with suppress(OSError):
+                channel.send_bytes(job, EXPECT, (self._expectation,))
+            self._forget_expectation()
 
     def _forget_expectation(self) -> None:
         if self._expectation >= 0:
             os.close(self._expectation)
             self._expectation = -1
-
-    def _employ(self) -> socket.socket:
-        """Fork the starter."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            if os.fork() == 0:
-                starter.serve(theirs.fileno(), self._hierarchy)
-        self._loop.watch(ours.fileno(), READ, lambda _events: self._hear(ours))
-        return ours
-
-    def _hear(self, speaker: socket.socket) -> None:
-        """The starter has done its job, and perhaps its last; or it was killed, and who waits hears of it by
-        the end of its sockets."""
-        try:
-            said = speaker.recv(1)
-        except OSError:
-            said = b""
-        job, self._with_starter = self._with_starter, None
-        if said != starter.DONE:
-            self._loop.forget(speaker.fileno())
-            speaker.close()
-            self._starter = None
-            if not said and job is not None and job.fileno() >= 0:
-                self._done(job)
-            if self._spare is not None and self._spare.told:
-                self._spare.close()
-                self._spare = None
-                self._prepare()
-        self._pass_on()
 
     def _send_visitor(self, request: bytes, fds: list[int]) -> None:
         """Fork a process that looks at a container's files; nobody waits for it here."""
@@ -213,10 +169,10 @@ class Zygote:
         if self._spare is None and self._daemons:
             with suppress(OSError):
                 self._spare = self._fork()
-                self._pass_on()
+                self._pass_on(self._spare[1])
 
-    def _fork(self) -> Spare:
-        """A new keeper."""
+    def _fork(self) -> tuple[int, socket.socket]:
+        """A new keeper's pid, and its launcher's socket."""
         if self._seed is not None:
             try:
                 return seed.order(self._seed)
@@ -243,11 +199,8 @@ class Zygote:
 
     def _buried(self, pid: int, status: int) -> None:
         """A child ended. A keeper that did not end by itself leaves a container that nobody watches."""
-        if self._spare is not None and self._spare.pid == pid:
-            self._spare.close()
-            if self._spare.told and self._starter is not None:
-                with suppress(OSError):
-                    channel.send_bytes(self._starter, starter.DROP)
+        if self._spare is not None and self._spare[0] == pid:
+            self._spare[1].close()  # its launcher ends by that, with what it has made
             self._spare = None
             self._prepare()
         keeping = self._keepers.pop(pid, b"")
@@ -259,12 +212,8 @@ class Zygote:
         if self._daemons:
             return
         if self._spare is not None:
-            self._spare.close()
+            self._spare[1].close()
             self._spare = None
-        if self._starter is not None:
-            self._loop.forget(self._starter.fileno())
-            self._starter.close()  # it ends by that, with what it has made
-            self._starter = None
         if self._seed is not None:
             self._seed.close()
             self._seed = None

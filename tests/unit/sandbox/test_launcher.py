@@ -1,4 +1,4 @@
-"""What a launcher, or who is in its place, says and does of a start that it cannot make."""
+"""What a launcher says of a start that it cannot make."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import socket
 import pytest
 
 from sampan.sandbox import channel
+from sampan.sandbox.launcher import Launcher
 from sampan.sandbox.messages import Keeping, Launch, LogFile, RootFilesystem, encode
-from sampan.sandbox.starter import InPlace
 from sampan.spec.runtime import default_spec
 
 
@@ -44,18 +44,24 @@ def test_what_fails_for_want_of_a_keeper_is_nothing_to_be_told(bereft: bool) -> 
     if bereft:
         keeper.send(b"what it was told last, and had no time to read")
         theirs.close()
-    stem, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    given = [-1, stem.detach(), keeper.detach(), -1, -1, -1, -1, -1]
-    launcher = InPlace(None, given)  # type: ignore[arg-type]
+    launcher = Launcher(
+        None,  # type: ignore[arg-type]
+        job=-1,
+        keeper=keeper.detach(),
+        control=-1,
+        listener=-1,
+        stdio=(-1, -1, -1),
+    )
     ahead: list[str] = []
-    launcher._expected = Ahead(ahead)  # type: ignore[assignment]
+    if bereft:
+        launcher._expected = Ahead(ahead)  # type: ignore[assignment]
     with daemon, theirs:
         launcher._serve(Keeping.of(launch).encode(), [document, asking.detach()])
         os.close(document)
         told = channel.receive(daemon)
     if bereft:
         assert told is None
+        assert ahead == ["put down", "cleared"]
     else:
         assert told is not None
         assert told[0]["message"] == "/proc/no: No such file or directory"
-    assert ahead == ["put down", "cleared"]

@@ -39,6 +39,6 @@ def test_an_order_that_dies_with_its_seed_is_given_to_the_next(tmp_path: Path, t
     zygote = Planting(_pair()[0], str(tmp_path / "zygote.sock"), "")
     zygote._seed, dying = _pair()
     threading.Thread(target=_die, args=(dying,), kwargs={"taken": taken}).start()
-    spare = zygote._fork()
-    spare.close()
-    assert spare.pid == 4711
+    pid, job = zygote._fork()
+    job.close()
+    assert pid == 4711
