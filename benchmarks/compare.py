@@ -47,10 +47,13 @@ class Api:
         self.socket.connect(path)
         self.file = self.socket.makefile("rb")
 
-    def call(self, method: str, path: str, body: object = None) -> bytes:
+    def ask(self, method: str, path: str, body: object = None) -> None:
         data = json.dumps(body).encode() if body is not None else b""
         head = f"{method} /v1.41{path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         self.socket.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+
+    def call(self, method: str, path: str, body: object = None) -> bytes:
+        self.ask(method, path, body)
         status = int(self.file.readline().split()[1])
         headers = {}
         while line := self.file.readline().strip().lower():
@@ -121,15 +124,27 @@ class Engine:
             self.api.call("DELETE", f"/containers/{container}?force=1")
 
     def exec(self, container: str) -> float:
+        """From the request to start it to the end of its output."""
+        wanted = {"Cmd": ["true"], "AttachStdout": True}
+        made = json.loads(self.api.call("POST", f"/containers/{container}/exec", wanted))["Id"]
         start = time.perf_counter()
-        made = json.loads(self.api.call("POST", f"/containers/{container}/exec", {"Cmd": ["true"]}))["Id"]
-        self.api.call("POST", f"/exec/{made}/start", {"Detach": True})
-        while json.loads(self.api.call("GET", f"/exec/{made}/json"))["Running"]:
-            pass
+        stream = Api(self.sock)
+        stream.ask("POST", f"/exec/{made}/start", {"Detach": False})
+        stream.file.read()
         return (time.perf_counter() - start) * 1e3
 
-    def memory(self, containers: Iterable[str] = ()) -> float:
-        """Megabytes, while ``containers`` run."""
+    def rest(self) -> None:
+        """Wait until none of the engine's processes has begun or ended for two seconds, a minute at most."""
+        since, before = time.monotonic(), set[int]()
+        deadline = since + 60
+        while time.monotonic() < min(since + 2, deadline):
+            now = self.processes()
+            if now != before:
+                since, before = time.monotonic(), now
+            time.sleep(0.1)
+
+    def processes(self, containers: Iterable[str] = ()) -> set[int]:
+        """Those of the engine, with those that name one of ``containers``."""
         with socket.socket(socket.AF_UNIX) as probe:
             probe.connect(self.sock)
             daemon = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
@@ -142,8 +157,12 @@ class Engine:
         own = {daemon} | {pid for pid in parents if any(c in command_line(pid) for c in containers)}
         while more := {pid for pid, parent in parents.items() if parent in own} - own:
             own |= more
+        return own
+
+    def memory(self, containers: Iterable[str] = ()) -> float:
+        """Megabytes, while ``containers`` run."""
         total = 0
-        for pid in own:
+        for pid in self.processes(containers):
             with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as file:
                 total += int(re.findall(r"^Pss:\s+(\d+)", file.read(), re.M)[0])
         return total / 1024
@@ -232,6 +251,7 @@ def hundred(engine: Engine, docker: str) -> Sample:
 
 
 def _hundred(engine: Engine, docker: str) -> Sample:
+    engine.rest()
     sample = {"memory, idle [MB]": engine.memory()}
     start = time.perf_counter()
     found = [engine.sleeper(engine.api) for _ in range(MANY)]
