@@ -43,11 +43,6 @@ async def end(task: Task) -> None:
 pytestmark = pytest.mark.root
 
 
-@pytest.fixture(params=[True, False], ids=["own-ids", "hosts-ids"])
-def box(request: pytest.FixtureRequest, tmp_path: Path) -> Box:
-    return Box(directory=tmp_path, private_users=request.param)
-
-
 def test_an_attendant_that_is_free_serves_the_next_exec_of_another_container(box: Box) -> None:
     async def work(box: Box) -> None:
         parents = set()

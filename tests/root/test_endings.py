@@ -10,7 +10,6 @@ import json
 import os
 import signal
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -33,11 +32,6 @@ TRAPPED = tuple(
 )
 TELL_ALL = "".join(f"trap 'echo {number}' {number}; " for number in TRAPPED)
 LOOP = "echo ready; while :; do read -t 1 line <&3; done 3<>/tmp/fifo"
-
-
-@pytest.fixture(params=[False, True], ids=["host-users", "private-users"])
-def box(request: pytest.FixtureRequest, tmp_path: Path) -> Box:
-    return Box(directory=tmp_path, private_users=request.param)
 
 
 def recorded(box: Box, name: str) -> dict[str, object]:

@@ -27,11 +27,6 @@ EXEC: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=[False, True], ids=["host-users", "private-users"])
-def box(request: pytest.FixtureRequest, tmp_path: Path) -> Box:
-    return Box(directory=tmp_path, private_users=request.param)
-
-
 def test_an_exec_into_a_frozen_container_is_refused_and_blocks_nobody(box: Box) -> None:
     async def work(box: Box) -> None:
         launch = box.launch("cat", open_stdin=True)

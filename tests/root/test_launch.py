@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 
-@pytest.fixture(params=[False, True], ids=["host-users", "private-users"])
-def box(request: pytest.FixtureRequest, tmp_path: Path) -> Box:
-    return Box(directory=tmp_path, private_users=request.param)
-
-
 def test_streams_stay_apart_and_the_exit_code_is_the_programs(box: Box) -> None:
     async def work(box: Box) -> None:
         launch = box.launch("sh", "-c", "echo out; echo err >&2; exit 7")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,11 +18,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 MIB = 1 << 20
-
-
-@pytest.fixture(params=[False, True], ids=["host-users", "private-users"])
-def box(request: pytest.FixtureRequest, tmp_path: Path) -> Box:
-    return Box(directory=tmp_path, private_users=request.param)
 
 
 def limited(**resources: Any) -> Callable[[Spec], None]:

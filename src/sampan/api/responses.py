@@ -32,7 +32,7 @@ TAR = "application/x-tar"
 RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
 
 REASONS = {
     200: "OK",
@@ -109,17 +109,22 @@ Answer: TypeAlias = Response | Stream | Hijacked
 
 def json_response(value: Any, *, status: int = 200) -> Response:
     """A JSON document: structs, mappings, sequences and scalars; ends in a newline as Docker's do."""
-    return Response(status, _encode(value) + b"\n", JSON)
+    return Response(status, encode(value) + b"\n", JSON)
+
+
+def document_response(document: bytes) -> Response:
+    """A response whose body is a JSON document, encoded already."""
+    return Response(200, document + b"\n", JSON)
 
 
 def joined(document: bytes, more: dict[str, Any]) -> bytes:
     """A JSON object that has members, with further ones at its end."""
-    return document[:-1] + b"," + _encode(more)[1:]
+    return document[:-1] + b"," + encode(more)[1:]
 
 
 def json_line(value: Any) -> bytes:
     """One document of a stream of JSON lines."""
-    return _encode(value) + b"\n"
+    return encode(value) + b"\n"
 
 
 def text(body: bytes, *, status: int = 200, headers: bytes = b"") -> Response:

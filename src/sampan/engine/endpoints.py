@@ -152,9 +152,8 @@ class Places:
         if names is None:
             return ""
         if not (custom or self._gate(container.id)):
-            if names.serves(
-                container.id
-            ):  # it goes on asking us, about none of the networks that it has left
+            if names.serves(container.id):
+                # It goes on asking us, about none of the networks that it has left.
                 self._let_ask(container, places)
             return ""
         for place in custom:

@@ -29,11 +29,8 @@ _NAMESPACES = {
 }
 _NAMESPACES["uts"] = "UTS"
 _FILTER = b"2"  # of Seccomp in /proc/PID/status; 1 is the strict mode, which nobody here uses
-_KEYS = (
-    b"\nSeccomp:",
-    b"\nNoNewPrivs:",
-    b"\nCapBnd:",
-)  # of which a process's name, written first, cannot hold one
+# A process's name, written first, cannot hold one of them.
+_KEYS = (b"\nSeccomp:", b"\nNoNewPrivs:", b"\nCapBnd:")
 _LONGEST = 1 << 14  # bytes of /proc/PID/status: 1.5 kB and a processor mask
 
 

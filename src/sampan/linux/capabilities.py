@@ -76,12 +76,11 @@ def limit_bounding_set_ready(keep: Iterable[int]) -> list[libc.Call]:
     wanted = _mask(keep)
     calls: list[libc.Call] = []
     for number in range(64):
+        if wanted >> number & 1:
+            continue
         if libc.libc.prctl(_PR_CAPBSET_READ, ctypes.c_ulong(number), 0, 0, 0) < 0:
             break  # past the kernel's last capability
-        if not wanted >> number & 1:
-            calls.append(
-                functools.partial(libc.libc.prctl, _PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0)
-            )
+        calls.append(functools.partial(libc.libc.prctl, _PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0))
     return calls
 
 

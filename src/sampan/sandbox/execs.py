@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.sandbox import channel
 from sampan.sandbox.joining import SETUP_FAILED
 from sampan.sandbox.launch import LaunchError
-from sampan.sandbox.loop import READ, Loop, Timer
+from sampan.sandbox.loop import READ, Loop
 from sampan.sandbox.messages import AttachOptions
 from sampan.sandbox.stdio import exit_code, null_streams, standard_pipes, terminal_ends
 from sampan.sandbox.streams import Streams
@@ -72,37 +72,37 @@ def decode(document: dict[str, Any]) -> Request:
 class Exec:
     """A running exec: ``on_end`` gets its exit code before its clients see the end of its output.
 
-    When it was killed for taking too long, the code is ``TIMED_OUT``.
+    When it was killed for taking too long, the code is ``TIMED_OUT``. ``on_quiet`` is called when it has
+    ended and the client has all of its output. Owned from now on: ``console``, the master of its terminal or
+    -1, ``outside``, our ends of its streams by number, and the client's socket, if ``client`` holds one.
     """
 
     def __init__(
-        self, loop: Loop, request: Request, pid: int, pidfd: int, on_end: Callable[[Exec, int], None]
+        self,
+        loop: Loop,
+        request: Request,
+        *,
+        pid: int,
+        pidfd: int,
+        console: int,
+        outside: dict[int, int],
+        client: Sequence[int],
+        on_end: Callable[[Exec, int], None],
+        on_quiet: Callable[[], None],
     ) -> None:
         self.id = request.id
         self.pid = pid
-        self.console = -1
-        self._request = request
-        self._streams: Streams | None = None
+        self.console = console
         self._loop = loop
         self._pidfd = pidfd
         self._on_end = on_end
         self._timed_out = False
-        self._timer: Timer | None = None
-
-    def join(
-        self, outside: dict[int, int], client: int = -1, *, on_quiet: Callable[[], None] = lambda: None
-    ) -> None:
-        """Give it its streams: ours by number, and a client's socket; all are owned from now on.
-
-        ``on_quiet`` is called when it has ended and the client has all of its output.
-        """
-        request = self._request
         stdin = outside.pop(0, -1)
         if stdin >= 0 and not request.stdin:
             os.close(stdin)
             stdin = -1
         self._streams = Streams(
-            self._loop,
+            loop,
             outputs=outside,
             stdin=stdin,
             stdin_once=True,
@@ -110,7 +110,7 @@ class Exec:
             on_quiet=on_quiet,
             on_detach=lambda: None,
         )
-        if client >= 0:
+        for fd in client:
             options = AttachOptions(
                 stdin=request.stdin,
                 stdout=True,
@@ -118,15 +118,10 @@ class Exec:
                 detach_keys=request.detach_keys,
                 multiplex=not request.terminal,
             )
-            self._streams.attach(socket.socket(fileno=client), options, owner=True, early=request.early)
-
-    def begin(self) -> None:
-        """Look after it from now on."""
-        if self._request.limit is not None:
-            self._timer = self._loop.after(self._request.limit, self._expire)
-        self._loop.watch(self._pidfd, READ, self._ended)
-        if self._streams is not None:
-            self._streams.begin()
+            self._streams.attach(socket.socket(fileno=fd), options, owner=True, early=request.early)
+        self._timer = None if request.limit is None else loop.after(request.limit, self._expire)
+        loop.watch(pidfd, READ, self._ended)
+        self._streams.begin()
 
     def _expire(self) -> None:
         """Kill it and what it started, as far as that stayed in the process group that it leads."""
@@ -147,13 +142,11 @@ class Exec:
         result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         assert result is not None
         os.close(self._pidfd)
-        if self._streams is not None:
-            self._streams.drain()
+        self._streams.drain()
         if self.console >= 0:
             os.close(self.console)
         self._on_end(self, TIMED_OUT if self._timed_out else exit_code(result))
-        if self._streams is not None:
-            self._streams.release()
+        self._streams.release()
 
 
 def start(
@@ -181,13 +174,17 @@ def start(
     finally:
         for fd in inside:
             os.close(fd)
-    running = Exec(loop, request, pid, pidfd, on_end)
-    if console >= 0:
-        running.console = console
-        outside = terminal_ends(console)
-    running.join(outside, *client, on_quiet=on_quiet)
-    running.begin()
-    return running
+    return Exec(
+        loop,
+        request,
+        pid=pid,
+        pidfd=pidfd,
+        console=console,
+        outside=outside if console < 0 else terminal_ends(console),
+        client=client,
+        on_end=on_end,
+        on_quiet=on_quiet,
+    )
 
 
 def see_in(loop: Loop, child: socket.socket, pidfd: int, cgroup: Cgroup) -> int:

@@ -18,6 +18,7 @@ import stat
 from collections.abc import Iterable, Sequence
 
 from sampan.linux import process as p
+from sampan.sandbox.marks import is_whiteout
 from sampan.sandbox.pack import Packer, Style
 
 _PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -174,7 +175,7 @@ def _is_below(lowers: Sequence[int], path: str) -> bool:
                 there = os.fstat(fd)
             finally:
                 os.close(fd)
-            if stat.S_ISCHR(there.st_mode) and not there.st_rdev:
+            if is_whiteout(there):
                 return False  # it was deleted here
             if stat.S_ISDIR(there.st_mode):
                 place = p.openat2(lower, "/".join(parts[:depth]), _DIRECTORY, resolve=_INSIDE)

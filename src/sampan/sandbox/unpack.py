@@ -215,8 +215,7 @@ class Extractor:
                 os.fchmod(fd, mode)
             if member.xattrs:
                 self.set_xattrs(fd, member.xattrs)
-            mtime = member.mtime
-            os.utime(fd, ns=(mtime, mtime) if member.atime is None else _times(member))
+            os.utime(fd, ns=_times(member))
         finally:
             os.close(fd)
 

@@ -154,10 +154,8 @@ class Zygote:
 
     def _send_attendant(self, job: int) -> None:
         """Fork a process that execs can be had of; its daemon waits for it, nobody here."""
-        pid, pidfd = p.clone3()
-        if pid == 0:
+        if os.fork() == 0:
             attendant.attend(job, self._hierarchy, f"sampan-exec {os.path.dirname(self._path)}")
-        os.close(pidfd)
 
     def _done(self, job: socket.socket) -> None:
         self._loop.forget(job.fileno())

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from sampan.api.render.structs import render_struct
 from sampan.api.render.times import human_duration, rfc3339
+from sampan.api.responses import encode
 from sampan.engine.model import (
     Container,
     EndpointSettings,
@@ -21,7 +20,6 @@ from sampan.engine.model import (
 
 JSONObject = dict[str, Any]
 
-_encode = msgspec.json.Encoder().encode
 _DEFAULT_BRIDGE = "bridge"
 _NO_ENDPOINT = EndpointSettings()
 _HEALTH_WORDS = {status: str(status) for status in HealthStatus} | {HealthStatus.STARTING: "health: starting"}
@@ -74,7 +72,7 @@ def inspected(container: Container, version: tuple[int, int]) -> bytes:
         return kept[2]
     if len(_INSPECTED) >= _MOST_INSPECTED:
         _INSPECTED.clear()
-    document = _encode(inspect(container, version))
+    document = encode(inspect(container, version))
     _INSPECTED[container.id] = (container, version, document)
     return document
 

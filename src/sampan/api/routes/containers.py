@@ -9,7 +9,15 @@ from sampan import errors
 from sampan.api.errors import with_prefix
 from sampan.api.render import container as render
 from sampan.api.request import Request
-from sampan.api.responses import EMPTY, JSON, NOT_MODIFIED, Answer, Response, joined, json_response
+from sampan.api.responses import (
+    EMPTY,
+    NOT_MODIFIED,
+    Answer,
+    Response,
+    document_response,
+    joined,
+    json_response,
+)
 from sampan.api.routing import Route
 from sampan.engine import isolation
 from sampan.engine.facade import Engine
@@ -40,19 +48,16 @@ def inspect(request: Request, engine: Engine) -> Answer | Awaitable[Answer]:
     """GET /containers/{id}/json?size="""
     container = engine.containers.get(request.name)
     document = render.inspected(container, request.version)
-    found = isolation.observed(container)
-    if found is not None:
-        document = joined(
-            document, {"Isolation": found}
-        )  # our own, beside UserNamespace: Docker does not tell
+    if (found := isolation.observed(container)) is not None:
+        document = joined(document, {"Isolation": found})  # our own, beside UserNamespace
     if request.query.flag("size"):
         return _with_sizes(engine, container, document)
-    return Response(200, document + b"\n", JSON)
+    return document_response(document)
 
 
 async def _with_sizes(engine: Engine, container: Container, document: bytes) -> Answer:
     (sizes,) = await _sizes(engine, (container,))
-    return Response(200, joined(document, sizes) + b"\n", JSON)
+    return document_response(joined(document, sizes))
 
 
 async def _sizes(engine: Engine, containers: Sequence[Container]) -> list[dict[str, int]]:
